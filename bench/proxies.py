@@ -1,0 +1,213 @@
+"""The proxies that are measured, each with one thread on one core: Hive, HAProxy and nginx."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from native import Lab
+from processes import BenchError, Process, running
+
+START_TIMEOUT = 30.0
+SLOTS = 2000
+
+HAPROXY = """\
+global
+    nbthread 1
+    maxconn 4000
+defaults
+    mode http
+    timeout connect 3s
+    timeout client 600s
+    timeout server 600s
+    option http-keep-alive
+    option http-no-delay
+    http-reuse always
+    default-server pool-max-conn 2000 pool-purge-delay 60s
+frontend front
+    bind 127.0.0.1:{port}
+    default_backend engines
+backend engines
+    balance roundrobin
+{servers}
+"""
+
+NGINX = """\
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 10000;
+error_log stderr warn;
+pid nginx.pid;
+events {{ worker_connections 4000; multi_accept on; }}
+http {{
+    access_log off;
+    client_max_body_size 64m;
+    client_body_buffer_size 1m;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    keepalive_requests 1000000000;
+    tcp_nodelay on;
+    upstream engines {{
+{servers}
+        keepalive 2000;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://engines;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_read_timeout 600s;
+        }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that answers as an Ollama server; `process` is None when it is the engine itself."""
+
+    name: str
+    port: int
+    key: str
+    process: Process | None
+    engines: int = 1
+
+
+class Start(Protocol):
+    """Starts a proxy before these engines (by port) and stops it when the block ends."""
+
+    def __call__(self, lab: Lab, name: str, engines: Sequence[int]) -> AbstractContextManager[Target]: ...
+
+
+def missing(proxy: str) -> str | None:
+    """Return one sentence when a proxy is not installed on this machine."""
+    if _find(proxy):
+        return None
+    how = "pip install -e '.[hub]'" if proxy == "hive" else f"Debian: apt install {proxy}"
+    return f"{proxy} is left out: it is not installed ({how})."
+
+
+@contextmanager
+def haproxy(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
+    """Run HAProxy: one thread, no log, connections to the engines kept and shared."""
+    port = free_port()
+    servers = [f"    server e{n} 127.0.0.1:{engine}" for n, engine in enumerate(engines)]
+    configuration = lab.directory / f"{name}.cfg"
+    configuration.write_text(HAPROXY.format(port=port, servers="\n".join(servers)))
+    with _started(lab, name, port, [_find("haproxy"), "-db", "-f", str(configuration)]) as target:
+        yield target
+
+
+@contextmanager
+def nginx(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
+    """Run nginx: one worker, no log, no response buffering, connections to the engines kept."""
+    port = free_port()
+    prefix = lab.directory / f"{name}-files"
+    prefix.mkdir()
+    servers = [f"        server 127.0.0.1:{engine};" for engine in engines]
+    configuration = prefix / "nginx.conf"
+    configuration.write_text(NGINX.format(port=port, servers="\n".join(servers)))
+    command = [_find("nginx"), "-e", "stderr", "-p", str(prefix), "-c", str(configuration)]
+    with _started(lab, name, port, command) as target:
+        yield target
+
+
+@contextmanager
+def hive(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
+    """Run a hub with dialed nodes: keys, queue, metrics and access record on, the record in a file."""
+    port, admin_key = free_port(), "hk_" + secrets.token_urlsafe(32)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
+    command = [_find("hive"), "serve", "--host", "127.0.0.1", "--port", str(port), "--slots", str(SLOTS)]
+    command += ["--data-dir", str(lab.directory / f"{name}-data")]
+    for node, engine in zip("abcdefgh", engines, strict=False):
+        command += ["--node", f"{node}=http://127.0.0.1:{engine}"]
+    hub = environment | {"HIVE_ADMIN_KEY": admin_key}
+    with running(name, command, core=lab.proxy_core, directory=lab.directory, environment=hub) as process:
+        target = Target(name, port, admin_key, process)
+        _wait_until(target, "/readyz", "")
+        client_key = _client_key(environment, port, admin_key)
+        target = Target(name, port, client_key, process)
+        _wait_until(target, "/api/tags", "m:latest")
+        yield target
+
+
+STARTS: Mapping[str, Start] = {"hive": hive, "haproxy": haproxy, "nginx": nginx}
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def version(proxy: str) -> str:
+    """Return what a proxy says of its version, in few words."""
+    option = "--version" if proxy == "hive" else "-v"
+    said = subprocess.run([_find(proxy), option], capture_output=True, text=True)
+    words = (said.stdout + said.stderr).replace("nginx/", "").split()
+    return next((word for word in words if word[:1].isdigit()), "of unknown version")
+
+
+@contextmanager
+def _started(lab: Lab, name: str, port: int, command: Sequence[str]) -> Iterator[Target]:
+    with running(name, command, core=lab.proxy_core, directory=lab.directory) as process:
+        target = Target(name, port, "hk_" + secrets.token_urlsafe(32), process)
+        _wait_until(target, "/api/tags", "m:latest")
+        yield target
+
+
+def _wait_until(target: Target, path: str, text: str) -> None:
+    """Wait until a GET is answered with 200 and a body that holds `text`."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while not _has_answer(target, path, text):
+        has_ended = target.process is not None and not target.process.is_running()
+        if has_ended or time.monotonic() > deadline:
+            said = target.process.last_words() if target.process else ""
+            raise BenchError(f"{target.name} did not become ready ({path}); it said:\n{said}")
+        time.sleep(0.05)
+
+
+def _has_answer(target: Target, path: str, text: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {target.key}"})
+        response = connection.getresponse()
+        return response.status == 200 and text in response.read().decode()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _client_key(environment: Mapping[str, str], port: int, admin_key: str) -> str:
+    command = [_find("hive"), "keys", "create", "bench", "--role", "client"]
+    environment = {**environment, "HIVE_HUB": f"http://127.0.0.1:{port}", "HIVE_API_KEY": admin_key}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode or not done.stdout.strip():
+        raise BenchError(f"hive keys create failed:\n{done.stderr}")
+    return done.stdout.strip()
+
+
+def _find(program: str) -> str:
+    """Return where a program is, or nothing: hive beside this Python, servers where Debian keeps them."""
+    places = (str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")
+    return shutil.which(program, path=os.pathsep.join(places)) or ""

@@ -1,0 +1,141 @@
+"""What is asked of the proxies, in short rounds that take turns, so that noise hits all alike."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from native import SETTLE, STREAM_SECONDS, Lab, Load, Outcome, run_load, running_engine
+from processes import Memory
+from proxies import STARTS, Target
+from results import DIRECT, Footprint, Results, Sample, Scenario
+
+STREAMS = 1000
+RAMP = 0.5
+CONNECTIONS = 64
+ENGINES = 3
+BODY_BYTES = 100_000
+WARM_UP_SECONDS = 0.3
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often and how long (seconds a round; streams last as long as they last)."""
+
+    rounds: int
+    stream_rounds: int
+    seconds: float
+
+
+FULL = Plan(rounds=7, stream_rounds=7, seconds=1.5)
+QUICK = Plan(rounds=2, stream_rounds=1, seconds=0.5)
+
+
+def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:
+    """Start engines and proxies, measure every scenario, stop them all."""
+    results, loads = Results(), _loads(lab.directory, plan)
+    with ExitStack() as stack:
+        engines = [stack.enter_context(running_engine(lab, f"engine-{n}")) for n in range(ENGINES)]
+        targets = [stack.enter_context(STARTS[proxy](lab, proxy, engines[:1])) for proxy in proxies]
+        say("memory idle and with 1,000 streams")
+        for target in targets:
+            _measure_memory(lab, target, loads[Scenario.CHUNKS], results)
+        direct = Target(DIRECT, engines[0], "none", None)
+        for scenario in (Scenario.CHUNKS, Scenario.BODIES, Scenario.LATENCY):
+            say(scenario)
+            asked = [direct, *targets] if scenario is Scenario.LATENCY else targets
+            _measure_rounds(lab, scenario, asked, loads[scenario], plan, results)
+        say("requests, one node and three")
+        for proxy in proxies:
+            target = stack.enter_context(STARTS[proxy](lab, f"{proxy}-{ENGINES}", engines))
+            targets.append(replace(target, name=proxy, engines=ENGINES))
+        _measure_rounds(lab, Scenario.REQUESTS, targets, loads[Scenario.REQUESTS], plan, results)
+    return results
+
+
+def _loads(directory: Path, plan: Plan) -> dict[Scenario, Load]:
+    small = [{"role": "user", "content": "Why is the sky blue?"}]
+    request = _write(directory / "request.json", {"messages": small, "stream": False})
+    stream = _write(directory / "stream.json", {"messages": small, "stream": True})
+    large = _write(directory / "agent.json", {"messages": _agent_messages(), "stream": False})
+    return {
+        Scenario.REQUESTS: Load(CONNECTIONS, request, seconds=plan.seconds),
+        Scenario.CHUNKS: Load(STREAMS, stream, each=1, ramp=RAMP, is_streamed=True),
+        Scenario.BODIES: Load(CONNECTIONS, large, seconds=plan.seconds),
+        Scenario.LATENCY: Load(1, request, seconds=plan.seconds),
+    }
+
+
+def _write(path: Path, body: dict[str, object]) -> Path:
+    path.write_text(json.dumps({"model": "m:latest", **body}, separators=(",", ":")))
+    return path
+
+
+def _agent_messages() -> list[dict[str, object]]:
+    """Return the history of a coding agent: prose, tool calls, source code with quotes and line ends."""
+    listing = 'def f(path: str) -> "str":\n\treturn open(path, "r").read()  # C:\\temp\n' * 30
+    call = {"function": {"name": "read_file", "arguments": {"path": "src/main.py", "role": "model"}}}
+    turn: list[dict[str, object]] = [
+        {"role": "user", "content": "Now look at the next file and tell me what it does. " * 10},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_name": "read_file", "content": listing},
+        {"role": "assistant", "content": "It reads a file and returns what is in it. " * 10},
+    ]
+    turns = BODY_BYTES // len(json.dumps(turn, separators=(",", ":")))
+    return [{"role": "system", "content": "You are a careful engineer."}, *(turn * turns)]
+
+
+def _measure_rounds(
+    lab: Lab, scenario: Scenario, targets: Sequence[Target], load: Load, plan: Plan, results: Results
+) -> None:
+    if not load.is_streamed:
+        for target in targets:
+            _ask(lab, target, replace(load, seconds=WARM_UP_SECONDS), scenario, 0, results)
+    for number in range(1, (plan.stream_rounds if load.is_streamed else plan.rounds) + 1):
+        for target in targets:
+            cpu_seconds, outcome = _ask(lab, target, load, scenario, number, results)
+            if units := outcome.lines if load.is_streamed else outcome.requests:
+                cpu_us = cpu_seconds * 1e6 / units
+                results.samples.append(Sample(scenario, target.name, target.engines, number, cpu_us, outcome))
+
+
+def _ask(
+    lab: Lab, target: Target, load: Load, scenario: Scenario, number: int, results: Results
+) -> tuple[float, Outcome]:
+    """Run one load through a target; return its CPU seconds and what came back, and note what was lost."""
+    readings: list[float] = []
+    process = target.process
+    read = (lambda: readings.append(process.cpu_seconds())) if process else (lambda: readings.append(0.0))
+    outcome = run_load(lab, load, target.port, target.key, read)
+    results.troubles.extend(_troubles(target, load, scenario, number, outcome))
+    return readings[1] - readings[0], outcome
+
+
+def _troubles(target: Target, load: Load, scenario: Scenario, number: int, outcome: Outcome) -> Iterator[str]:
+    expected = load.connections * load.each
+    if outcome.broken or outcome.failed or outcome.requests < expected:
+        yield (
+            f"{target.name}, {target.engines} node(s), {scenario}, round {number}: {outcome.broken} broken,"
+            f" {outcome.failed} refused, {outcome.requests} whole; the first: {outcome.first_failure}"
+        )
+    elif load.each and outcome.peak < load.connections:
+        yield f"{target.name}, {scenario}, round {number}: only {outcome.peak} streams at the same time"
+
+
+def _measure_memory(lab: Lab, target: Target, load: Load, results: Results) -> None:
+    """Read a proxy's memory idle and in the middle of its first streams, which warm it up as well."""
+    process = target.process
+    assert process is not None
+    idle = process.memory()
+    seen: list[Memory] = []
+    middle = threading.Timer(SETTLE + (RAMP + STREAM_SECONDS) / 2, lambda: seen.append(process.memory()))
+    middle.start()
+    _ask(lab, target, load, Scenario.CHUNKS, 0, results)
+    middle.join()
+    results.footprints.append(Footprint(target.name, idle, seen[0], load.connections))

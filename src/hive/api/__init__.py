@@ -1,0 +1,1 @@
+"""What clients reach: the front that judges every request, the listings, the metrics and the management application."""

@@ -1,0 +1,255 @@
+"""The management API, `/hive/v1/*`: keys, nodes and models, for admin keys.
+
+The hub has judged the caller's right before this application is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Protocol
+
+from fastapi import Body, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from hive import __version__
+from hive.auth.keys import Key, Role
+from hive.errors import BAD_JSON, INTERNAL, INVALID_VALUE, METHOD_NOT_ALLOWED, NOT_FOUND, Fault
+from hive.hub.keys import Keys
+from hive.store.errors import StoreError
+
+PREFIX = "/hive/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as the hub sees it now. What it has not learned yet is None."""
+
+    name: str
+    url: str | None
+    link: str
+    """dialed, joined or legacy."""
+    status: str
+    kind: str | None
+    """The kind of its engine: ollama, openai, ..."""
+    version: str | None
+    slots: int
+    running: int
+    waiting: int | None
+    models: int
+    """How many models it has."""
+    loaded: Sequence[str]
+    """Models in its memory."""
+    error: str | None
+    """Why it is not ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model somewhere in the fleet, by its canonical name."""
+
+    name: str
+    nodes: Sequence[str]
+    loaded_on: Sequence[str]
+    size: int | None
+    digest: str | None
+    details: Mapping[str, object]
+    """What the engine says of it, as it says it."""
+
+
+class FleetView(Protocol):
+    """What the management API asks the hub about its fleet; answered from memory."""
+
+    def nodes(self) -> Sequence[NodeView]:
+        """Return every node."""
+
+    def models(self) -> Sequence[ModelView]:
+        """Return every model, one entry a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the application works with."""
+
+    keys: Keys
+    fleet: FleetView
+
+
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """A key in a listing: its secret's first characters only."""
+
+    name: str
+    role: Role
+    manage: bool
+    shown: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey(KeyView):
+    """A key just made."""
+
+    key: str
+    """The secret, shown this once."""
+
+
+class KeyRequest(BaseModel):
+    """A key to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: StrictStr
+    role: Role
+    manage: StrictBool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyList:
+    """The answer to a listing of keys."""
+
+    keys: list[KeyView]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeList:
+    """The answer to a listing of nodes."""
+
+    nodes: Sequence[NodeView]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelList:
+    """The answer to a listing of models."""
+
+    models: Sequence[ModelView]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetail:
+    """A stable code for programs and a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """The one shape of every error."""
+
+    error: ErrorDetail
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application; every error it answers has the shape of ErrorAnswer."""
+    app = FastAPI(
+        title="Hive management",
+        version=__version__,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={code: {"model": ErrorAnswer, "description": "An error"} for code in ("4XX", "5XX", 422)},
+    )
+    _answer_errors(app)
+    _serve_keys(app, services.keys)
+
+    @app.get(f"{PREFIX}/nodes")
+    async def nodes() -> NodeList:
+        """List the nodes and their state now."""
+        return NodeList(services.fleet.nodes())
+
+    @app.get(f"{PREFIX}/models")
+    async def models() -> ModelList:
+        """List the fleet's models and where they are."""
+        return ModelList(services.fleet.models())
+
+    return app
+
+
+def _serve_keys(app: FastAPI, keys: Keys) -> None:
+    @app.get(f"{PREFIX}/keys")
+    async def list_keys(revoked: bool = False) -> KeyList:
+        """List the live keys; the revoked ones too with `revoked=true`."""
+        return KeyList([_key_view(key) for key in keys.listed(revoked=revoked)])
+
+    @app.post(f"{PREFIX}/keys", status_code=201)
+    async def create_key(wanted: Annotated[KeyRequest, Body()], response: Response) -> CreatedKey:
+        """Make a key; its secret is in this answer and nowhere else."""
+        new = await keys.create(wanted.name, wanted.role, manage=wanted.manage)
+        response.headers["Cache-Control"] = "no-store"
+        view = _key_view(new.key)
+        return CreatedKey(
+            view.name, view.role, view.manage, view.shown, view.created_at, view.revoked_at, key=new.secret
+        )
+
+    @app.delete(f"{PREFIX}/keys/{{name}}")
+    async def revoke_key(name: str) -> KeyView:
+        """End a key at once."""
+        return _key_view(await keys.revoke(name))
+
+
+def _key_view(key: Key) -> KeyView:
+    revoked_at = None if key.revoked_at is None else datetime.fromtimestamp(key.revoked_at, UTC)
+    created_at = datetime.fromtimestamp(key.created_at, UTC)
+    return KeyView(key.name, key.role, key.manage, key.shown, created_at, revoked_at)
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(Fault)
+    async def fault(_: Request, error: Fault) -> Response:
+        return _answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def unfit(request: Request, error: RequestValidationError) -> Response:
+        return _answer(_fault_of(request, error))
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        if error.status_code == METHOD_NOT_ALLOWED.status:
+            allowed = (("Allow", ", ".join(_methods(app, request))),)
+            return _answer(Fault(METHOD_NOT_ALLOWED, f"{request.method} is not allowed here", allowed))
+        if error.status_code == NOT_FOUND.status:
+            return _answer(Fault(NOT_FOUND, "there is nothing at this path"))
+        return _answer(Fault(BAD_JSON, "the body cannot be read as JSON"))
+
+    @app.exception_handler(StoreError)
+    async def store(_: Request, error: StoreError) -> Response:
+        return _answer(Fault(INTERNAL, str(error)))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        return _answer(Fault(INTERNAL, "the hub failed; its log says how"))
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Return every method of the path; Starlette's own Allow names only those of its first route."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted(method for route in here for method in route.methods or ())
+
+
+def _fault_of(request: Request, error: RequestValidationError) -> Fault:
+    """Return the first thing that does not fit, named; never the value."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"][1:]]
+    if first["type"] == "json_invalid":
+        return Fault(BAD_JSON, "the body is not JSON")
+    if not where and "json" not in request.headers.get("content-type", ""):
+        return Fault(INVALID_VALUE, "content-type: expected application/json")
+    message = str(first["msg"])
+    return Fault(INVALID_VALUE, f"{'.'.join(where) or 'body'}: {message[:1].lower()}{message[1:]}")
+
+
+def _answer(fault: Fault) -> Response:
+    headers = dict(fault.headers)
+    if not fault.kind.retry:
+        headers["x-should-retry"] = "false"
+    content = {"error": {"code": fault.kind.code, "message": fault.message}}
+    return JSONResponse(content, status_code=fault.kind.status, headers=headers)

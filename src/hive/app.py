@@ -1,0 +1,148 @@
+"""The composition root of the hub: builds every part from the settings, runs until it is told to stop, takes all down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from hive.api.front import Front
+from hive.auth.access import Door, Guesses
+from hive.auth.keys import KeyRing, Right
+from hive.auth.origins import Origins
+from hive.config import LocalAccess, LogFormat, Settings
+from hive.errors import Fault
+from hive.hub.access_log import ExchangeLog, set_up_logging
+from hive.hub.core import Hub
+from hive.hub.keys import Keys
+from hive.net.asgi import Application
+from hive.net.server import HttpServer, ServerLimits
+from hive.store.errors import StoreError
+from hive.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+_LOCAL_RIGHTS: dict[LocalAccess, frozenset[Right] | None] = {
+    LocalAccess.OFF: None,
+    LocalAccess.INFER: frozenset({Right.NONE, Right.INFER}),
+    LocalAccess.MANAGE: frozenset({Right.NONE, Right.INFER, Right.MANAGE}),
+}
+
+
+class HubServer:
+    """A whole hub, from its database to its listener. `start`, then `wait`, then `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.data_dir)
+        self.ring = KeyRing()
+        self.keys = Keys(self.store, self.ring)
+        as_json = settings.log_format is LogFormat.JSON or (
+            settings.log_format is LogFormat.AUTO and not sys.stderr.isatty()
+        )
+        self.log = ExchangeLog(sys.stderr.buffer, as_json=as_json)
+        self.hub = Hub(settings, self.log.write)
+        self.server = self._make_server()
+        self.port = 0
+        self.new_admin_key: str | None = None
+
+    def _make_server(self) -> HttpServer:
+        settings = self.settings
+        local_rights = _LOCAL_RIGHTS[settings.effective_local_access]
+        door = Door(self.ring, Guesses(), local_rights, settings.open, settings.trusted_networks)
+        front = Front(self.hub, door, Origins(settings.origins), self._make_application, self._render_metrics)
+        limits = ServerLimits(
+            max_head_bytes=settings.max_head_bytes,
+            max_body_bytes=settings.max_body_bytes,
+            max_bodies_bytes=settings.max_bodies_bytes,
+            head_timeout=settings.head_timeout,
+            body_timeout=settings.body_timeout,
+            keep_alive_timeout=settings.keep_alive_timeout,
+            send_timeout=settings.send_timeout,
+            linger_timeout=settings.linger_timeout,
+        )
+        return HttpServer(front, limits)
+
+    async def start(self) -> None:
+        """Open the database, listen, and begin to look at the nodes. Raises `StoreError`, `Fault` or `OSError`."""
+        await self.store.open()
+        try:
+            await self.keys.load()
+            self.new_admin_key = await self.keys.first_admin(self.settings.admin_key)
+            self.port = await self.server.start(self.settings.host, self.settings.port)
+        except BaseException:
+            await self.store.close()
+            raise
+        self.hub.start()
+
+    async def stop(self) -> None:
+        """Refuse new work, finish what runs within the drain time, and take everything down."""
+        self.server.stop_accepting()
+        await self.hub.finish(self.settings.drain_timeout)
+        self.server.close()
+        await self.hub.close()
+        await self.store.close()
+        self.log.flush()
+
+    def _make_application(self) -> Application:
+        from hive.api.management import Services, create_app
+        from hive.api.views import Views
+
+        return create_app(Services(self.keys, Views(self.hub)))  # type: ignore[return-value]
+
+    def _render_metrics(self) -> bytes:
+        from hive.api.metrics import Metrics
+
+        return Metrics(self.hub, self.server).render()
+
+
+def serve(settings: Settings) -> int:
+    """Run a hub until SIGTERM or SIGINT; return the program's exit code."""
+    as_json = settings.log_format is LogFormat.JSON or (
+        settings.log_format is LogFormat.AUTO and not sys.stderr.isatty()
+    )
+    set_up_logging(settings.log_level, as_json=as_json)
+    try:
+        import uvloop
+    except ImportError:
+        factory = asyncio.new_event_loop
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = HubServer(settings)
+    try:
+        await server.start()
+    except (StoreError, Fault) as error:
+        return _fail(error.message if isinstance(error, Fault) else str(error))
+    except OSError as error:
+        reason = "is taken" if error.errno in (48, 98) else f"cannot be used ({error.strerror or error})"
+        return _fail(f"port {settings.port} on {settings.host} {reason}")
+    _greet(server)
+    await stopping.wait()
+    _log.info("stopping: %d exchanges under way", len(server.hub.exchanges))
+    await server.stop()
+    return 0
+
+
+def _fail(sentence: str) -> int:
+    print(f"hive serve: {sentence}", file=sys.stderr)
+    return 1
+
+
+def _greet(server: HubServer) -> None:
+    host = server.settings.host
+    shown = f"[{host}]" if ":" in host else host
+    if server.new_admin_key is not None:
+        print(f"The admin key, shown this once: {server.new_admin_key}", flush=True)
+    nodes = ", ".join(engine.node for engine in server.hub.fleet.engines) or "none yet"
+    print(f"Hive serves http://{shown}:{server.port} (nodes: {nodes})", flush=True)

@@ -1,0 +1,105 @@
+"""The `hive` command: it loads only the part that is called, and says in one sentence what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Protocol, cast
+
+import typer
+
+from hive import __version__
+from hive.cli.errors import CommandError
+
+_USAGE_ERROR = typer.BadParameter.__mro__[1]
+"""Click's UsageError, which Typer raises but does not name."""
+
+
+class _Usage(Protocol):
+    def format_message(self) -> str:
+        """Return what was wrong, with the option's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A command, whose function or group stands in `hive.cli.<module>` under the command's name."""
+
+    module: str
+    help: str
+    is_group: bool = False
+
+
+_COMMANDS = {
+    "serve": _Command("serve", "Run the hub."),
+    "keys": _Command("keys", "Make, list and revoke keys.", is_group=True),
+    "nodes": _Command("fleet", "List the hub's nodes."),
+    "models": _Command("fleet", "List the models of all nodes."),
+    "ps": _Command("fleet", "List the models that are loaded."),
+    "sim": _Command("sim", "Run a simulated engine."),
+    "demo": _Command("demo", "Show a hub with three simulated nodes."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 1 for a failure, 2 for a wrong use."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _application(given[0] if given else "")(args=given, prog_name="hive", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except CommandError as error:
+        return _complain(str(error), error.code)
+    except typer.Abort:
+        return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "hive").partition(".")[0] == "hive":
+            raise
+        return _complain(f"'hive {given[0]}' needs {error.name}: pip install 'hive-hub[hub]'", 1)
+    except Exception as error:
+        if not isinstance(error, _USAGE_ERROR):
+            raise
+        return _complain(cast(_Usage, error).format_message(), 2)
+
+
+def _application(called: str) -> typer.Typer:
+    """Return the command line; of all commands but the one called, only name and help are there."""
+    app = typer.Typer(
+        help="One API over scattered machines that run inference engines.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain help: narrow, quick, and brackets stay in it
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name, command in _COMMANDS.items():
+        if name != called:
+            app.command(name, help=command.help)(_not_called)
+            continue
+        found = getattr(import_module(f"hive.cli.{command.module}"), name)
+        if command.is_group:
+            app.add_typer(found, name=name, help=command.help)
+        else:
+            app.command(name, help=command.help)(found)
+    return app
+
+
+def _not_called() -> None:
+    """Stand in a list of commands."""
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"hive {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"hive: {' '.join(sentence.split())}", file=sys.stderr)
+    return code

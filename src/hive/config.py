@@ -1,0 +1,250 @@
+"""Every option of the hub, declared once: its name, type, default and help. `hive.sources` reads them.
+
+Declared with msgspec and not pydantic-settings, whose import takes 135 ms and 26 MB: a quarter of the idle
+hub's budget.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, inspect
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+"""What nodes and keys may be called: it fits a header, a URL's path, a label and a file name."""
+NAME_RULE = "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(Exception):
+    """One sentence for whoever starts the hub: the option and the fact."""
+
+
+class LocalAccess(StrEnum):
+    """What a request from this machine may do without a key."""
+
+    OFF = "off"
+    INFER = "infer"
+    MANAGE = "manage"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogLevel(StrEnum):
+    """The least serious log line that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Secret:
+    """A text that no repr, log line or message shows; `value` is what it holds."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.value == self.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+
+def default_data_dir() -> Path:
+    """Return this user's own directory for the hub's data."""
+    try:
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hive"
+        xdg = os.environ.get("XDG_DATA_HOME", "")
+        return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".local" / "share") / "hive"
+    except RuntimeError as error:  # a user id without an account
+        raise SettingsError("data_dir: this user has no home directory, so it must be set") from error
+
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Size = Annotated[int, Meta(ge=1_024, le=1 << 40)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A dialed node: a machine that the hub connects to."""
+
+    name: str
+    url: str
+    slots: Count | None = None
+    api_key: Secret | None = None
+    """What the engine asks for; from `api_key_file` if that was given."""
+    api_key_file: Path | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hub runs with. Built directly, it holds the defaults and reads no source."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port to listen on; 0 takes a free one.")] = 4483
+    data_dir: Annotated[
+        Path, Meta(description="Directory of the hub's database, mode 0700, for one hub.")
+    ] = msgspec.field(default_factory=default_data_dir)
+    nodes: Annotated[
+        tuple[NodeSettings, ...],
+        Meta(description="Nodes to dial: [[nodes]] tables with name, url, slots, api_key or api_key_file."),
+    ] = ()
+    slots: Annotated[
+        Count | None,
+        Meta(description="Concurrent requests on each engine of a dialed node; by its kind if not set."),
+    ] = None
+    open: Annotated[bool, Meta(description="Let everybody infer without a key.")] = False
+    local_access: Annotated[
+        LocalAccess | None,
+        Meta(
+            description="What requests from this machine may do without a key: infer, or off when the host "
+            "is not loopback or trusted_proxies is set, if not said."
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description="Addresses or networks whose forwarding headers are believed.")
+    ] = ()
+    origins: Annotated[
+        tuple[str, ...], Meta(description="More origins that browsers may come from, as in OLLAMA_ORIGINS.")
+    ] = ()
+    admin_key: Annotated[Secret | None, Meta(description="The admin key, instead of a made one.")] = None
+    admin_key_file: Annotated[Path | None, Meta(description="File that holds the admin key.")] = None
+    log_format: Annotated[LogFormat, Meta(description="auto is text on a terminal, else json.")] = (
+        LogFormat.AUTO
+    )
+    log_level: Annotated[LogLevel, Meta(description="Least serious log line to write.")] = LogLevel.INFO
+
+    queue_limit: Annotated[Count, Meta(description="Requests that may wait; more are refused.")] = 1_000
+    queue_timeout: Annotated[Seconds, Meta(description="Seconds a request may wait for a slot.")] = 600
+    first_byte_timeout: Annotated[Seconds, Meta(description="Seconds until an answer's first byte.")] = 600
+    stream_gap_timeout: Annotated[Seconds, Meta(description="Seconds a begun stream may be silent.")] = 60
+    tools_gap_timeout: Annotated[
+        Seconds, Meta(description="Seconds a begun stream may be silent if the request has tools.")
+    ] = 600
+    connect_timeout: Annotated[Seconds, Meta(description="Seconds to connect to a node.")] = 3
+    fanout_timeout: Annotated[Seconds, Meta(description="Seconds for an answer that asks all nodes.")] = 2
+    drain_timeout: Annotated[SecondsOrNone, Meta(description="Seconds for running requests at the end.")] = 30
+
+    head_timeout: Annotated[Seconds, Meta(description="Seconds for a request's head to arrive.")] = 10
+    body_timeout: Annotated[Seconds, Meta(description="Seconds without a byte of a request's body.")] = 60
+    keep_alive_timeout: Annotated[Seconds, Meta(description="Seconds a client connection may idle.")] = 75
+    send_timeout: Annotated[Seconds, Meta(description="Seconds a client may take no byte.")] = 60
+    linger_timeout: Annotated[
+        SecondsOrNone, Meta(description="Seconds to discard what a client sends after an early answer.")
+    ] = 2
+    max_head_bytes: Annotated[Size, Meta(description="Longest head of a request.")] = 32 * 1024
+    max_body_bytes: Annotated[Size, Meta(description="Longest body of a request.")] = 64_000_000
+    max_bodies_bytes: Annotated[Size, Meta(description="All bodies held at once.")] = 512_000_000
+    held_answer_bytes: Annotated[
+        Size, Meta(description="Longest unstreamed answer that is held until it is whole.")
+    ] = 1024 * 1024
+    held_line_bytes: Annotated[
+        Size, Meta(description="Longest line or event of a stream that is held until it is whole.")
+    ] = 64 * 1024
+
+    probe_interval: Annotated[Seconds, Meta(description="Seconds between two probes of an engine.")] = 2
+    probe_timeout: Annotated[Seconds, Meta(description="Seconds for the answer to a probe.")] = 2
+    models_interval: Annotated[Seconds, Meta(description="Seconds between two looks at the models.")] = 30
+
+    @property
+    def effective_local_access(self) -> LocalAccess:
+        """Return what requests from this machine may do, with the default worked out."""
+        if self.local_access is not None:
+            return self.local_access
+        return LocalAccess.INFER if is_loopback(self.host) and not self.trusted_proxies else LocalAccess.OFF
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """Return `trusted_proxies` as networks."""
+        return tuple(ipaddress.ip_network(text) for text in self.trusted_proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option as the command line and the documentation see it."""
+
+    name: str
+    help: str
+    type: inspect.Type
+    default: object = None
+    """None also where it is worked out at the start."""
+
+    @property
+    def flag(self) -> str:
+        """Return what the command line calls it."""
+        return "--node" if self.name == "nodes" else f"--{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        """Return what the environment calls it."""
+        return "HIVE_NODE" if self.name == "nodes" else f"HIVE_{self.name.upper()}"
+
+    @property
+    def is_switch(self) -> bool:
+        """Is it either true or false?"""
+        return isinstance(self.type, inspect.BoolType)
+
+    @property
+    def is_list(self) -> bool:
+        """May it be given several times?"""
+        return isinstance(self.type, inspect.VarTupleType)
+
+    @property
+    def is_secret(self) -> bool:
+        """Must it stay out of argument lists, which every user of a machine can read?"""
+        return isinstance(self.type, inspect.CustomType) and self.type.cls is Secret
+
+
+def _option(field: inspect.Field) -> Option:
+    kind = field.type
+    help_text = ""
+    if isinstance(kind, inspect.Metadata):
+        help_text = str((kind.extra_json_schema or {}).get("description", ""))
+        kind = kind.type
+    if isinstance(kind, inspect.UnionType):
+        kind = next(part for part in kind.types if not isinstance(part, inspect.NoneType))
+    default = None if field.default is msgspec.NODEFAULT else field.default
+    return Option(field.name, help_text, kind, default)
+
+
+def _options(declared: type[msgspec.Struct]) -> dict[str, Option]:
+    described = inspect.type_info(declared)
+    assert isinstance(described, inspect.StructType)
+    return {field.name: _option(field) for field in described.fields}
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach a listener on `host`?"""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+OPTIONS: Mapping[str, Option] = _options(Settings)
+NODE_OPTIONS: Mapping[str, Option] = _options(NodeSettings)

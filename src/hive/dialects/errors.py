@@ -1,0 +1,94 @@
+"""One fault in every dialect's words: as a whole answer, and as the last thing in a stream that broke off."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hive import errors
+from hive.dialects.operations import Dialect
+from hive.errors import Fault
+
+_PLAIN_TEXT = frozenset({errors.NOT_FOUND, errors.METHOD_NOT_ALLOWED})
+"""Ollama's router answers these itself, in plain text."""
+_EMPTY = frozenset({errors.ORIGIN_REFUSED})
+_AS_OLLAMA = frozenset(
+    {errors.BAD_JSON, errors.MODEL_REQUIRED, errors.MODEL_NOT_FOUND, errors.INVALID_MODEL_NAME, errors.BAD_REQUEST}
+)
+"""Faults that Ollama has too: its OpenAI layer gives them no code."""
+
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+_encode = msgspec.json.encode
+
+
+def _openai_error(fault: Fault) -> dict[str, object]:
+    kind = fault.kind
+    code = None if kind in _AS_OLLAMA else kind.code
+    type_ = _OPENAI_TYPES.get(kind.status, "api_error")
+    return {"error": {"message": fault.message, "type": type_, "param": None, "code": code}}
+
+
+def _anthropic_error(fault: Fault, request_id: str) -> dict[str, object]:
+    type_ = _ANTHROPIC_TYPES.get(fault.kind.status, "api_error")
+    return {"type": "error", "error": {"type": type_, "message": fault.message}, "request_id": request_id}
+
+
+def error_body(dialect: Dialect, fault: Fault, request_id: str) -> tuple[str, bytes]:
+    """Return content type and body of a fault as a whole answer."""
+    if fault.kind in _EMPTY:
+        return "", b""
+    if dialect is Dialect.HIVE:
+        return "application/json", _encode({"error": {"code": fault.kind.code, "message": fault.message}})
+    if fault.kind in _PLAIN_TEXT:
+        return "text/plain", fault.message.encode()
+    if dialect is Dialect.OLLAMA:
+        return "application/json; charset=utf-8", _encode({"error": fault.message})
+    if dialect is Dialect.ANTHROPIC:
+        return "application/json", _encode(_anthropic_error(fault, request_id)) + b"\n"
+    return "application/json", _encode(_openai_error(fault)) + b"\n"
+
+
+def error_headers(fault: Fault) -> list[tuple[str, str]]:
+    """Return the headers that a fault carries in every dialect."""
+    headers = list(fault.headers)
+    if fault.kind.status == 401:
+        headers.append(("WWW-Authenticate", 'Bearer realm="hive"'))
+    if not fault.kind.retry:
+        headers.append(("x-should-retry", "false"))
+    if fault.kind.status == 503 and not any(name == "Retry-After" for name, _ in headers):
+        headers.append(("Retry-After", "5"))
+    return headers
+
+
+def stream_error(dialect: Dialect, fault: Fault, request_id: str) -> bytes:
+    """Return what ends a stream of this dialect that has begun and cannot go on."""
+    if dialect is Dialect.OLLAMA:
+        return _encode({"error": fault.message}) + b"\n"
+    if dialect is Dialect.ANTHROPIC:
+        return b"event: error\ndata: " + _encode(_anthropic_error(fault, request_id)) + b"\n\n"
+    if dialect is Dialect.RESPONSES:
+        error = {"code": "server_error", "message": fault.message}
+        response = {"id": f"resp_{request_id}", "object": "response", "status": "failed", "error": error, "output": []}
+        event = {"type": "response.failed", "sequence_number": 0, "response": response}
+        return b"event: response.failed\ndata: " + _encode(event) + b"\n\n"
+    return b"data: " + _encode(_openai_error(fault)) + b"\n\n"

@@ -1,0 +1,132 @@
+"""Reads the few top-level keys of a request that routing needs, and nothing else of it.
+
+Go engines match JSON keys ignoring case and take the last of repeated ones; Python engines are exact. So that no engine
+can read another model than the one that was authorised, a repeated key that the hub reads is refused, after unescaping and
+ignoring case. Values are skipped, not decoded: 65 us for 110 KB.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hive import errors
+from hive.errors import Fault
+
+READ_KEYS = frozenset({"model", "name", "stream", "tools", "keep_alive"})
+
+
+@dataclass(slots=True)
+class RoutingFields:
+    """What a request says that decides where it goes; `model` in the client's spelling, "" when absent."""
+
+    model: str = ""
+    has_tools: bool = False
+    has_keep_alive: bool = False
+    """Does it change how long the model stays loaded?"""
+    is_exact: bool = True
+    """Did the model stand under the very key `model`?"""
+
+
+class _Name:
+    """A key of an object, equal only to itself: so a decoder keeps repeated ones."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def _make_name(_: type, text: Any) -> _Name:
+    return _Name(text)
+
+
+_decode = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=_make_name).decode
+_decode_value = msgspec.json.Decoder().decode
+_EMPTY_TOOLS = frozenset({b"null", b"[]"})
+
+
+def read_fields(body: bytes, *, reads_name: bool = False, is_ollama: bool = True) -> RoutingFields:
+    """Return the routing fields of a JSON body. Raises `Fault` with Ollama's status, and its text for an empty body."""
+    if not body.strip():
+        raise Fault(errors.BAD_JSON, "missing request body" if is_ollama else "EOF")
+    try:
+        pairs = [(name.text, bytes(value)) for name, value in _decode(body).items()]
+    except msgspec.ValidationError:
+        raise Fault(errors.BAD_JSON, "the request body must be a JSON object") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pairs = _read_slowly(body)
+    return _pick(pairs, reads_name=reads_name)
+
+
+def _read_slowly(body: bytes) -> list[tuple[str, bytes]]:
+    """Read what the strict decoder refuses and Go accepts: lone surrogates, bytes that are not UTF-8."""
+    try:
+        pairs = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise Fault(errors.BAD_JSON, "the request body is nested too deeply") from None
+    except ValueError as error:
+        raise Fault(errors.BAD_JSON, _go_text(error)) from None
+    if not isinstance(pairs, _Pairs):
+        raise Fault(errors.BAD_JSON, "the request body must be a JSON object")
+    return [(name, _raw(value)) for name, value in pairs if name.casefold() in READ_KEYS]
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The pairs of an object as they stand."""
+
+
+def _raw(value: object) -> bytes:
+    return json.dumps(dict(value) if isinstance(value, _Pairs) else value, default=str).encode("utf-8", "replace")
+
+
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(f"invalid character in JSON: {constant}")
+
+
+def _go_text(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
+            return "unexpected EOF"
+        return f"invalid JSON at byte {error.pos}: {error.msg}"
+    return str(error)
+
+
+def _pick(pairs: list[tuple[str, bytes]], *, reads_name: bool) -> RoutingFields:
+    values: dict[str, bytes] = {}
+    is_exact = True
+    for name, value in pairs:
+        key = name.casefold()
+        if key not in READ_KEYS:
+            continue
+        if key in values:
+            raise Fault(errors.REPEATED_KEY, f"the key {key!r} stands twice in the request body")
+        values[key] = value
+        is_exact = is_exact and name == key
+    fields = RoutingFields(is_exact=is_exact)
+    fields.model = _text(values, "model") or (_text(values, "name") if reads_name else "")
+    fields.has_keep_alive = values.get("keep_alive", b"null") != b"null"
+    fields.has_tools = values.get("tools", b"[]") not in _EMPTY_TOOLS
+    return fields
+
+
+def _text(values: dict[str, bytes], key: str) -> str:
+    raw = values.get(key)
+    if raw is None or raw == b"null":
+        return ""
+    try:
+        value = _decode_value(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Fault(errors.BAD_JSON, f"the key {key!r} is not valid text") from None
+    if not isinstance(value, str):
+        raise Fault(errors.BAD_JSON, f"the key {key!r} must be a string")
+    return value
+
+
+def replace_model(body: bytes, model: str) -> bytes:
+    """Return the body with another model; every other value keeps its bytes."""
+    members = {name.text: value for name, value in _decode(body).items() if name.text.casefold() != "model"}
+    return msgspec.json.encode({"model": model, **members})

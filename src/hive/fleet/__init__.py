@@ -1,0 +1,1 @@
+"""Nodes, engines, models and what is known of their health: pure state."""

@@ -1,0 +1,42 @@
+"""Model names as Ollama reads them: `m` is `m:latest`, case does not matter, the default registry is left out.
+
+Grammar and limits: Ollama's types/model/name.go.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_DEFAULT_PREFIXES = ("registry.ollama.ai/library/", "registry.ollama.ai/", "library/")
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,79}"
+_NAME = re.compile(
+    r"(?:[a-z]+://)?"
+    r"(?:[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,349}/)?"
+    r"(?:[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}/)?"
+    rf"{_PART}(?::{_PART})?"
+)
+_MAX_NAME = 600
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: str) -> str:
+    """Return the key under which a model is known: lower case, with a tag, without the default registry."""
+    key = name.casefold()
+    for prefix in _DEFAULT_PREFIXES:
+        if key.startswith(prefix):
+            key = key[len(prefix) :]
+            break
+    if ":" not in key.rpartition("/")[2]:
+        key += ":latest"
+    return key
+
+
+def with_tag(name: str) -> str:
+    """Return the client's spelling with its tag, as Ollama shows it in some errors."""
+    return name if ":" in name.rpartition("/")[2] else name + ":latest"
+
+
+def is_valid(name: str) -> bool:
+    """Could Ollama have a model of this name?"""
+    return len(name) <= _MAX_NAME and _NAME.fullmatch(name) is not None

@@ -1,0 +1,1 @@
+"""The hub at work: exchanges, relays, probes and use cases."""

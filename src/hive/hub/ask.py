@@ -1,0 +1,67 @@
+"""The hub's own small requests to an engine: whole answers, bounded in size and time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hive.errors import NODE_GARBLED, NODE_SILENT, Fault, Kind
+from hive.net.dialed import DialedLink
+from hive.wire.responses import ResponseHead
+
+MAX_ANSWER_BYTES = 16 << 20
+
+
+class _Collector:
+    """Keeps a whole answer."""
+
+    def __init__(self) -> None:
+        self.head: ResponseHead | None = None
+        self.size = 0
+        self.pieces: list[bytes] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_head(self, head: ResponseHead) -> None:
+        self.head = head
+
+    def on_body(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.size <= MAX_ANSWER_BYTES:
+            self.pieces.append(data)
+        else:
+            self.on_failure(NODE_GARBLED, f"an answer larger than {MAX_ANSWER_BYTES} bytes")
+
+    def on_complete(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def on_failure(self, kind: Kind, reason: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(Fault(kind, reason))
+
+
+async def ask(link: DialedLink, path: str, timeout: float) -> tuple[ResponseHead, bytes]:
+    """GET a path of an engine; return head and body. Raises `Fault`: unreachable, silent, broken off or garbled."""
+    target = link.base_path + path.encode()
+    head = b"GET %b HTTP/1.1\r\nHost: %b\r\n%bAccept: application/json\r\n\r\n" % (target, link.host_field, link.credential)
+    try:
+        async with asyncio.timeout(timeout):
+            connection = link.take_idle()
+            is_reused = connection is not None
+            while True:
+                connection = connection or await link.dial()
+                collector = _Collector()
+                try:
+                    connection.send(head, b"", collector)
+                    await collector.done
+                except Fault:
+                    if not is_reused or connection.has_answered:
+                        raise
+                    connection, is_reused = None, False
+                    continue
+                finally:
+                    if connection is not None and (not collector.done.done() or collector.done.cancelled()):
+                        connection.cancel()
+                assert collector.head is not None
+                return collector.head, b"".join(collector.pieces)
+    except TimeoutError:
+        raise Fault(NODE_SILENT, f"no answer to {path} within {timeout:g} s") from None

@@ -1,0 +1,173 @@
+"""The hub itself: its fleet, queue and links, the exchanges that run, and the tick that keeps their deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+from hive import errors
+from hive.config import NodeSettings, Settings
+from hive.dialects.errors import error_body, error_headers
+from hive.dialects.operations import Dialect, dialect_of
+from hive.errors import Fault
+from hive.fleet.engines import Engine, Fleet, Health
+from hive.fleet.listings import Catalog
+from hive.hub.exchange import Exchange
+from hive.hub.probes import Prober
+from hive.hub.queue import Queue
+from hive.hub.records import Record, Tallies
+from hive.hub.relay import RelayLimits
+from hive.net.dialed import DialedLink
+from hive.scheduling.dispatcher import Dispatcher
+from hive.wire.requests import RequestHead
+
+_log = logging.getLogger(__name__)
+
+TICK = 0.5
+STALL = 3.0
+"""A tick that comes so many seconds late means that the hub itself stood still: nobody else is to blame."""
+FIRST_LOOK = 3.0
+
+
+class Hub:
+    """Everything that lives as long as the hub does. Make it inside a running loop."""
+
+    def __init__(self, settings: Settings, on_record: Callable[[Record], None]) -> None:
+        self.settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.relay_limits = RelayLimits(settings.held_answer_bytes, settings.held_line_bytes)
+        self.fleet = Fleet()
+        self.links: dict[Engine, DialedLink] = {}
+        self.queue = Queue(Dispatcher(self.fleet, settings.queue_limit))
+        self.catalog = Catalog(self.fleet)
+        self.tallies = Tallies()
+        self.exchanges: set[Exchange] = set()
+        self._on_record = on_record
+        self._probers: dict[Engine, Prober] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._last_tick = self.now()
+        for node in settings.nodes:
+            self._add_node(node)
+
+    def _add_node(self, node: NodeSettings) -> None:
+        settings = self.settings
+        slots = node.slots or settings.slots
+        engine = Engine(node.name, node.url, configured_slots=slots)
+        link = DialedLink(
+            node.url,
+            connect_timeout=settings.connect_timeout,
+            max_head_bytes=settings.max_head_bytes,
+            api_key=node.api_key.value if node.api_key else "",
+        )
+        self.fleet.engines.append(engine)
+        self.links[engine] = link
+        self._probers[engine] = Prober(engine, link, self.fleet, settings, self._on_change)
+
+    # --- its life ---
+
+    def start(self) -> None:
+        """Begin to look at the nodes; waits for none of them."""
+        for prober in self._probers.values():
+            self.spawn(prober.run())
+        self._tick()
+
+    async def finish(self, timeout: float) -> None:
+        """Wait for the exchanges that run; after `timeout` seconds give those up that still do."""
+        deadline = self.now() + timeout
+        while self.exchanges and self.now() < deadline:
+            await asyncio.sleep(0.05)
+        for exchange in list(self.exchanges):
+            exchange.give_up(Fault(errors.DRAINING, "the hub is shutting down"))
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """End every task and close every link."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for link in self.links.values():
+            link.close()
+
+    async def first_look(self) -> None:
+        """Wait, a little, until every node has been asked once: a hub that just started does not know its models yet."""
+        waiting = [prober.has_looked.wait() for prober in self._probers.values() if not prober.has_looked.is_set()]
+        if not waiting:
+            return
+        try:
+            async with asyncio.timeout(FIRST_LOOK):
+                await asyncio.gather(*waiting)
+        except TimeoutError:
+            pass
+
+    @property
+    def has_looked(self) -> bool:
+        """Has every node been asked once, or given the time for it?"""
+        return all(prober.has_looked.is_set() for prober in self._probers.values())
+
+    # --- for exchanges ---
+
+    def begin(self, exchange: Exchange) -> asyncio.Task[None]:
+        """Run an exchange; return its task, which a departure cancels."""
+        return self.spawn(exchange.run())
+
+    def end_exchange(self, exchange: Exchange) -> None:
+        """Account for an exchange that is over."""
+        self.exchanges.discard(exchange)
+        self.tallies.add(exchange.record)
+        self._on_record(exchange.record)
+
+    def note_unreachable(self, engine: Engine, reason: str) -> None:
+        """An exchange found no way to an engine: nobody else is to try until a probe does."""
+        if self.fleet.set_health(engine, Health.DOWN, reason):
+            _log.warning("node %s: down (%s)", engine.node, reason)
+        self._probers[engine].kick()
+
+    def note_exchange(self, engine: Engine, model: str, *, changes_loaded: bool) -> None:
+        """An exchange ended on an engine: what it has loaded may have changed."""
+        if changes_loaded or model not in engine.loaded:
+            self._probers[engine].kick()
+        else:
+            engine.is_stale = True
+
+    def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
+        """Return status, header lines and body that tell a client of a fault in its dialect."""
+        dialect = dialect_of(head.path) if head is not None else Dialect.OLLAMA
+        content_type, body = error_body(dialect, fault, request_id)
+        lines = [f"{name}: {value}\r\n" for name, value in error_headers(fault)]
+        if content_type:
+            lines.append(f"Content-Type: {content_type}\r\n")
+        return fault.kind.status, "".join(lines).encode("latin-1", "replace"), body
+
+    # --- time ---
+
+    def _tick(self) -> None:
+        now = self.now()
+        self._ticker = self._loop.call_later(TICK, self._tick)
+        was_stalled = now - self._last_tick > STALL
+        self._last_tick = now
+        if was_stalled:
+            _log.warning("the hub stood still: deadlines are not judged this time")
+            return
+        try:
+            self.queue.tick()
+            for exchange in list(self.exchanges):
+                exchange.check_deadlines(now)
+        except Exception:
+            _log.exception("tick")
+
+    def _on_change(self, engine: Engine) -> None:
+        self.links[engine].max_idle = engine.slots + 4
+        self.queue.serve()
+
+    def spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run a coroutine that ends with the hub at the latest."""
+        task: asyncio.Task[None] = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

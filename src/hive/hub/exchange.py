@@ -1,0 +1,319 @@
+"""The life of one client request to an engine: read, wait for a slot, relay, try elsewhere, account. One coroutine each.
+
+It decides; the bytes move by callbacks (`hub.relay`) and do not wake it until the end. Whatever happens, it gives back the
+slot and the connection, and the client gets one whole answer or one honest error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hive import errors
+from hive.dialects.errors import stream_error
+from hive.dialects.fields import RoutingFields, read_fields, replace_model
+from hive.dialects.operations import BodyForm, Dialect, Operation
+from hive.errors import Family, Fault
+from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, Health
+from hive.fleet.failures import Verdict, judge
+from hive.fleet.names import canonical, is_valid, with_tag
+from hive.hub.records import Outcome, Record
+from hive.hub.relay import Relay, Renaming, Result
+from hive.net.stream import ClientStream
+from hive.net.upstream import UpstreamConnection
+from hive.scheduling.tickets import Lease, Ticket
+from hive.wire.coding import decode_body
+from hive.wire.forwarding import request_head, response_fields
+from hive.wire.multipart import read_model
+
+if TYPE_CHECKING:
+    from hive.hub.core import Hub
+    from hive.net.dialed import DialedLink
+
+_log = logging.getLogger(__name__)
+
+MAX_OTHER_NODES = 2
+SILENT_ON_SUSPECT = 10.0
+"""Seconds of silence that end a begun answer on an engine that gives no sign of life."""
+BUSY_REST = 1.0
+"""Seconds that an engine is left alone after it said busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was judged of a request before its body came."""
+
+    operation: Operation
+    key_name: str
+    fields: bytes = b""
+    """Header lines that every answer to it carries."""
+
+
+class Exchange:
+    """One request on its way. `run` never raises but for cancellation, which means that the client is gone."""
+
+    def __init__(self, hub: Hub, stream: ClientStream, plan: Plan) -> None:
+        self._hub = hub
+        self._stream = stream
+        self._operation = plan.operation
+        self._fields = plan.fields
+        self._body = stream.body
+        self._model = ""
+        self._routing = RoutingFields()
+        self._began_at = hub.now()
+        self._is_last_attempt = False
+        self._task: asyncio.Task[None] | None = None
+        self.relay: Relay | None = None
+        self.engine: Engine | None = None
+        self.record = Record(stream.request_id, plan.operation.name, plan.key_name, bytes_in=len(stream.body))
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.record.request_id} {self.record.operation} {self._model} on {self.engine}>"
+
+    @property
+    def gap_timeout(self) -> float:
+        """How long a begun answer may be silent, in seconds."""
+        settings = self._hub.settings
+        return settings.tools_gap_timeout if self._routing.has_tools else settings.stream_gap_timeout
+
+    async def run(self) -> None:
+        """Serve the request to its end and account for it."""
+        self._hub.exchanges.add(self)
+        self._task = asyncio.current_task()
+        try:
+            self._read()
+            await self._find_model()
+            await self._serve()
+        except Fault as fault:
+            self._answer_fault(fault)
+        except asyncio.CancelledError:
+            self.record.outcome = Outcome.CLIENT_GONE
+            raise
+        except Exception:
+            _log.exception("exchange %s", self.record.request_id)
+            self._answer_fault(Fault(errors.INTERNAL, f"the hub made a mistake; its log has {self.record.request_id}"))
+        finally:
+            self._account()
+
+    # --- before the queue ---
+
+    def _read(self) -> None:
+        operation, head = self._operation, self._stream.head
+        encoding = head.fields.get(b"content-encoding")
+        if encoding is not None:
+            self._body = decode_body(self._body, encoding, self._hub.settings.max_body_bytes)
+        if operation.form is BodyForm.MULTIPART:
+            self._routing.model = read_model(self._body, head.fields.get(b"content-type", b""))
+        else:
+            is_ollama = operation.dialect is Dialect.OLLAMA
+            self._routing = read_fields(self._body, reads_name=operation.reads_name, is_ollama=is_ollama)
+
+    async def _find_model(self) -> None:
+        name = self._routing.model
+        if not name and not self._operation.unnamed_is_unknown:
+            raise Fault(errors.MODEL_REQUIRED, "model is required")
+        key = canonical(name)
+        if not self._hub.fleet.having(key):
+            await self._hub.first_look()
+        if self._hub.fleet.having(key):
+            self._model = self.record.model = key
+            return
+        if name and not is_valid(name) and self._operation.dialect is Dialect.OLLAMA:
+            raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
+        raise Fault(errors.MODEL_NOT_FOUND, self._unknown_model_text(name))
+
+    def _unknown_model_text(self, name: str) -> str:
+        if self._operation.quotes_model and name:
+            return f"model {json.dumps(name, ensure_ascii=False)} not found, try pulling it first"
+        if self._operation.reads_name:
+            name = with_tag(name)
+        return f"model '{name}' not found"
+
+    # --- attempts ---
+
+    async def _serve(self) -> None:
+        hub, operation = self._hub, self._operation
+        if not any(engine.serves(operation) for engine in hub.fleet.having(self._model)):
+            kinds = sorted({engine.kind.value for engine in hub.fleet.having(self._model)})
+            reason = f"no engine with this model serves {operation.path} (it is on {', '.join(kinds)})"
+            raise Fault(errors.NOT_YET, reason)
+        ticket = Ticket(self._model, operation, hub.now() + hub.settings.queue_timeout)
+        while True:
+            waits_since = hub.now()
+            try:
+                lease = await hub.queue.lease(ticket)
+            finally:
+                self.record.queued += hub.now() - waits_since
+            try:
+                is_over = await self._attempt(lease)
+            finally:
+                hub.queue.release(lease)
+            if is_over:
+                return
+
+    async def _attempt(self, lease: Lease) -> bool:
+        """Try once; return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
+        engine, ticket = lease.engine, lease.ticket
+        self.engine, record = engine, self.record
+        record.node, record.why = engine.node, lease.reason
+        record.attempts += 1
+        try:
+            relay, result = await self._send(engine, self._hub.links[engine])
+        except Fault as fault:
+            # It never heard of the request: the ticket waits for whoever is up, this one included.
+            record.attempts -= 1
+            self._hub.note_unreachable(engine, fault.message)
+            ticket.hopeless_since = None
+            return False
+        if result in (Result.DELIVERED, Result.ENGINE_ERROR):
+            record.status = relay.head.status if relay.head else 0
+            record.outcome = Outcome.OK if result is Result.DELIVERED else Outcome.NODE_ERROR
+            return True
+        if result is Result.REFUSED:
+            return self._consider_refusal(relay, engine, ticket)
+        assert relay.fault is not None
+        if relay.has_begun:
+            self._break_off(relay, relay.fault)
+            return True
+        ticket.excluded.add(engine)
+        if not self._may_try_another(ticket):
+            raise relay.fault
+        return False
+
+    async def _send(self, engine: Engine, link: DialedLink) -> tuple[Relay, Result]:
+        """Send the request and wait for the end of its answer; a pooled connection that had died unused is redialed once."""
+        connection = link.take_idle()
+        while True:
+            is_reused = connection is not None
+            if connection is None:
+                connection = await link.dial()
+            relay, result = await self._run_on(connection, engine, link)
+            was_stale = is_reused and result is Result.FAILED and not connection.has_answered and not relay.was_given_up
+            if not was_stale:
+                return relay, result
+            connection = None
+
+    async def _run_on(self, connection: UpstreamConnection, engine: Engine, link: DialedLink) -> tuple[Relay, Result]:
+        body, renaming = self._body_for(engine)
+        path = link.base_path + self._operation.path.encode()
+        head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
+        fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
+        relay = Relay(self._stream, self._operation.dialect, engine.kind, fields, self._hub.relay_limits, renaming)
+        self.relay = relay
+        relay.attach(connection)
+        try:
+            connection.send(head, body, relay)
+            result = await relay.finished
+        finally:
+            if not relay.finished.done() or relay.finished.cancelled():
+                connection.cancel()
+            self._note_answer(relay, engine)
+        return relay, result
+
+    def _note_answer(self, relay: Relay, engine: Engine) -> None:
+        if relay.first_byte_at is not None:
+            engine.last_sign = relay.last_byte_at
+            self.record.first_byte = relay.first_byte_at - self._began_at
+        self._hub.note_exchange(engine, self._model, changes_loaded=self._routing.has_keep_alive)
+
+    def _body_for(self, engine: Engine) -> tuple[bytes, Renaming | None]:
+        """Return the body for an engine: unchanged where it reads names as Ollama does, else with its own spelling."""
+        if engine.kind is EngineKind.OLLAMA or self._operation.form is BodyForm.MULTIPART:
+            return self._body, None
+        theirs, ours = engine.models[self._model].id, self._routing.model
+        if theirs == ours and self._routing.is_exact:
+            return self._body, None
+        texts = [(b'"model":%b' % _quote(theirs), b'"model":%b' % _quote(ours)), (b'"model": %b' % _quote(theirs), b'"model": %b' % _quote(ours))]
+        return replace_model(self._body, theirs), Renaming(tuple(a for a, _ in texts), tuple(b for _, b in texts))
+
+    def _may_try_another(self, ticket: Ticket) -> bool:
+        if len(ticket.excluded) > MAX_OTHER_NODES or self._is_last_attempt:
+            return False
+        having = self._hub.fleet.having(self._model)
+        return any(engine.health is Health.READY and ticket.accepts(engine) for engine in having)
+
+    def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
+        head, body = relay.head, relay.refused_body()
+        assert head is not None
+        row = judge(engine.kind, head.status, body)
+        if row.verdict is Verdict.BUSY:
+            self.record.attempts -= 1
+            engine.rests_until = self._hub.now() + BUSY_REST
+            return False
+        if row.verdict is Verdict.ELSEWHERE:
+            engine.is_stale = True
+            ticket.excluded.add(engine)
+            if self._may_try_another(ticket):
+                return False
+            if row.kind is not None:
+                raise Fault(row.kind, f"the node {engine.node!r} refused the hub's request ({head.status})")
+        self.record.status = head.status
+        self.record.outcome = Outcome.CLIENT_ERROR if head.status < 500 else Outcome.NODE_ERROR
+        fields = response_fields(head.fields) + self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
+        self._stream.send(head.status, fields, body)
+        return True
+
+    # --- errors and the end ---
+
+    def _break_off(self, relay: Relay, fault: Fault) -> None:
+        """End an answer that has begun with its dialect's own error; one that has none for it is cut."""
+        self.record.outcome, self.record.error = Outcome.NODE_ERROR, fault.kind.code
+        self.record.status = 200
+        if not relay.is_stream:
+            self._stream.cut()
+            return
+        text = stream_error(self._operation.dialect, fault, self.record.request_id)
+        self._stream.write((relay.separator if relay.is_inside_unit else b"") + text)
+        self._stream.finish()
+
+    def _answer_fault(self, fault: Fault) -> None:
+        record = self.record
+        record.status, record.error = fault.kind.status, fault.kind.code
+        record.outcome = _OUTCOMES[fault.kind.family]
+        if self._stream.has_started:
+            self._stream.cut()
+            return
+        status, fields, body = self._hub.refuse(self._stream.head, record.request_id, fault)
+        self._stream.send(status, fields + self._fields, body)
+
+    def give_up(self, fault: Fault) -> None:
+        """End the exchange from outside, with an error for its client."""
+        if self.relay is not None and not self.relay.finished.done():
+            self._is_last_attempt = True
+            self.relay.fail(fault.kind, fault.message)
+        elif self._task is not None:
+            self._answer_fault(fault)
+            self._task.cancel()
+
+    def check_deadlines(self, now: float) -> None:
+        """End an attempt whose engine is silent for too long; a client that reads slowly stops the clock."""
+        relay, engine = self.relay, self.engine
+        if relay is None or engine is None or relay.finished.done():
+            return
+        is_suspect = engine.health in (Health.SUSPECT, Health.DOWN) and now - engine.last_sign >= SUSPECT_AFTER
+        silence = now - relay.last_byte_at
+        if relay.first_byte_at is None:
+            if is_suspect and silence >= SUSPECT_AFTER:
+                relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} gives no sign of life")
+            elif silence >= self._hub.settings.first_byte_timeout:
+                relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} has sent nothing for {silence:.0f} s")
+        elif not self._stream.is_paused:
+            limit = SILENT_ON_SUSPECT if is_suspect else self.gap_timeout
+            if silence >= limit:
+                relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} fell silent for {silence:.0f} s inside its answer")
+
+    def _account(self) -> None:
+        self.record.total = self._hub.now() - self._began_at
+        self.record.bytes_out = self._stream.bytes_sent
+        self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
+        self._hub.end_exchange(self)
+
+
+_OUTCOMES = {Family.CLIENT: Outcome.CLIENT_ERROR, Family.NODE: Outcome.NODE_ERROR, Family.HUB: Outcome.HUB_ERROR}
+
+
+def _quote(text: str) -> bytes:
+    return json.dumps(text, ensure_ascii=False).encode()

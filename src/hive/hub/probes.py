@@ -1,0 +1,198 @@
+"""Asks one engine, over and over, whether it lives, what it is, which models it has and which are loaded.
+
+Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for every `models_interval`, and at
+once after something that the hub did may have changed them. Asking waits for nobody and delays nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import msgspec
+
+from hive import errors
+from hive.config import Settings
+from hive.errors import Fault
+from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
+from hive.hub.ask import ask
+from hive.net.dialed import DialedLink
+
+T = TypeVar("T", bound=msgspec.Struct)
+_log = logging.getLogger(__name__)
+
+LISTING_TIMEOUT = 10.0
+"""/api/ps can block for seconds while an Ollama is busy, so its silence says nothing of health."""
+SHORTEST_WAIT = 0.1
+_LIVENESS = {
+    EngineKind.OLLAMA: "/api/version",
+    EngineKind.LLAMA_CPP: "/health",
+    EngineKind.VLLM: "/health",
+    EngineKind.OPENAI: "/v1/models",
+}
+
+
+class _Version(msgspec.Struct):
+    version: str = ""
+
+
+class _Props(msgspec.Struct):
+    total_slots: int = 0
+    build_info: str = ""
+
+
+class Prober:
+    """The one writer of what is known of an engine. `on_change` is called after anything changed."""
+
+    def __init__(
+        self, engine: Engine, link: DialedLink, fleet: Fleet, settings: Settings, on_change: Callable[[Engine], None]
+    ) -> None:
+        self._engine = engine
+        self._link = link
+        self._fleet = fleet
+        self._settings = settings
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._kick = asyncio.Event()
+        self._listed_at = float("-inf")
+        self.has_looked = asyncio.Event()
+        """Set after the first look, whatever it brought."""
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            try:
+                await self._look()
+            except Exception:
+                _log.exception("probe of the node %s", self._engine.node)
+            self.has_looked.set()
+            await asyncio.sleep(SHORTEST_WAIT)
+            try:
+                async with asyncio.timeout(self._settings.probe_interval - SHORTEST_WAIT):
+                    await self._kick.wait()
+            except TimeoutError:
+                pass
+            self._kick.clear()
+
+    def kick(self) -> None:
+        """Look again at once: something may have changed."""
+        self._engine.is_stale = True
+        self._kick.set()
+
+    async def _look(self) -> None:
+        engine = self._engine
+        try:
+            if engine.kind is EngineKind.UNKNOWN:
+                kind, version = await self._identify()
+            else:
+                kind, version = await self._check_liveness()
+            engine.last_sign = self._loop.time()
+            await self._list(kind, version)
+        except Fault as fault:
+            self._note_failure(fault)
+        except UnreadableListing as unreadable:
+            self._set_health(Health.DOWN, str(unreadable))
+
+    async def _identify(self) -> tuple[EngineKind, str]:
+        """Return kind and version. Only Ollama answers /api/version: llama.cpp has an /api/tags of its own."""
+        version = await self._version("/api/version")
+        if version:
+            return EngineKind.OLLAMA, version
+        props = await self._get("/props", self._settings.probe_timeout)
+        if props is not None:
+            return EngineKind.LLAMA_CPP, _read(props, _Props()).build_info
+        version = await self._version("/version")
+        listed = await self._get("/v1/models", LISTING_TIMEOUT)
+        if listed is None:
+            raise Fault(errors.NODE_GARBLED, "it answers none of /api/version, /props and /v1/models")
+        is_vllm = bool(version) and b'"vllm"' in listed
+        return (EngineKind.VLLM if is_vllm else EngineKind.OPENAI), version
+
+    async def _check_liveness(self) -> tuple[EngineKind, str]:
+        engine = self._engine
+        head, body = await ask(self._link, _LIVENESS[engine.kind], self._settings.probe_timeout)
+        if engine.kind is not EngineKind.OLLAMA:
+            if head.status == 404:
+                engine.kind = EngineKind.UNKNOWN
+                return await self._identify()
+            if head.status == 503:
+                raise Fault(errors.NODE_BUSY, "it is loading its model")
+            return engine.kind, engine.version
+        version = _read(body, _Version()).version if head.status == 200 else ""
+        return (EngineKind.OLLAMA, version) if version else await self._identify()
+
+    async def _list(self, kind: EngineKind, version: str) -> None:
+        engine = self._engine
+        now = self._loop.time()
+        is_new = engine.health is not Health.READY or kind is not engine.kind or version != engine.version
+        is_due = is_new or now - self._listed_at >= self._settings.models_interval
+        if is_due:
+            changed = self._fleet.learn(engine, await self._report(kind, version))
+            self._listed_at = now
+            engine.is_stale = False
+        elif engine.is_stale and kind is EngineKind.OLLAMA:
+            engine.is_stale = False
+            body = await self._get("/api/ps", LISTING_TIMEOUT)
+            changed = body is not None and self._fleet.learn_loaded(engine, read_ps(body))
+        else:
+            changed = False
+        if not self._set_health(Health.READY, "") and changed:
+            self._on_change(engine)
+
+    async def _report(self, kind: EngineKind, version: str) -> EngineReport:
+        report = EngineReport(kind, version, (), ())
+        if kind is EngineKind.OLLAMA:
+            tags = await self._get("/api/tags", LISTING_TIMEOUT)
+            ps = await self._get("/api/ps", LISTING_TIMEOUT)
+            if tags is None:
+                raise UnreadableListing("/api/tags has no answer")
+            return replace(report, models=read_tags(tags), loaded=read_ps(ps) if ps is not None else ())
+        listed = await self._get("/v1/models", LISTING_TIMEOUT)
+        if listed is None:
+            raise UnreadableListing("/v1/models has no answer")
+        models, loaded = read_v1_models(listed, kind)
+        slots = None
+        if kind is EngineKind.LLAMA_CPP:
+            props = await self._get("/props", LISTING_TIMEOUT)
+            slots = (_read(props, _Props()).total_slots if props else 0) or None
+        return replace(report, models=models, loaded=loaded, slots=slots)
+
+    async def _get(self, path: str, timeout: float) -> bytes | None:
+        """Return the body of an answer of status 200; None for any other status."""
+        head, body = await ask(self._link, path, timeout)
+        return body if head.status == 200 else None
+
+    async def _version(self, path: str) -> str:
+        body = await self._get(path, self._settings.probe_timeout)
+        return _read(body, _Version()).version if body is not None else ""
+
+    def _note_failure(self, fault: Fault) -> None:
+        engine = self._engine
+        if fault.kind is errors.NODE_SILENT:
+            # Silence alone is no death: exchanges on it may still bring bytes.
+            if self._loop.time() - engine.last_sign >= SUSPECT_AFTER or engine.health is Health.JOINING:
+                self._set_health(Health.SUSPECT, fault.message)
+        else:
+            self._set_health(Health.DOWN, fault.message)
+
+    def _set_health(self, health: Health, error: str) -> bool:
+        engine = self._engine
+        before = engine.health
+        if not self._fleet.set_health(engine, health, error):
+            return False
+        level = logging.INFO if health is Health.READY else logging.WARNING
+        _log.log(level, "node %s: %s -> %s%s", engine.node, before, health, f" ({error})" if error else "")
+        self._on_change(engine)
+        return True
+
+
+def _read(body: bytes, default: T) -> T:
+    """Return a JSON object as a struct of the default's type; the default for anything else."""
+    try:
+        return msgspec.json.decode(body, type=type(default))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return default

@@ -1,0 +1,325 @@
+"""The way of one attempt's answer from an engine to a client: bytes move by callbacks, the exchange sleeps until the end.
+
+The head is held until the first whole line or event, and an answer that does not stream whole (up to a bound), so that a
+failure can still move elsewhere. Of a stream only whole units go on; the rest of one is held, and dropped on failure. A
+stream without its end mark is a failure. A client that reads slowly pauses its own engine connection and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from hive import errors
+from hive.dialects.operations import Dialect
+from hive.dialects.streams import Ending, MalformedStream, Stream, stream_of
+from hive.errors import Fault, Kind
+from hive.fleet.failures import Verdict, judge
+from hive.fleet.engines import EngineKind
+from hive.net.stream import ClientStream
+from hive.net.upstream import UpstreamConnection
+from hive.wire.forwarding import response_fields
+from hive.wire.responses import ResponseHead
+
+_NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
+_ERROR_LINE = b'{"error"'
+
+
+class Result(Enum):
+    """How an attempt ended."""
+
+    DELIVERED = "delivered"
+    """The client has the whole answer."""
+    ENGINE_ERROR = "engine_error"
+    """The client has an answer that the engine itself ended with an error."""
+    REFUSED = "refused"
+    """The engine answered with an error; it is held."""
+    FAILED = "failed"
+    """There is no whole answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """How much is held, in bytes, and how long silence may last, in seconds."""
+
+    held_answer_bytes: int = 1 << 20
+    held_line_bytes: int = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """The engine knows the model by another name: what stands in its answers, and what the client is to read."""
+
+    engine_text: tuple[bytes, ...]
+    client_text: tuple[bytes, ...]
+
+    def apply(self, data: bytes) -> bytes:
+        """Return whole units with the client's spelling."""
+        for theirs, ours in zip(self.engine_text, self.client_text, strict=True):
+            data = data.replace(theirs, ours)
+        return data
+
+
+class Relay:
+    """One attempt's answer on its way. `finished` resolves with its result, once."""
+
+    def __init__(
+        self,
+        stream: ClientStream,
+        dialect: Dialect,
+        kind: EngineKind,
+        fields: bytes,
+        limits: RelayLimits,
+        renaming: Renaming | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._client = stream
+        self._dialect = dialect
+        self._kind = kind
+        self._fields = fields
+        self._limits = limits
+        self._renaming = renaming
+        self._framing: Stream | None = None
+        self._take: Callable[[bytes], None] = self._hold
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._partial = b""
+        self._last_units = b""
+        self._long_unit: bytes | None = None
+        """The start of a unit that is too long to be held and has not ended."""
+        self._last_long = b""
+        self.connection: UpstreamConnection | None = None
+        self.head: ResponseHead | None = None
+        self.has_begun = False
+        """Has the client got a byte?"""
+        self.was_given_up = False
+        """Did the hub end it, not the engine?"""
+        self.started_at = self.last_byte_at = self._loop.time()
+        self.first_byte_at: float | None = None
+        self.fault: Fault | None = None
+        self.finished: asyncio.Future[Result] = self._loop.create_future()
+
+    def attach(self, connection: UpstreamConnection) -> None:
+        """Let the client's pace govern the connection to the engine."""
+        self.connection = connection
+        self._client.on_pause = connection.pause
+        self._client.on_resume = self._resume
+
+    def refused_body(self) -> bytes:
+        """Return the held body of an answer that was refused."""
+        return b"".join(self._held)
+
+    def fail(self, kind: Kind, reason: str) -> None:
+        """Give the attempt up, from outside: a deadline passed, or the node died."""
+        if self.finished.done():
+            return
+        self.was_given_up = True
+        if self.connection is not None:
+            self.connection.cancel()
+        self.on_failure(kind, reason)
+
+    def _resume(self) -> None:
+        self.last_byte_at = self._loop.time()
+        if self.connection is not None:
+            self.connection.resume()
+
+    # --- the sink of the connection ---
+
+    def on_head(self, head: ResponseHead) -> None:
+        self.head = head
+        if head.status == 200:
+            self._framing = stream_of(self._dialect, head.content_type)
+            if self._framing is not None:
+                self._take = self._pass_units
+
+    def on_body(self, data: bytes) -> None:
+        self.last_byte_at = now = self._loop.time()
+        if self.first_byte_at is None:
+            self.first_byte_at = now
+        self._take(data)
+
+    def on_complete(self) -> None:
+        if self._framing is not None:
+            self._end_stream()
+        elif self.has_begun:
+            self._end_passing()
+        else:
+            self._end_held()
+
+    def on_failure(self, kind: Kind, reason: str) -> None:
+        self.fault = Fault(kind, reason)
+        self._resolve(Result.FAILED)
+
+    # --- an answer that does not stream ---
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._limits.held_answer_bytes:
+            assert self.head is not None
+            self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)
+            self._begin(b"".join(self._held))
+            self._held = []
+            self._take = self._pass
+
+    def _pass(self, data: bytes) -> None:
+        self._last_units = data
+        self._client.write(data)
+
+    def _end_held(self) -> None:
+        head = self.head
+        assert head is not None
+        if head.status >= 300:
+            self._resolve(Result.REFUSED)
+            return
+        body = b"".join(self._held)
+        if head.is_close_delimited and not _may_be_whole(head, body):
+            self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
+            return
+        if self._renaming is not None:
+            body = self._renaming.apply(body)
+        self._client.send(head.status, self._answer_fields(head), body)
+        self._resolve(Result.DELIVERED)
+
+    def _end_passing(self) -> None:
+        head = self.head
+        assert head is not None
+        if head.is_close_delimited and not _may_be_whole(head, self._last_units):
+            self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
+            return
+        self._client.finish()
+        self._resolve(Result.DELIVERED)
+
+    def _answer_fields(self, head: ResponseHead) -> bytes:
+        return response_fields(head.fields) + self._fields
+
+    # --- a stream ---
+
+    def _pass_units(self, data: bytes) -> None:
+        framing = self._framing
+        assert framing is not None
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        end = framing.whole_bytes(data)
+        if end == 0:
+            self._hold_partial(data)
+            return
+        units = data
+        if end != len(data):
+            units = data[:end]
+            self._partial = data[end:]
+        if self._long_unit is not None:
+            units = self._end_long_unit(units, self._long_unit)
+            if not units:
+                return
+        try:
+            units = framing.check(units)
+        except MalformedStream as malformed:
+            self.fail(errors.NODE_GARBLED, f"the engine sent {malformed}")
+            return
+        if units:
+            self._send_units(units)
+
+    def _send_units(self, units: bytes) -> None:
+        if self._renaming is not None:
+            units = self._renaming.apply(units)
+        if self.has_begun:
+            self._last_units = units
+            self._client.write(units)
+            return
+        if self._is_worth_retrying(units):
+            self.fail(errors.NODE_FAILED, "the engine failed before its first token")
+            return
+        if _is_only_comments(units):
+            return  # a sign of life, but no answer yet
+        self._start_stream(units)
+
+    def _start_stream(self, units: bytes) -> None:
+        assert self.head is not None
+        self._last_units = units
+        self._client.start(200, self._answer_fields(self.head) + _NO_BUFFERING)
+        self._begin(units)
+
+    def _begin(self, data: bytes) -> None:
+        self.has_begun = True
+        self._client.write(data)
+        if self._client.is_paused and self.connection is not None:
+            self.connection.pause()
+
+    def _is_worth_retrying(self, units: bytes) -> bool:
+        """Does the stream open with an error that another node may not have?"""
+        if not units.startswith(_ERROR_LINE):
+            return False
+        return judge(self._kind, 500, units).verdict is not Verdict.PASS
+
+    def _hold_partial(self, data: bytes) -> None:
+        """Hold an incomplete unit; one that is too long for that goes on as it comes."""
+        if len(data) <= self._limits.held_line_bytes:
+            self._partial = data
+            return
+        if self._long_unit is None:
+            self._long_unit = data
+            if not self.has_begun:
+                self._start_stream(data)
+                return
+        self._client.write(data)
+
+    def _end_long_unit(self, units: bytes, start: bytes) -> bytes:
+        """Pass the rest of a long unit on; return the units after it."""
+        framing = self._framing
+        assert framing is not None
+        rest = units.partition(framing.separator)[2]
+        self._client.write(units[: len(units) - len(rest)])
+        self._last_units, self._last_long, self._long_unit = b"", start, None
+        return rest
+
+    def _end_stream(self) -> None:
+        framing = self._framing
+        assert framing is not None
+        if self._partial and framing.ending(self._partial) is not Ending.MISSING:
+            partial, self._partial = self._partial.rstrip(b"\r\n") + framing.separator, b""
+            self._send_units(partial)
+        if self.finished.done():
+            return
+        if self._long_unit is not None:
+            ending = Ending.MISSING
+        elif self._last_units:
+            ending = framing.ending(self._last_units)
+        else:
+            ending = framing.ending_of_start(self._last_long)
+        if ending is Ending.MISSING:
+            self.on_failure(errors.NODE_BROKE_OFF, "the engine ended the stream without its end mark")
+            return
+        self._client.finish()
+        self._resolve(Result.DELIVERED if ending is Ending.WHOLE else Result.ENGINE_ERROR)
+
+    @property
+    def is_stream(self) -> bool:
+        """Does the answer stream, in lines or events?"""
+        return self._framing is not None
+
+    @property
+    def separator(self) -> bytes:
+        """What ends a unit of this stream."""
+        return self._framing.separator if self._framing is not None else b""
+
+    @property
+    def is_inside_unit(self) -> bool:
+        """Has the client got the beginning of a unit and not its end?"""
+        return self._long_unit is not None
+
+    def _resolve(self, result: Result) -> None:
+        if not self.finished.done():
+            self.finished.set_result(result)
+
+
+def _may_be_whole(head: ResponseHead, body: bytes) -> bool:
+    """Could a body that only the connection's end delimits be whole? JSON shows by its last byte."""
+    return b"json" not in head.content_type or body.rstrip()[-1:] in (b"}", b"]")
+
+
+def _is_only_comments(units: bytes) -> bool:
+    return units.startswith(b":") and b"data:" not in units

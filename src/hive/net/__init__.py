@@ -1,0 +1,1 @@
+"""Sockets: the server that clients speak to, and the connections to engines."""

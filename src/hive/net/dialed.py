@@ -1,0 +1,79 @@
+"""The dialed link: the hub connects to an engine's URL and keeps a bounded pool of connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from urllib.parse import urlsplit
+
+from hive import errors
+from hive.errors import Fault
+from hive.net.upstream import UpstreamConnection
+
+_PORTS = {"http": 80, "https": 443}
+_EXTRA_IDLE = 4
+"""Idle connections kept beyond the engine's slots."""
+
+
+class DialedLink:
+    """Connections to one engine by its URL, the last one used first."""
+
+    def __init__(self, url: str, *, connect_timeout: float, max_head_bytes: int, api_key: str = "") -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.base_path = parts.path.rstrip("/").encode()
+        self.host_field = parts.netloc.encode()
+        self.credential = b"Authorization: Bearer " + api_key.encode() + b"\r\n" if api_key else b""
+        """The engine's own credential, as a header line."""
+        self.max_idle = _EXTRA_IDLE
+        self._host = parts.hostname or ""
+        self._port = parts.port or _PORTS[parts.scheme]
+        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
+        self._connect_timeout = connect_timeout
+        self._max_head_bytes = max_head_bytes
+        self._idle: list[UpstreamConnection] = []
+
+    def __repr__(self) -> str:
+        return f"<DialedLink {self.url} idle={len(self._idle)}>"
+
+    def take_idle(self) -> UpstreamConnection | None:
+        """Return a pooled connection that still looks alive, if there is one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable:
+                return connection
+        return None
+
+    async def dial(self) -> UpstreamConnection:
+        """Open a new connection. Raises `Fault` (node_unreachable)."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self._max_head_bytes, self._put_back), self._host, self._port, ssl=self._ssl
+                )
+        except TimeoutError:
+            reason = f"no connection to {self.url} within {self._connect_timeout:g} s"
+            raise Fault(errors.NODE_UNREACHABLE, reason) from None
+        except (OSError, ssl.SSLError) as error:
+            raise Fault(errors.NODE_UNREACHABLE, f"no connection to {self.url}: {_reason(error)}") from None
+        return connection
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self.max_idle = 0
+        while self._idle:
+            self._idle.pop().close()
+
+    def _put_back(self, connection: UpstreamConnection) -> None:
+        if len(self._idle) < self.max_idle and connection.is_usable:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    text = getattr(error, "strerror", None) or str(error)
+    return text.split("\n")[0][:200] or type(error).__name__

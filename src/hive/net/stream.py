@@ -1,0 +1,153 @@
+"""One request and its answer on a client's connection: what an exchange holds in its hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from hive.wire.requests import RequestHead
+
+if TYPE_CHECKING:
+    from hive.net.server import ClientConnection
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
+_STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"
+
+
+def status_line(status: int) -> bytes:
+    """Return the first line of an answer."""
+    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n".encode()
+
+
+class ClientStream:
+    """Answers one request: `send` at once, or `start`, `write` and `finish`. After a departure all of them do nothing.
+
+    `on_departure` is called once when the client goes away before the answer is finished; `on_pause` and `on_resume` when
+    its connection takes no more bytes, and when it does again.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_has_length",
+        "_is_chunked",
+        "_pending",
+        "body",
+        "bytes_sent",
+        "head",
+        "has_departed",
+        "has_started",
+        "is_finished",
+        "is_paused",
+        "on_departure",
+        "on_pause",
+        "on_resume",
+        "peer",
+        "plan",
+        "request_id",
+    )
+
+    def __init__(self, connection: ClientConnection, head: RequestHead, request_id: str) -> None:
+        self._connection = connection
+        self._pending = b""
+        self._is_chunked = False
+        self._has_length = False
+        self.head = head
+        self.peer = connection.peer
+        self.request_id = request_id
+        self.body = b""
+        self.plan: object = None
+        """What the handler judged, for the handler."""
+        self.bytes_sent = 0
+        self.has_started = False
+        self.is_finished = False
+        self.is_paused = connection.is_paused
+        self.has_departed = False
+        self.on_departure: Callable[[], None] | None = None
+        self.on_pause: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
+
+    def send(self, status: int, fields: bytes, body: bytes) -> None:
+        """Answer at once. `fields` are whole header lines, without those of framing."""
+        if self.has_departed or self.has_started:
+            return
+        self.has_started = self.is_finished = True
+        head = b"".join(
+            (status_line(status), fields, self._connection.own_lines(self.head), b"Content-Length: %d\r\n\r\n" % len(body))
+        )
+        if self.head.method == "HEAD" or status in (204, 304):
+            if status == 204:
+                head = head.replace(b"Content-Length: 0\r\n", b"")
+            body = b""
+        self.bytes_sent = len(body)
+        self._connection.write(head + body)
+        self._connection.answered()
+
+    def start(self, status: int, fields: bytes, length: int | None = None) -> None:
+        """Begin an answer; its head leaves with the first bytes of the body."""
+        if self.has_departed:
+            return
+        self.has_started = True
+        if length is not None:
+            self._has_length = True
+            framing = b"Content-Length: %d\r\n\r\n" % length
+        elif self.head.is_http11:
+            self._is_chunked = True
+            framing = b"Transfer-Encoding: chunked\r\n\r\n"
+        else:
+            self._connection.close_after_answer()
+            framing = b"\r\n"
+        self._pending = status_line(status) + fields + self._connection.own_lines(self.head) + framing
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body, at least one byte."""
+        if self.has_departed:
+            return
+        self.bytes_sent += len(data)
+        if self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        self._connection.write(data)
+
+    def finish(self) -> None:
+        """End the answer as a whole one."""
+        if self.has_departed or self.is_finished:
+            return
+        self.is_finished = True
+        last = self._pending + (b"0\r\n\r\n" if self._is_chunked else b"")
+        if last:
+            self._connection.write(last)
+        self._connection.answered()
+
+    def cut(self) -> None:
+        """Break the answer off, so that no client can take it for a whole one."""
+        if not self.has_departed and not self.is_finished:
+            self.is_finished = True
+            if self._is_chunked or self._has_length:
+                self._connection.close()
+            else:
+                self._connection.abort()
+
+    # --- called by the connection ---
+
+    def depart(self) -> None:
+        """The client is gone."""
+        if self.has_departed:
+            return
+        self.has_departed = True
+        if not self.is_finished and self.on_departure is not None:
+            self.on_departure()
+
+    def pause(self) -> None:
+        """The connection's buffer is full."""
+        self.is_paused = True
+        if self.on_pause is not None:
+            self.on_pause()
+
+    def resume(self) -> None:
+        """The connection takes bytes again."""
+        self.is_paused = False
+        if self.on_resume is not None:
+            self.on_resume()

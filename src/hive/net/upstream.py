@@ -1,0 +1,156 @@
+"""One connection to an engine: an exchange at a time, its answer handed on by callbacks as the bytes arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from hive import errors
+from hive.errors import Kind
+from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
+
+
+class Sink(Protocol):
+    """Takes an engine's answer. After `on_complete` or `on_failure` nothing more comes."""
+
+    def on_head(self, head: ResponseHead) -> None:
+        """The head is whole; no body byte has come yet."""
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body, at least one byte."""
+
+    def on_complete(self) -> None:
+        """The answer is whole."""
+
+    def on_failure(self, kind: Kind, reason: str) -> None:
+        """The answer will never be whole."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection to one engine. `on_idle` gets it back when it may carry another exchange."""
+
+    def __init__(self, max_head_bytes: int, on_idle: Callable[[UpstreamConnection], None]) -> None:
+        self._reader = ResponseReader(max_head_bytes)
+        self._on_idle = on_idle
+        self._transport: asyncio.Transport | None = None
+        self._sink: Sink | None = None
+        self._is_announced = False
+        self._is_paused = False
+        self.was_used = False
+        """Has it carried an exchange before?"""
+        self.has_answered = False
+        """Has a byte of an answer to the current request come?"""
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {'busy' if self._sink else 'idle' if self.is_usable else 'closed'}>"
+
+    @property
+    def is_usable(self) -> bool:
+        """Can an exchange be sent on it now?"""
+        return self._transport is not None and self._sink is None and not self._transport.is_closing()
+
+    def send(self, head: bytes, body: bytes, sink: Sink) -> None:
+        """Send a request; the answer goes to `sink`."""
+        assert self._transport is not None
+        self._sink = sink
+        self._is_announced = False
+        self.has_answered = False
+        self._reader.begin()
+        if len(body) < 65536:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    def cancel(self) -> None:
+        """Leave the exchange; the engine notices by the closed connection. The sink hears nothing more."""
+        self._sink = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Read no more until `resume`."""
+        if self._transport is not None and not self._is_paused and not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and self._is_paused and not self._transport.is_closing():
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- the transport's callbacks ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is None:
+            self.cancel()  # a byte nobody asked for
+            return
+        self.has_answered = True
+        reader = self._reader
+        try:
+            body = reader.feed(data)
+        except GarbledAnswer as garbled:
+            self._fail(errors.NODE_GARBLED, f"the engine's answer is garbled: {garbled}")
+            return
+        if not self._is_announced:
+            if reader.head is None:
+                return
+            self._is_announced = True
+            sink.on_head(reader.head)
+        if body and self._sink is sink:
+            sink.on_body(body)
+        if reader.is_complete and self._sink is sink:
+            self._complete(sink)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        transport, self._transport = self._transport, None
+        sink = self._sink
+        if sink is None or transport is None:
+            return
+        try:
+            self._reader.end_of_connection()
+        except GarbledAnswer:
+            self._fail(errors.NODE_BROKE_OFF, "the engine broke the connection off" + (f" ({exc})" if exc else ""))
+            return
+        self._sink = None
+        if exc is not None:
+            sink.on_failure(errors.NODE_BROKE_OFF, f"the engine broke the connection off ({exc})")
+        else:
+            sink.on_complete()
+
+    def _complete(self, sink: Sink) -> None:
+        transport = self._transport
+        self._sink = None
+        self.was_used = True
+        if transport is None:
+            pass
+        elif self._reader.can_be_reused and transport.get_write_buffer_size() == 0:
+            self.resume()  # a slow client may have paused it
+            self._on_idle(self)
+        else:
+            transport.close()
+        sink.on_complete()
+
+    def _fail(self, kind: Kind, reason: str) -> None:
+        sink = self._sink
+        self.cancel()
+        if sink is not None:
+            sink.on_failure(kind, reason)

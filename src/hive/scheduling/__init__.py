@@ -1,0 +1,1 @@
+"""Who waits, who is served next, and by which engine: state in, `now` in, decisions out."""

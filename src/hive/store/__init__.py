@@ -1,0 +1,1 @@
+"""What survives a restart: the data directory, its database and the records in it."""

@@ -1,0 +1,16 @@
+"""The errors of the store."""
+
+
+class StoreError(Exception):
+    """One sentence for the operator: the directory or the file, and the fact."""
+
+
+class DirectoryInUseError(StoreError):
+    """Another process holds the data directory."""
+
+
+def error_fact(error: Exception) -> str:
+    """Return what the database or the system said, without the statement and its values."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(getattr(error, "orig", None) or type(error).__name__)

@@ -1,0 +1,123 @@
+"""The store: the database of one data directory, used from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from hive.auth.keys import Key
+from hive.store import records
+from hive.store.directory import DataDirectory
+from hive.store.errors import StoreError, error_fact
+from hive.store.schema import bring_up_to_date
+
+T = TypeVar("T")
+
+
+class Store:
+    """Async methods over a synchronous database; `open` before, `close` after. Errors are StoreError."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._directory = DataDirectory(data_dir)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hive-store")
+        self._engine: Engine | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Claim the data directory and bring its database up to date."""
+        try:
+            await self._run(self._open)
+        except (
+            BaseException
+        ):  # a caller that was cancelled leaves `_open` running: what it takes is given back
+            self._thread.submit(self._close)
+            self._thread.shutdown(wait=False)
+            raise
+
+    async def close(self) -> None:
+        """Finish what was begun, close the database and give the directory back."""
+        try:
+            await self._run(self._close)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def keys(self) -> list[Key]:
+        """Return every key ever made, oldest first."""
+        return await self._transaction(records.read_keys)
+
+    async def save_keys(self, *changed: Key) -> None:
+        """Add keys or replace those of the same digest, all or none, in the order given."""
+        await self._transaction(lambda connection: records.write_keys(connection, changed))
+
+    async def _transaction(self, work: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            assert self._engine is not None, "the store is not open"
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except SQLAlchemyError as error:
+                raise StoreError(f"{self._directory.database}: {error_fact(error)}") from error
+
+        return await self._run(run)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run `work` in the store's thread, to its end even if the caller is cancelled."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+
+    def _open(self) -> None:
+        self._directory.claim()
+        database = self._directory.database
+        try:
+            os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+            self._engine = make_engine(database)
+            bring_up_to_date(self._engine, database)
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreError(f"{database}: {error_fact(error)}") from error
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+        self._directory.release()
+
+
+def make_engine(database: Path) -> Engine:
+    """Return an engine whose transactions are SQLite's own, schema changes included."""
+    engine = create_engine(URL.create("sqlite", database=str(database)))
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # else Python's driver begins and commits by rules of its own
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+            "busy_timeout = 5000",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,212 @@
+"""The simulated engine without its sockets: takes requests from connections and sees to their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable
+
+from hive.testing.sim import control
+from hive.testing.sim.catalogue import Catalogue
+from hive.testing.sim.connection import Connection
+from hive.testing.sim.desk import Desk
+from hive.testing.sim.faults import Fault, FaultBook, FaultKind, Plan
+from hive.testing.sim.ledger import Ledger, SeenRequest, SimState
+from hive.testing.sim.machine import Machine
+from hive.testing.sim.options import EngineKind, SimOptions
+from hive.testing.sim.performer import BUSY, Performer
+from hive.testing.sim.routes import LIST_PATHS, WORK_PATHS, cors, decide
+from hive.testing.sim.sender import GO_BUFFER_BYTES, Cut, Sender
+from hive.testing.sim.surfaces import Reply, error_reply
+from hive.testing.sim.turns import Pulse, Turns
+from hive.testing.sim.wire import Request
+from hive.testing.sim.words import Vocabulary
+from hive.testing.sim.work import Lines, Work
+
+_SERVER_HEADERS = {
+    EngineKind.LLAMA_CPP: (("Server", "llama.cpp"),),
+    EngineKind.VLLM: (("Server", "uvicorn"),),
+}
+
+
+class Host:
+    """State, faults and answers of one engine."""
+
+    def __init__(self, options: SimOptions) -> None:
+        self.options = options
+        self.book = FaultBook()
+        self.ledger = Ledger(options.remember)
+        self.pulse = Pulse()
+        self.connections: set[Connection] = set()
+        self.on_refuse: Callable[[bool], None] = lambda is_refusing: None
+        """Told when new connections are to be refused, and when no more."""
+        self.urls = ("", "")
+        self._desk = _make_desk(options)
+        self._turns = Turns(self._desk.machine, self.pulse)
+        self._performer = Performer(options, self._turns, self.ledger, time.time_ns, self.hold)
+
+    def set_fault(self, fault: Fault) -> None:
+        """Sets a fault in place of the one of its kind."""
+        self.book.set(fault)
+        if fault.kind is FaultKind.REFUSE:
+            self.on_refuse(True)
+        self.pulse.beat()
+
+    def clear_faults(self) -> None:
+        """Removes all faults; what they hold goes on."""
+        was_refusing = FaultKind.REFUSE in self.book.faults
+        self.book.clear()
+        if was_refusing:
+            self.on_refuse(False)
+        self.pulse.beat()
+
+    async def hold(self, fault: Fault) -> None:
+        """Waits until the fault is cleared or over."""
+        now = asyncio.get_running_loop().time()
+        left = fault.ends_at(now) - now
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left if math.isfinite(left) else None):
+                await self.pulse.until(lambda: fault.is_cleared)
+
+    def state(self) -> SimState:
+        """A copy of what can be known."""
+        machine, ledger = self._desk.machine, self.ledger
+        return SimState(
+            url=self.urls[0],
+            control_url=self.urls[1],
+            received=dict(ledger.received),
+            running=machine.running,
+            waiting=machine.waiting,
+            finished=ledger.finished,
+            cancelled=ledger.cancelled,
+            cut=ledger.cut,
+            tokens=ledger.tokens,
+            loads=machine.loads,
+            loads_aborted=machine.loads_aborted,
+            loads_failed=machine.loads_failed,
+            unloads=machine.unloads,
+            loaded=sorted(name for name, runner in machine.runners.items() if runner.loader is None),
+            connections_open=ledger.connections_open,
+            connections_total=ledger.connections_total,
+            faults=list(self.book.faults),
+            requests=[copy.copy(request) for request in ledger.requests],
+        )
+
+    def opened(self, connection: Connection) -> None:
+        """Counts a connection."""
+        self.connections.add(connection)
+        self.ledger.connections_open += 1
+        self.ledger.connections_total += 1
+        self.pulse.beat()
+
+    def closed(self, connection: Connection) -> None:
+        """Counts it out."""
+        self.connections.discard(connection)
+        self.ledger.connections_open -= 1
+        self.pulse.beat()
+
+    def early_reply(self, head: Request) -> Reply | None:
+        """Ollama answers an upload that it has before it reads the body (routes.go, CreateBlobHandler)."""
+        digest = head.path.removeprefix("/api/blobs/")
+        if head.method != "POST" or digest not in self._desk.catalogue.blobs:
+            return None
+        seen = self.ledger.note(head)
+        seen.status, seen.outcome = 200, "finished"
+        return Reply(200)
+
+    async def answer(self, request: Request, connection: Connection) -> bool:
+        """Answers one request; False when the connection has to end."""
+        if request.path.startswith("/sim/"):
+            return await control.answer(self, request, connection)
+        path = request.path
+        seen = self.ledger.note(request)
+        plan = self.book.plan(path, is_work=path in WORK_PATHS, is_list=path in LIST_PATHS)
+        seen.faults += plan
+        self.pulse.beat()
+        sender = self._sender(request, connection, plan, seen)
+        try:
+            await self._answer(request, sender, plan)
+        except asyncio.CancelledError:
+            if connection.has_departed:
+                seen.outcome = "cancelled"
+                self.ledger.cancelled += 1
+            raise
+        except Cut:
+            seen.outcome = "cut"
+            self.ledger.cut += 1
+            raise
+        finally:
+            self.pulse.beat()
+        seen.outcome = "finished"
+        self.pulse.beat()
+        return not sender.must_close
+
+    def stop(self) -> None:
+        """Ends the timer."""
+        self._turns.stop()
+
+    def _sender(self, request: Request, connection: Connection, plan: Plan, seen: SeenRequest) -> Sender:
+        kind, path = self.options.kind, request.path
+
+        def frozen() -> Fault | None:
+            return self.book.freeze(path, asyncio.get_running_loop().time()) if self.book.faults else None
+
+        headers = (*_SERVER_HEADERS.get(kind, ()), *cors(kind, request))
+        limit = GO_BUFFER_BYTES if kind is EngineKind.OLLAMA else None
+        return Sender(
+            connection,
+            request,
+            plan,
+            seen,
+            frozen=frozen,
+            hold=self.hold,
+            headers=headers,
+            counts_up_to=limit,
+        )
+
+    async def _answer(self, request: Request, sender: Sender, plan: Plan) -> None:
+        if fault := plan.get(FaultKind.FREEZE):
+            await self.hold(fault)
+        self._desk.monotonic_now = asyncio.get_running_loop().time()
+        self._turns.pump()
+        self._desk.has_wrong_digests = FaultKind.WRONG_DIGEST in plan
+        decision = self._refusal(request, plan) or decide(self._desk, request)
+        self._turns.pump()
+        match decision:
+            case Reply():
+                await sender.reply(decision)
+            case Lines():
+                await self._performer.lines(decision, sender, plan)
+            case Work():
+                is_loaded = self._desk.machine.has_loaded(decision.model, decision.num_ctx)
+                failure = None if is_loaded else self.book.load_failure(request.path)
+                await self._performer.work(decision, request.path, sender, plan, failure)
+
+    def _refusal(self, request: Request, plan: Plan) -> Reply | None:
+        kind, path = self.options.kind, request.path
+        if FaultKind.BAD_CREDENTIALS in plan:
+            return error_reply(kind, path, 401, "unauthorized")
+        if FaultKind.BUSY in plan:
+            return error_reply(kind, path, 503, BUSY)
+        if fault := plan.get(FaultKind.ERROR_500):
+            return error_reply(kind, path, 500, fault.text)
+        if FaultKind.LOST_MODEL in plan:
+            return self._desk.missing_model(request)
+        return None
+
+
+def _make_desk(options: SimOptions) -> Desk:
+    catalogue = Catalogue()
+    now = time.time()
+    for place, name in enumerate(options.models):
+        catalogue.add(name, now - place)
+    machine = Machine(
+        options.slots, options.max_loaded, options.max_queue, options.load_time, options.keep_alive
+    )
+    if options.kind is not EngineKind.OLLAMA:
+        for name in catalogue.models:
+            machine.preload(catalogue.models[name].name, options.context_length)
+    return Desk(options, catalogue, machine, Vocabulary(options.seed), time.time_ns)

@@ -1,0 +1,77 @@
+"""What each kind of engine answers to those who want to know who it is and how it feels."""
+
+from __future__ import annotations
+
+from hive.testing.sim.bodies import Body
+from hive.testing.sim.desk import Desk
+from hive.testing.sim.openai_routes import plain_name
+from hive.testing.sim.surfaces import Reply
+from hive.testing.sim.voices import encode
+from hive.testing.sim.wire import Request
+from hive.testing.sim.work import Decision
+
+
+def root(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET / of an Ollama."""
+    return Reply(200, b"Ollama is running", "text/plain; charset=utf-8")
+
+
+def version(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET /api/version of an Ollama, /version of a vLLM."""
+    return Reply(200, encode({"version": desk.options.shown_version}))
+
+
+def status(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET /api/status of an Ollama."""
+    return Reply(200, encode({"cloud": {"disabled": True, "source": "config"}}))
+
+
+def account(desk: Desk, request: Request, body: Body) -> Decision:
+    """POST /api/me of an Ollama nobody signed in to."""
+    return Reply(401, encode({"error": "unauthorized", "signin_url": "https://ollama.com/connect"}))
+
+
+def health(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET /health of a llama.cpp."""
+    return Reply(200, encode({"status": "ok"}))
+
+
+def empty_health(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET /health and /ping of a vLLM."""
+    return Reply(200, content_type="")
+
+
+def props(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET /props of a llama.cpp."""
+    name = plain_name(desk.catalogue.newest_first()[0])
+    shown = {
+        "default_generation_settings": {"n_ctx": desk.options.context_length},
+        "total_slots": desk.options.slots,
+        "model_alias": name,
+        "model_path": f"models/{name}.gguf",
+        "modalities": {"vision": False, "audio": False},
+        "build_info": desk.options.shown_version,
+    }
+    return Reply(200, encode(shown))
+
+
+def slots(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET /slots of a llama.cpp."""
+    busy = desk.machine.running
+    shown = [
+        {"id": slot, "n_ctx": desk.options.context_length, "is_processing": slot < busy}
+        for slot in range(desk.options.slots)
+    ]
+    return Reply(200, encode(shown))
+
+
+def metrics(desk: Desk, request: Request, body: Body) -> Decision:
+    """GET /metrics of a vLLM."""
+    label = f'{{model_name="{plain_name(desk.catalogue.newest_first()[0])}"}}'
+    lines = (
+        f"vllm:num_requests_running{label} {float(desk.machine.running)}",
+        f"vllm:num_requests_waiting{label} {float(desk.machine.waiting)}",
+    )
+    return Reply(
+        200, "".join(f"{line}\n" for line in lines).encode(), "text/plain; version=0.0.4; charset=utf-8"
+    )

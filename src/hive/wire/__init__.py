@@ -1,0 +1,1 @@
+"""Bytes in, values out: HTTP messages without sockets or clocks."""

@@ -1,0 +1,80 @@
+"""What of a message's head crosses the hub: requests go up built, not copied; answers come down without what is the engine's own.
+
+Method and path of a request are the hub's own literals. A client's credentials, cookies, origin and forwarding fields never
+go up; an engine's CORS fields, cookies and framing never come down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length"}
+)
+"""RFC 9110, 7.6.1, and the length, which the sender counts anew."""
+
+_NEVER_UP = _HOP_BY_HOP | {
+    b"host",
+    b"authorization",
+    b"proxy-authorization",
+    b"proxy-authenticate",
+    b"x-api-key",
+    b"api-key",
+    b"x-goog-api-key",
+    b"x-auth-token",
+    b"cookie",
+    b"origin",
+    b"referer",
+    b"node",
+    b"accept-encoding",
+    b"content-encoding",
+    b"expect",
+    b"forwarded",
+    b"via",
+    b"x-real-ip",
+    b"http2-settings",
+    b"content-type",
+}
+_NEVER_UP_PREFIXES = (b"x-forwarded-", b"x-hive-", b"sec-websocket-", b"access-control-", b"proxy-")
+_NEVER_DOWN = _HOP_BY_HOP | {b"date", b"set-cookie", b"alt-svc", b"strict-transport-security", b"x-accel-buffering"}
+_NEVER_DOWN_PREFIXES = (b"access-control-", b"x-hive-", b"proxy-")
+
+
+def request_head(
+    path: bytes, host: bytes, credential: bytes, fields: dict[bytes, bytes], length: int
+) -> bytes:
+    """Return the head of a POST to an engine. `credential` is a whole header line, or nothing."""
+    lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
+    named = _named_by_connection(fields)
+    for name, value in fields.items():
+        if name not in _NEVER_UP and not name.startswith(_NEVER_UP_PREFIXES) and name not in named:
+            lines += (name, b": ", value, b"\r\n")
+    content_type = fields.get(b"content-type", b"application/json")
+    lines += (b"Content-Type: ", content_type, b"\r\nContent-Length: %d\r\n\r\n" % length)
+    return b"".join(lines)
+
+
+def response_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the header lines of an engine's answer that the client gets."""
+    lines: list[bytes] = []
+    for name, value in fields:
+        if name in _NEVER_DOWN or name.startswith(_NEVER_DOWN_PREFIXES):
+            continue
+        if name == b"vary" and b"origin" in value.lower():
+            continue
+        lines += (_spelling(name), b": ", value, b"\r\n")
+    return b"".join(lines)
+
+
+def _named_by_connection(fields: dict[bytes, bytes]) -> frozenset[bytes]:
+    value = fields.get(b"connection")
+    if value is None or value in (b"keep-alive", b"close", b"Keep-Alive"):
+        return frozenset()
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+_SPELLINGS = {b"content-type": b"Content-Type", b"server": b"Server", b"retry-after": b"Retry-After"}
+
+
+def _spelling(name: bytes) -> bytes:
+    return _SPELLINGS.get(name, name)

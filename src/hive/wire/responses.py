@@ -1,0 +1,141 @@
+"""Reads an engine's HTTP/1.1 answers from bytes, trusting none of them.
+
+`begin` announces that a request was sent; `feed` returns the body bytes that arrived. Interim answers (1xx) are skipped,
+trailers dropped, and any byte outside an answer, a bad length or an oversized head is a `GarbledAnswer`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httptools
+
+_FORBIDS_BODY = frozenset({204, 304})
+
+
+class GarbledAnswer(Exception):  # noqa: N818 - it names what arrived
+    """The engine did not speak HTTP as agreed."""
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """The head of an engine's answer; names in lower case, repeated fields kept apart."""
+
+    status: int
+    fields: list[tuple[bytes, bytes]]
+    content_type: bytes
+    content_length: int | None
+    is_chunked: bool
+
+    @property
+    def is_close_delimited(self) -> bool:
+        """Does only the end of the connection end the body?"""
+        return self.content_length is None and not self.is_chunked and self.status not in _FORBIDS_BODY
+
+
+class ResponseReader:
+    """The answers on one connection to an engine, one at a time."""
+
+    def __init__(self, max_head_bytes: int) -> None:
+        self._max_head_bytes = max_head_bytes
+        self._parser = httptools.HttpResponseParser(self)
+        self.head: ResponseHead | None = None
+        self.is_complete = True
+        self.has_excess = False
+        self._keep_alive = False
+        self._body: bytes | None = None
+        self._more: list[bytes] = []
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._overhead_bytes = 0
+
+    def begin(self) -> None:
+        """A request was sent: an answer may come now."""
+        self.head = None
+        self.is_complete = False
+        self._fields = []
+        self._overhead_bytes = 0
+
+    @property
+    def can_be_reused(self) -> bool:
+        """May the connection carry another exchange after this answer?"""
+        return self._keep_alive and self.is_complete and not self.has_excess
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes from the engine, return the body bytes among them. Raises `GarbledAnswer`."""
+        if self.is_complete:
+            raise GarbledAnswer("bytes after the end of an answer")
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise GarbledAnswer("an answer that switches protocols") from None
+        except httptools.HttpParserError as error:
+            if not self._ended_by_itself():
+                raise GarbledAnswer(str(error).split("\n")[0][:100] or "malformed answer") from None
+        body = self._body
+        if body is None:
+            self._bound_overhead(len(data))
+            return b""
+        self._body = None
+        self._overhead_bytes = 0
+        if self._more:
+            body += b"".join(self._more)
+            self._more = []
+        return body
+
+    def _ended_by_itself(self) -> bool:
+        """Did bytes follow a chunked answer, whose own end proves it whole? After a counted one the count may be a lie."""
+        self.has_excess = self.is_complete and self.head is not None and self.head.is_chunked
+        return self.has_excess
+
+    def end_of_connection(self) -> None:
+        """The engine closed: completes a body that only the close ends. Raises `GarbledAnswer` for a cut one."""
+        if self.is_complete:
+            return
+        if self.head is None or not self.head.is_close_delimited:
+            raise GarbledAnswer("the connection ended inside an answer")
+        self.is_complete = True
+
+    def _bound_overhead(self, count: int) -> None:
+        self._overhead_bytes += count
+        if self._overhead_bytes > self._max_head_bytes:
+            raise GarbledAnswer(f"more than {self._max_head_bytes} bytes of head, chunk extensions or trailers")
+
+    # --- callbacks of the parser ---
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            raise ValueError("a second answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head is None:
+            self._fields.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        fields, self._fields = self._fields, []
+        if status < 200:
+            return
+        if sum(len(name) + len(value) + 4 for name, value in fields) > self._max_head_bytes:
+            raise ValueError("the head is too large")
+        content_type, length, chunked = b"", None, False
+        for name, value in fields:
+            if name == b"content-type":
+                content_type = value
+            elif name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    raise ValueError("an unknown transfer encoding")
+                chunked = True
+        self._keep_alive = bool(self._parser.should_keep_alive())  # llhttp forgets it at the end of the message
+        self.head = ResponseHead(status, fields, content_type, length, chunked)
+
+    def on_body(self, data: bytes) -> None:
+        if self._body is None:
+            self._body = data
+        else:
+            self._more.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.head is not None:
+            self.is_complete = True

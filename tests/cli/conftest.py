@@ -1,0 +1,95 @@
+"""A hub for the commands to speak to, and a way to run a command."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hive.app import HubServer
+from hive.cli import main
+from hive.config import LogLevel, NodeSettings, Secret, Settings
+
+ADMIN_KEY = "an-admin-key-for-tests-only"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let nothing of the developer's own settings in."""
+    for name in ("HIVE_HUB", "HIVE_API_KEY", "HIVE_CONFIG", "HIVE_PORT", "HIVE_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs `hive` with arguments, in this process."""
+
+    def run_hive(*arguments: str) -> Outcome:
+        code = main(arguments)
+        shown = capsys.readouterr()
+        return Outcome(code, shown.out, shown.err)
+
+    return run_hive
+
+
+def _serve(server: HubServer, is_up: threading.Event, stop: list[Callable[[], None]]) -> None:
+    async def serve() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
+        await server.start()
+        is_up.set()
+        await stopping.wait()
+        await server.stop()
+
+    try:
+        asyncio.run(serve())
+    finally:
+        is_up.set()
+
+
+@pytest.fixture
+def hub_dir(tmp_path: Path) -> Path:
+    """Return the data directory of the hub."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def hub(hub_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run a hub with one node that is down; HIVE_HUB and HIVE_API_KEY point to it."""
+    settings = Settings(
+        port=0,
+        data_dir=hub_dir,
+        admin_key=Secret(ADMIN_KEY),
+        nodes=(NodeSettings(name="far", url="http://127.0.0.1:1"),),
+        log_level=LogLevel.ERROR,
+    )
+    server = HubServer(settings)
+    is_up = threading.Event()
+    stop: list[Callable[[], None]] = []
+    thread = threading.Thread(target=_serve, args=(server, is_up, stop))
+    thread.start()
+    assert is_up.wait(10)
+    url = f"http://127.0.0.1:{server.port}"
+    monkeypatch.setenv("HIVE_HUB", url)
+    monkeypatch.setenv("HIVE_API_KEY", ADMIN_KEY)
+    yield url
+    stop[0]()
+    thread.join(10)

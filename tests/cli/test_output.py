@@ -1,0 +1,56 @@
+"""How sizes, times and tables look."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from hive.cli.output import plain, print_table, size, until
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_500, "1.5 KB"),
+        (5_000_000, "5.0 MB"),
+        (7_250_000_000, "7.2 GB"),
+    ],
+)
+def test_a_size_is_shown_in_its_largest_unit(size_bytes: int | None, shown: str) -> None:
+    assert size(size_bytes) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("2026-01-01T00:00:30Z", "30 s"),
+        ("2026-01-01T00:04:59.123456789Z", "5 min"),
+        ("2026-01-01T05:00:00+02:00", "3 h"),
+        ("2026-01-04T00:00:00Z", "3 d"),
+        ("2318-01-01T00:00:00Z", "forever"),
+        ("2025-01-01T00:00:00Z", "now"),
+        ("0001-01-01T00:00:00Z", "now"),
+        ("soon", "-"),
+        ("", "-"),
+    ],
+)
+def test_a_time_is_shown_as_the_length_until_it(text: str, shown: str) -> None:
+    assert until(text, NOW) == shown
+
+
+def test_a_table_is_not_cut_where_no_terminal_is_and_obeys_no_markup(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(("NAME", "WHY"), [("a" * 200, "[red]\x1b[31m"), ("b", "")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [["NAME", "WHY"], ["a" * 200, "[red]\ufffd[31m"], ["b"]]
+
+
+def test_control_characters_are_taken_out() -> None:
+    assert plain("a\x1b\n\u202eb\u00e9") == "a\ufffd\ufffd\ufffdb\u00e9"

@@ -1,0 +1,148 @@
+"""Where the real engines and clients are installed, and how each kind of engine is started."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import pathlib
+import shutil
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = pathlib.Path(os.environ.get("HIVE_TEST_ENGINES") or pathlib.Path.home() / ".cache/hive-tests")
+MODELS = ROOT / "models"
+CLIENT_PYTHON = ROOT / "clients/bin/python"
+CLIENT_NODE_MODULES = ROOT / "clients/node_modules"
+NEWEST_OLLAMA = "ollama-0.33.0-rc2"
+OLLAMA_CLI = ROOT / NEWEST_OLLAMA / "bin/ollama"
+
+_HARNESS = HERE.parents[2] / "shared/engines/engines.py"
+_HOW = "see tests/real/install.sh"
+
+OLLAMA_BINARIES = {
+    "ollama-0.9.3": ROOT / "ollama/bin/ollama-lib",
+    "ollama-0.24.0": ROOT / "ollama-0.24.0/bin/ollama",
+    NEWEST_OLLAMA: OLLAMA_CLI,
+}
+LLAMA_BINARIES = {
+    "llama-server": ROOT / "llama-debian/llama-server",
+    "xllamacpp": ROOT / "xllamacpp/bin/python",
+}
+OLLAMAS = tuple(OLLAMA_BINARIES)
+LLAMAS = tuple(LLAMA_BINARIES)
+
+CHAT_MODELS = ("tiny-babble", "tiny-utf8", "tiny-think", "tiny-tool")
+ALL_MODELS = (*CHAT_MODELS, "tiny-embed")
+
+ENGINE_ENVIRONMENT = {
+    # One answer at a time in one batch, so that a seed decides the whole text.
+    "OLLAMA_NUM_PARALLEL": "1",
+    "OLLAMA_MAX_LOADED_MODELS": "8",
+    "OLLAMA_KEEP_ALIVE": "30m",
+}
+
+
+def missing(kind: str) -> str | None:
+    """Return a sentence that says what is not installed for this kind of engine, and how to get it."""
+    if not _HARNESS.exists():
+        return f"the harness {_HARNESS} is not there: real engines are only tested beside ../shared"
+    binary = {**OLLAMA_BINARIES, **LLAMA_BINARIES}[kind]
+    if not binary.exists() or not (MODELS / "tiny-babble.gguf").exists():
+        return f"{kind} is not installed in {ROOT}: {_HOW}"
+    return None
+
+
+def missing_python_clients() -> str | None:
+    """Return a sentence when the client libraries for Python are not installed."""
+    return None if CLIENT_PYTHON.exists() else f"the Python clients are not installed in {ROOT}: {_HOW}"
+
+
+def missing_javascript_clients() -> str | None:
+    """Return a sentence when the JavaScript client or node is not installed."""
+    if shutil.which("node") is None:
+        return "node is not installed on this machine"
+    if not CLIENT_NODE_MODULES.exists():
+        return f"the JavaScript clients are not installed in {ROOT}: {_HOW}"
+    return None
+
+
+@functools.cache
+def harness() -> types.ModuleType:
+    """Return ../shared/engines/engines.py, imported from its path."""
+    spec = importlib.util.spec_from_file_location("hive_real_engines", _HARNESS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Running servers of one kind that together have the models: one Ollama, or one llama.cpp a model."""
+
+    kind: str
+    servers: Mapping[str, Any]
+    """By model; the same Ollama stands under each of its models."""
+
+    def url_of(self, model: str) -> str:
+        """Return the base URL of the server that has a model; any server for a name that none has."""
+        key = model.lower().removesuffix(":latest")
+        return str(self.servers.get(key, next(iter(self.servers.values()))).url)
+
+    def nodes(self) -> dict[str, str]:
+        """Return what a hub is told with --node: a name and a URL for each server."""
+        urls = dict.fromkeys(server.url for server in self.servers.values())
+        return {chr(ord("a") + i): url for i, url in enumerate(urls)}
+
+    def stop(self) -> None:
+        """Stop every server, each by its own process id."""
+        for server in {id(s): s for s in self.servers.values()}.values():
+            server.stop()
+
+
+def start_ollama(kind: str, models: tuple[str, ...], env: Mapping[str, str] | None = None) -> Any:
+    """Start an Ollama of this generation on a free port and create the models in it."""
+    engine = harness().Ollama(str(OLLAMA_BINARIES[kind]), env={**ENGINE_ENVIRONMENT, **(env or {})}).start()
+    try:
+        for model in models:
+            template = {} if model == "tiny-embed" else {"template": harness().OLLAMA_TEMPLATE}
+            engine.create(model, MODELS / f"{model}.gguf", **template)
+    except BaseException:
+        engine.stop()
+        raise
+    return engine
+
+
+def start_llama(kind: str, model: str, *, parallel: int = 1) -> Any:
+    """Start a llama.cpp server with this one model on a free port."""
+    gguf = MODELS / f"{model}.gguf"
+    pooling = {"tiny-embed": "mean", "tiny-rerank": "rank"}.get(model)
+    if kind == "xllamacpp":
+        parameters: dict[str, object] = {"model": str(gguf), "model_alias": model, "n_parallel": parallel}
+        if pooling:
+            parameters |= {"embedding": True, "pooling": pooling, "n_ctx": 1024}
+        return harness().XLlamaServer(str(LLAMA_BINARIES[kind]), **parameters).start()
+    arguments = ["-m", gguf, "--alias", model, "-t", 1, "--no-warmup", "-c", 1024 if pooling else 4096]
+    arguments += ["--embedding", "--pooling", pooling] if pooling else ["-np", parallel, "--jinja"]
+    return harness().LlamaServer(str(LLAMA_BINARIES[kind]), arguments).start()
+
+
+def start_fleet(kind: str, models: tuple[str, ...] = ALL_MODELS) -> Fleet:
+    """Start what this kind needs to serve the models."""
+    if kind in OLLAMA_BINARIES:
+        engine = start_ollama(kind, models)
+        return Fleet(kind, dict.fromkeys(models, engine))
+    servers: dict[str, Any] = {}
+    start: Callable[[str], Any] = functools.partial(start_llama, kind)
+    try:
+        for model in models:
+            servers[model] = start(model)
+    except BaseException:
+        Fleet(kind, servers).stop()
+        raise
+    return Fleet(kind, servers)

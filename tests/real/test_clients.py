@@ -1,0 +1,206 @@
+"""Official clients and frameworks, unchanged, with a hub where they expect an Ollama or OpenAI."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from . import installed
+from .hub import IS_DIRECT, Direct, Hub
+from .installed import ALL_MODELS, NEWEST_OLLAMA, Fleet
+
+pytestmark = pytest.mark.engines
+
+SCRIPTS = installed.HERE / "scripts"
+SCRIPTED = "Grüße aus Köln — 世界 🌍 ok."
+"""What tiny-utf8 says, whatever it is asked."""
+THOUGHT = "The user greets me. I will be short."
+AFTER_THOUGHT = "Hello, world! Grüße, 世界 🌍. Done."
+WEATHER_CALL = ["get_weather", {"city": "Paris", "unit": "celsius"}]
+NAMES = sorted(f"{name}:latest" for name in ALL_MODELS)
+NOT_FOUND = [404, "model 'nope' not found"]
+"""What 0.33 says, and so what the hub says over any engine."""
+
+OLLAMA_PYTHON = {
+    "chat": SCRIPTED,
+    "chat_stream": [SCRIPTED, True, "stop", True],
+    "chat_tools": WEATHER_CALL,
+    "chat_think": [THOUGHT, AFTER_THOUGHT],
+    "generate": SCRIPTED,
+    "generate_stream": SCRIPTED,
+    "embed": [64, 64],
+    "embeddings": 64,
+    "show": ["completion", "thinking", "tools"],
+    "list_models": [[name, 64] for name in NAMES],
+    "ps": True,
+    "async_chat": SCRIPTED,
+    "async_streams": [SCRIPTED],
+    "missing_model": NOT_FOUND,
+    "missing_model_stream": NOT_FOUND,
+}
+OLLAMA_JAVASCRIPT = {
+    "list_models": NAMES,
+    "chat": SCRIPTED,
+    "chat_stream": SCRIPTED,
+    "generate_stream": SCRIPTED,
+    "embed": [64, 64],
+    "show": ["completion", "thinking", "tools"],
+    "version": "0.33",
+    "missing_model": NOT_FOUND,
+}
+OPENAI = {
+    "chat": [SCRIPTED, "stop"],
+    "chat_stream": [SCRIPTED, "stop", True],
+    "chat_tools": ["get_weather", ['"city":"Paris"', '"unit":"celsius"']],
+    "completions": 4,
+    "embeddings": [64, True],
+    "models_list": sorted(ALL_MODELS),
+    "models_retrieve": "tiny-utf8",
+    "responses": SCRIPTED,
+    "responses_stream": ["response.created", "response.completed", SCRIPTED],
+    "missing_model": NOT_FOUND,
+    "missing_model_retrieve": [404, "not_found_error"],
+}
+LANGCHAIN = {
+    "invoke": SCRIPTED,
+    "stream": SCRIPTED,
+    "validated": SCRIPTED,
+    "tools": WEATHER_CALL,
+    "embed_query": 64,
+    "embed_documents": [64, 64],
+}
+LLAMA_INDEX = {
+    "complete": SCRIPTED,
+    "stream_complete": SCRIPTED,
+    "chat": SCRIPTED,
+    "stream_chat": SCRIPTED,
+}
+
+
+def run(script: str, env: Mapping[str, str], folder: pathlib.Path) -> dict[str, Any]:
+    """Run a script with the client libraries and return the JSON it prints."""
+    is_python = script.endswith(".py")
+    if (
+        sentence := installed.missing_python_clients()
+        if is_python
+        else installed.missing_javascript_clients()
+    ):
+        pytest.skip(sentence)
+    done = subprocess.run(
+        [str(installed.CLIENT_PYTHON) if is_python else "node", str(SCRIPTS / script)],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HIVE_TEST_NODE_MODULES": str(installed.CLIENT_NODE_MODULES),
+            **env,
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def results(
+    fleets: Callable[[str], Fleet],
+    hub_over: Callable[..., Hub | Direct],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str], dict[str, Any]]:
+    """Return a function from script and kind of engine to the script's results; each pair is run once."""
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def results_of(script: str, kind: str) -> dict[str, Any]:
+        if (script, kind) not in known:
+            hub = hub_over(fleets(kind))
+            known[script, kind] = run(script, {"HIVE_TEST_URL": hub.url}, tmp_path_factory.mktemp("client"))
+        return known[script, kind]
+
+    return results_of
+
+
+Results = Callable[[str, str], dict[str, Any]]
+
+
+@pytest.mark.parametrize("check", OLLAMA_PYTHON)
+def test_ollama_python(check: str, results: Results) -> None:
+    assert results("ollama_python.py", NEWEST_OLLAMA)[check] == OLLAMA_PYTHON[check]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["ollama-0.9.3", "ollama-0.24.0"])
+def test_ollama_python_over_older_engines(kind: str, results: Results) -> None:
+    seen = results("ollama_python.py", kind)
+    # The hub's own words are the newest Ollama's, over any engine.
+    same = [check for check in OLLAMA_PYTHON if not (IS_DIRECT and check.startswith("missing"))]
+    assert {check: seen[check] for check in same} == {check: OLLAMA_PYTHON[check] for check in same}
+
+
+@pytest.mark.parametrize("check", OLLAMA_JAVASCRIPT)
+def test_ollama_javascript(check: str, results: Results) -> None:
+    assert results("ollama_javascript.mjs", NEWEST_OLLAMA)[check] == OLLAMA_JAVASCRIPT[check]
+
+
+@pytest.mark.parametrize("check", OPENAI)
+def test_openai(check: str, results: Results) -> None:
+    assert results("openai_python.py", NEWEST_OLLAMA)[check] == OPENAI[check]
+
+
+@pytest.mark.parametrize("check", OPENAI)
+def test_openai_over_llama_cpp(check: str, results: Results) -> None:
+    if IS_DIRECT:
+        pytest.skip("a llama.cpp server has one model only, and takes any name for it")
+    seen = results("openai_python.py", "llama-server")[check]
+    expected = OPENAI[check]
+    if check == "models_list":
+        expected = sorted([*ALL_MODELS, "tiny-rerank"])
+    if check == "models_retrieve":
+        seen = seen.removesuffix(":latest")
+    assert seen == expected
+
+
+@pytest.mark.parametrize("check", LANGCHAIN)
+def test_langchain(check: str, results: Results) -> None:
+    assert results("langchain_ollama_classes.py", NEWEST_OLLAMA)[check] == LANGCHAIN[check]
+
+
+@pytest.mark.parametrize("check", LLAMA_INDEX)
+def test_llama_index(check: str, results: Results) -> None:
+    assert results("llama_index_ollama.py", NEWEST_OLLAMA)[check] == LLAMA_INDEX[check]
+
+
+@pytest.fixture(scope="module")
+def keyed_hub(fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]) -> tuple[str, str]:
+    """The URL of a hub that demands keys even of its own machine, and a client key."""
+    hub = hub_over(fleets(NEWEST_OLLAMA), HIVE_LOCAL_ACCESS="off")
+    if isinstance(hub, Direct):
+        pytest.skip("an Ollama knows no keys")
+    return hub.url, hub.create_key("library")
+
+
+def test_ollama_python_with_a_key(keyed_hub: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    url, key = keyed_hub
+    env = {"HIVE_TEST_URL": url, "OLLAMA_API_KEY": key}
+    assert run("ollama_python.py", env, tmp_path) == OLLAMA_PYTHON
+
+
+def test_ollama_javascript_with_a_key(keyed_hub: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    url, key = keyed_hub
+    env = {"HIVE_TEST_URL": url, "OLLAMA_API_KEY": key}
+    assert run("ollama_javascript.mjs", env, tmp_path) == OLLAMA_JAVASCRIPT
+
+
+def test_openai_with_a_key_and_with_a_wrong_one(keyed_hub: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    url, key = keyed_hub
+    env = {"HIVE_TEST_URL": url, "HIVE_TEST_KEY": key}
+    assert run("openai_python.py", env, tmp_path) == {**OPENAI, "bad_key": [401, "false"]}

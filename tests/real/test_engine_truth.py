@@ -1,0 +1,339 @@
+"""What happens when a client leaves, a runner dies, an engine ends or a reader is slow: on real engines."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from .answers import normal
+from .hub import IS_DIRECT, Direct, Hub, wait_for
+from .installed import LLAMAS, NEWEST_OLLAMA, OLLAMAS
+from .test_clients import run
+from .wire import Answer, Stream, ask
+
+pytestmark = pytest.mark.engines
+
+HELLO = [{"role": "user", "content": "hello there"}]
+ENDLESS = {"/api/generate": {"prompt": "hello"}, "/v1/completions": {"prompt": "hello", "max_tokens": 20000}}
+STREAMS: dict[str, dict[str, object]] = {
+    "/api/chat": {"messages": HELLO, "options": {"num_predict": -1}},
+    "/api/generate": {"prompt": "hello", "options": {"num_predict": -1}},
+    "/v1/chat/completions": {"messages": HELLO, "max_tokens": 20000},
+    "/v1/completions": {"prompt": "hello", "max_tokens": 20000},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 20000},
+    "/v1/responses": {"input": "hello", "max_output_tokens": 20000},
+}
+"""Requests whose answer does not end within a test."""
+
+NEWEST_AND_LLAMA = [NEWEST_OLLAMA, "llama-server"]
+OTHERS = [pytest.param(kind, marks=pytest.mark.long) for kind in (*OLLAMAS[:-1], *LLAMAS[1:])]
+
+
+def endless(kind: str) -> str:
+    """Return a model that does not end on this kind of engine: the small one ends with llama.cpp's context."""
+    return "slow-endless" if kind in LLAMAS else "tiny-endless"
+
+
+def chat_path(kind: str) -> str:
+    return "/v1/chat/completions" if kind in LLAMAS else "/api/chat"
+
+
+def open_stream(url: str, path: str, model: str, *, stream: bool = True) -> Stream:
+    return Stream(url, "POST", path, {"model": model, "stream": stream, **STREAMS[path]})
+
+
+def processes(engine: Any) -> list[int]:
+    """Return the processes in which an engine computes."""
+    return list(engine.runners()) if hasattr(engine, "runners") else [engine.proc.pid]
+
+
+def cpu_ticks(engine: Any) -> int:
+    """Return how much processor time an engine has used so far, in hundredths of a second."""
+    ticks = 0
+    for pid in processes(engine):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks
+
+
+def is_computing(engine: Any) -> bool:
+    """Does an engine use the processor? Looks for a tenth of a second."""
+    before = cpu_ticks(engine)
+    time.sleep(0.1)
+    return cpu_ticks(engine) > before + 1
+
+
+def ask_one_token(url: str, kind: str) -> Answer:
+    limit: dict[str, object] = {"max_tokens": 1} if kind in LLAMAS else {"options": {"num_predict": 1}}
+    body = {"model": endless(kind), "messages": HELLO, "stream": False, **limit}
+    return ask(url, "POST", chat_path(kind), body)
+
+
+def check_that_the_engine_is_free(url: str, kind: str, engine: Any) -> None:
+    """Check that the engine stops at once, and that its one slot serves the next request."""
+    left = time.monotonic()
+    wait_for(lambda: not is_computing(engine), what="the engine to stop", timeout=1.5)
+    assert ask_one_token(url, kind).status == 200
+    assert time.monotonic() - left < 2.5
+
+
+@pytest.mark.parametrize("kind", [*NEWEST_AND_LLAMA, *OTHERS])
+def test_engine_stops_when_the_client_leaves_a_stream(
+    kind: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
+) -> None:
+    engine = fresh(kind, endless(kind))
+    hub = hub_at(engine, slots=1)
+    with open_stream(hub.url, chat_path(kind), endless(kind)) as stream:
+        assert stream.read_head()[0] == 200
+        for _, _ in zip(range(10), stream.lines(), strict=False):
+            pass
+        assert is_computing(engine)
+    check_that_the_engine_is_free(hub.url, kind, engine)
+
+
+@pytest.mark.parametrize("kind", [*NEWEST_AND_LLAMA, *OTHERS])
+def test_engine_stops_when_the_client_leaves_before_the_answer(
+    kind: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
+) -> None:
+    engine = fresh(kind, endless(kind))
+    hub = hub_at(engine, slots=1)
+    assert ask_one_token(hub.url, kind).status == 200
+    with open_stream(hub.url, chat_path(kind), endless(kind), stream=False):
+        wait_for(lambda: is_computing(engine), what="the engine to compute")
+    check_that_the_engine_is_free(hub.url, kind, engine)
+
+
+def test_abort_in_javascript_frees_the_engine(
+    fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct], tmp_path: pathlib.Path
+) -> None:
+    engine = fresh(NEWEST_OLLAMA, "tiny-endless")
+    hub = hub_at(engine, slots=1)
+    env = {"HIVE_TEST_URL": hub.url, "HIVE_TEST_MODEL": "tiny-endless"}
+    seen = run("ollama_javascript_abort.mjs", env, tmp_path)
+    assert (seen["failure"], seen["done"]) == ("AbortError", True)
+    assert seen["milliseconds"] < 1500
+
+
+def check_broken_off(path: str, stream: Stream, *, is_direct: bool) -> None:
+    """Check that a begun stream ends with its dialect's own error, and without what marks a good end."""
+    rest = b"".join(stream)
+    marks = {
+        "/v1/chat/completions": b"[DONE]",
+        "/v1/completions": b"[DONE]",
+        "/v1/messages": b"message_stop",
+        "/v1/responses": b"response.completed",
+    }
+    assert marks.get(path, b'"done":true') not in rest, rest[-600:]
+    if is_direct:
+        return
+    assert stream.is_whole
+    if path.startswith("/api/"):
+        assert rest.endswith(b"\n")
+        last = json.loads(rest.splitlines()[-1])
+        assert list(last) == ["error"], rest[-600:]
+        assert isinstance(last["error"], str)
+        for line in rest.splitlines()[1:]:
+            json.loads(line)
+        return
+    assert rest.endswith(b"\n\n"), rest[-600:]
+    events = [event for event in rest.split(b"\n\n")[1:] if event]
+    fields = [dict(line.split(b": ", 1) for line in event.split(b"\n")) for event in events]
+    data = [json.loads(field[b"data"]) for field in fields]
+    if path == "/v1/messages":
+        assert fields[-1][b"event"] == b"error", events[-2:]
+        assert data[-1]["type"] == "error"
+        assert isinstance(data[-1]["error"]["message"], str)
+        assert isinstance(data[-1]["error"]["type"], str)
+    elif path == "/v1/responses":
+        assert fields[-1][b"event"] in (b"error", b"response.failed"), events[-2:]
+        assert data[-1]["type"] == fields[-1][b"event"].decode()
+    else:
+        assert isinstance(data[-1]["error"]["message"], str), events[-2:]
+        assert isinstance(data[-1]["error"]["type"], str)
+        assert not any(choice["finish_reason"] for chunk in data[:-1] for choice in chunk["choices"])
+
+
+def begin(url: str, path: str, model: str) -> Stream:
+    """Open a stream and read its first pieces."""
+    stream = open_stream(url, path, model)
+    assert stream.read_head()[0] == 200
+    for _, _ in zip(range(20), stream, strict=False):
+        pass
+    return stream
+
+
+OLLAMA_STREAMS = [
+    *[(NEWEST_OLLAMA, path) for path in STREAMS],
+    *[pytest.param("ollama-0.24.0", path, marks=pytest.mark.long) for path in STREAMS],
+    *[pytest.param("ollama-0.9.3", path, marks=pytest.mark.long) for path in list(STREAMS)[:4]],
+]
+
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[Any, str]]]:
+    """Return a function from a kind to an Ollama whose runners may be killed, and the hub's URL over it."""
+    from .conftest import need
+    from .installed import start_ollama
+
+    with contextlib.ExitStack() as stack:
+        known: dict[str, tuple[Any, str]] = {}
+
+        def victim(kind: str) -> tuple[Any, str]:
+            need(kind)
+            if kind not in known:
+                engine = start_ollama(kind, ("tiny-endless",))
+                stack.callback(engine.stop)
+                if IS_DIRECT:
+                    known[kind] = engine, engine.url
+                else:
+                    hub = stack.enter_context(Hub(tmp_path_factory.mktemp("hub"), {"a": engine.url}))
+                    known[kind] = engine, hub.url
+            return known[kind]
+
+        yield victim
+
+
+@pytest.mark.parametrize(("kind", "path"), OLLAMA_STREAMS)
+def test_runner_killed_in_mid_stream_ends_with_the_dialects_error(
+    kind: str, path: str, victims: Callable[[str], tuple[Any, str]]
+) -> None:
+    engine, url = victims(kind)
+    with begin(url, path, "tiny-endless") as stream:
+        for pid in processes(engine):
+            os.kill(pid, signal.SIGKILL)
+        check_broken_off(path, stream, is_direct=IS_DIRECT)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (NEWEST_OLLAMA, "/api/chat"),
+        (NEWEST_OLLAMA, "/v1/chat/completions"),
+        ("llama-server", "/v1/chat/completions"),
+        pytest.param("llama-server", "/v1/messages", marks=pytest.mark.long),
+        pytest.param("llama-server", "/v1/responses", marks=pytest.mark.long),
+        pytest.param("xllamacpp", "/v1/chat/completions", marks=pytest.mark.long),
+        pytest.param("ollama-0.24.0", "/api/chat", marks=pytest.mark.long),
+        pytest.param("ollama-0.9.3", "/api/chat", marks=pytest.mark.long),
+        pytest.param("ollama-0.9.3", "/v1/chat/completions", marks=pytest.mark.long),
+    ],
+)
+def test_engine_ended_in_mid_stream_ends_with_the_dialects_error(
+    kind: str,
+    path: str,
+    how: signal.Signals,
+    fresh: Callable[..., Any],
+    hub_at: Callable[..., Hub | Direct],
+) -> None:
+    engine = fresh(kind, endless(kind))
+    hub = hub_at(engine)
+    with begin(hub.url, path, endless(kind)) as stream:
+        os.kill(engine.proc.pid, how)
+        check_broken_off(path, stream, is_direct=IS_DIRECT)
+
+
+@pytest.fixture
+def twins(fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]) -> tuple[Hub, dict[str, Any]]:
+    """A hub over two of the newest Ollama with the same loaded model, and the engines by node."""
+    if IS_DIRECT:
+        pytest.skip("there is no second engine without a hub")
+    engines = {name: fresh(NEWEST_OLLAMA, "tiny-endless") for name in ("a", "b")}
+    hub = hub_at(*engines.values())
+    assert isinstance(hub, Hub)
+    for engine in engines.values():
+        assert ask_one_token(engine.url, NEWEST_OLLAMA).status == 200
+    return hub, engines
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_engine_killed_before_the_answer_costs_the_client_nothing(
+    how: signal.Signals, twins: tuple[Hub, dict[str, Any]]
+) -> None:
+    hub, engines = twins
+    body = {
+        "model": "tiny-endless", "messages": HELLO, "stream": False, "options": {"seed": 3, "num_predict": 2000}
+    }  # fmt: skip
+    with Stream(hub.url, "POST", "/api/chat", body) as stream:
+        busy = wait_for(
+            lambda: [name for name, engine in engines.items() if is_computing(engine)],
+            what="an engine to compute",
+        )
+        assert len(busy) == 1
+        os.kill(engines[busy[0]].proc.pid, how)
+        status, headers, _ = stream.read_head()
+        whole = b"".join(stream)
+    (other,) = set(engines) - set(busy)
+    assert status == 200
+    assert dict(headers)["X-Hive-Node"] == other
+    direct = ask(engines[other].url, "POST", "/api/chat", body)
+    assert normal(whole) == normal(direct.body)
+
+
+def test_dead_engine_costs_no_answer(twins: tuple[Hub, dict[str, Any]]) -> None:
+    hub, engines = twins
+    engines["a"].stop()
+    for _ in range(6):
+        answer = ask_one_token(hub.url, NEWEST_OLLAMA)
+        assert (answer.status, answer.header("X-Hive-Node")) == (200, "b")
+
+
+@pytest.mark.parametrize(
+    ("clients", "slow_tokens"), [(40, 1500), pytest.param(200, 8000, marks=pytest.mark.long)]
+)
+def test_concurrent_streams_are_each_whole_and_their_own(
+    clients: int, slow_tokens: int, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
+) -> None:
+    engines = {name: fresh(NEWEST_OLLAMA, "tiny-babble", "tiny-endless") for name in ("a", "b")}
+    hub = hub_at(*engines.values(), slots=2)
+
+    def body(seed: int) -> dict[str, object]:
+        options = {"seed": seed, "num_predict": 40}
+        return {"model": "tiny-babble", "messages": HELLO, "options": options}
+
+    others_are_done = threading.Event()
+
+    def ask_and_read_slowly() -> tuple[str, bytes]:
+        """Take one line, then nothing until everybody else has a whole answer."""
+        slow = {
+            "model": "tiny-endless", "messages": HELLO, "options": {"seed": 1, "num_predict": slow_tokens}
+        }  # fmt: skip
+        with Stream(hub.url, "POST", "/api/chat", slow, receive_buffer=4096) as stream:
+            _, headers, _ = stream.read_head()
+            pieces = iter(stream)
+            first = next(pieces)
+            assert others_are_done.wait(50)
+            received = first + b"".join(pieces)
+            assert stream.is_whole
+        node = dict(headers).get("X-Hive-Node", "a")
+        assert normal(received) == normal(ask(engines[node].url, "POST", "/api/chat", slow).body)
+        return node, received
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        reading_slowly = pool.submit(ask_and_read_slowly)
+        try:
+            answers = list(
+                pool.map(lambda seed: ask(hub.url, "POST", "/api/chat", body(seed)), range(clients - 1))
+            )
+        finally:
+            others_are_done.set()
+        _, slow_answer = reading_slowly.result()
+    assert slow_answer.count(b"\n") > slow_tokens * 0.9
+    nodes = {answer.header("X-Hive-Node") or "a" for answer in answers}
+    for seed, answer in enumerate(answers):
+        assert (answer.status, answer.is_whole) == (200, True)
+        node = answer.header("X-Hive-Node") or "a"
+        direct = ask(engines[node].url, "POST", "/api/chat", body(seed))
+        assert normal(answer.body) == normal(direct.body)
+    assert nodes == ({"a"} if IS_DIRECT else {"a", "b"})

@@ -1,0 +1,130 @@
+"""The store keeps keys over a restart, in files for their owner alone, and serves one process."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from hive.auth.keys import Key, Role, digest_of
+from hive.store.errors import DirectoryInUseError, StoreError
+from hive.store.store import Store
+
+
+def key(name: str, secret: str, *, revoked_at: float | None = None, created_at: float = 1.5) -> Key:
+    return Key(name, Role.CLIENT, digest_of(secret.encode()), secret[:8], created_at, True, revoked_at)
+
+
+def with_store(path: Path, work: Callable[[Store], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with Store(path) as store:
+            await work(store)
+
+    asyncio.run(run())
+
+
+def saved(path: Path, *changed: Key) -> None:
+    with_store(path, lambda store: store.save_keys(*changed))
+
+
+def read(path: Path) -> list[Key]:
+    found: list[Key] = []
+
+    async def work(store: Store) -> None:
+        found.extend(await store.keys())
+
+    with_store(path, work)
+    return found
+
+
+def test_keys_survive_a_restart_as_they_were(tmp_path: Path) -> None:
+    keys = [key("b", "1", revoked_at=2.25), key("b", "2", created_at=3)]
+    saved(tmp_path / "d", *keys)
+    assert read(tmp_path / "d") == keys
+
+
+def test_a_key_of_the_same_digest_is_replaced(tmp_path: Path) -> None:
+    saved(tmp_path / "d", key("a", "1"))
+    saved(tmp_path / "d", key("b", "1", revoked_at=9))
+    assert read(tmp_path / "d") == [key("b", "1", revoked_at=9)]
+
+
+def test_two_live_keys_of_one_name_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    saved(tmp_path / "d", key("a", "1"))
+    with pytest.raises(StoreError, match=r"hive\.db: UNIQUE constraint failed: keys\.name"):
+        saved(tmp_path / "d", key("b", "2"), key("a", "3"))
+    assert read(tmp_path / "d") == [key("a", "1")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are Unix's")
+def test_the_database_is_its_owners_alone_also_while_it_is_open(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        await store.save_keys(key("a", "1"))
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "d").iterdir()}
+        assert modes == dict.fromkeys(("hive.db", "hive.db-shm", "hive.db-wal", "hive.lock"), 0o600)
+
+    with_store(tmp_path / "d", work)
+
+
+def test_a_second_store_on_the_directory_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        with pytest.raises(DirectoryInUseError):
+            await Store(tmp_path / "d").open()
+        assert await store.keys() == []
+
+    with_store(tmp_path / "d", work)
+
+
+def test_a_file_that_is_no_database_is_one_sentence_and_the_directory_is_given_back(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir(mode=0o700)
+    (tmp_path / "d" / "hive.db").write_text("not a database, but long enough to look at" * 50)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"hive\.db: file is not a database$"):
+            asyncio.run(Store(tmp_path / "d").open())
+
+
+def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
+    saved(tmp_path / "a%20b?c#d", key("a", "1"))
+    assert (tmp_path / "a%20b?c#d" / "hive.db").exists()
+
+
+def test_a_write_whose_caller_is_cancelled_is_done_all_the_same(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        writing = asyncio.create_task(store.save_keys(key("a", "1")))
+        await asyncio.sleep(0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert await store.keys() == [key("a", "1")]
+
+    with_store(tmp_path / "d", work)
+
+
+def test_an_open_that_is_cancelled_gives_the_directory_back(tmp_path: Path) -> None:
+    async def run() -> None:
+        first = Store(tmp_path / "d")
+        opening = asyncio.create_task(first.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await asyncio.to_thread(first._thread.shutdown)
+
+    asyncio.run(run())
+    assert read(tmp_path / "d") == []
+
+
+def test_alembic_is_not_imported_where_no_migration_runs(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, pathlib, sys, hive.store.store as s\n"
+        "async def run():\n"
+        "    async with s.Store(pathlib.Path(sys.argv[1])): pass\n"
+        "asyncio.run(run()); asyncio.run(run()); print('alembic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "d")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
