@@ -19,7 +19,7 @@ RAMP = 0.5
 CONNECTIONS = 64
 ENGINES = 3
 BODY_BYTES = 100_000
-WARM_UP_SECONDS = 0.3
+WARM_UP_SECONDS = 0.2
 
 Say = Callable[[str], None]
 
@@ -34,7 +34,7 @@ class Plan:
 
 
 FULL = Plan(rounds=7, stream_rounds=7, seconds=1.5)
-QUICK = Plan(rounds=2, stream_rounds=1, seconds=0.5)
+QUICK = Plan(rounds=2, stream_rounds=1, seconds=0.4)
 
 
 def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:

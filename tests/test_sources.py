@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hive.config import LocalAccess, NodeSettings, Secret, Settings, SettingsError
-from hive.sources import load_settings
+from hive.config import OPTIONS, LocalAccess, NodeSettings, Secret, Settings, SettingsError
+from hive.sources import _Origin, _read, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -236,3 +238,28 @@ def test_a_file_that_cannot_be_read_is_one_sentence(directory: Path) -> None:
     assert sentence("port = = 1").startswith("hive.toml: is not TOML (")
     (directory / "hive.toml").write_bytes(b"host = '\xff'")
     assert sentence() == "hive.toml: is not UTF-8"
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.datetimes(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "url", "slots"]), inner)
+    ),
+    max_leaves=5,
+)
+
+
+@given(
+    name=st.sampled_from(sorted(set(OPTIONS) - {"admin_key_file"})), value=ANYTHING, text=st.text(max_size=20)
+)
+def test_whatever_a_source_holds_gives_settings_or_one_sentence(name: str, value: object, text: str) -> None:
+    for environ, flags in (({OPTIONS[name].variable: text}, {}), ({}, {name: value})):
+        try:
+            load_settings(flags, environ=environ)
+        except SettingsError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - settings are as good an end
+            assert name in str(error) or "node" in str(error)  # noqa: PT017
+    try:
+        _read(name, value, _Origin("in hive.toml", is_typed=True))
+    except SettingsError as error:
+        assert "\n" not in str(error)  # noqa: PT017

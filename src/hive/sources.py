@@ -130,10 +130,10 @@ def _read(name: str, raw: object, origin: _Origin) -> object:
 
 def _converted(label: str, raw: object, kind: object, option: Option, origin: _Origin) -> object:
     def custom(wanted: type, value: object) -> object:
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or "\0" in value:
             raise ValueError("not a text")
         if wanted is Path:
-            return origin.directory / Path(value).expanduser()
+            return origin.directory / os.path.expanduser(value)  # Path's own raises for an unknown user
         return check_secret(label, value)
 
     try:

@@ -49,20 +49,32 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run_hive
 
 
-def _serve(server: HubServer, is_up: threading.Event, stop: list[Callable[[], None]]) -> None:
-    async def serve() -> None:
+class HubThread(threading.Thread):
+    """A hub in a thread of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.port = 0
+        self.is_up = threading.Event()
+        self.stop: Callable[[], object] = lambda: None
+        self._settings = settings
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self.is_up.set()
+
+    async def _serve(self) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
-        stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
+        self.stop = lambda: loop.call_soon_threadsafe(stopping.set)
+        server = HubServer(self._settings)
         await server.start()
-        is_up.set()
+        self.port = server.port
+        self.is_up.set()
         await stopping.wait()
         await server.stop()
-
-    try:
-        asyncio.run(serve())
-    finally:
-        is_up.set()
 
 
 @pytest.fixture
@@ -81,15 +93,12 @@ def hub(hub_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         nodes=(NodeSettings(name="far", url="http://127.0.0.1:1"),),
         log_level=LogLevel.ERROR,
     )
-    server = HubServer(settings)
-    is_up = threading.Event()
-    stop: list[Callable[[], None]] = []
-    thread = threading.Thread(target=_serve, args=(server, is_up, stop))
+    thread = HubThread(settings)
     thread.start()
-    assert is_up.wait(10)
-    url = f"http://127.0.0.1:{server.port}"
+    assert thread.is_up.wait(10)
+    url = f"http://127.0.0.1:{thread.port}"
     monkeypatch.setenv("HIVE_HUB", url)
     monkeypatch.setenv("HIVE_API_KEY", ADMIN_KEY)
     yield url
-    stop[0]()
+    thread.stop()
     thread.join(10)

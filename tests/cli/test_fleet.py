@@ -11,7 +11,7 @@ from .conftest import Run
 
 def test_nodes_are_listed_for_people_and_for_programs(run: Run, hub: str) -> None:
     table = run("nodes")
-    assert table.out.split("\n")[0].split() == "NAME STATUS ENGINE BUSY MODELS LOADED URL REASON".split()
+    assert " ".join(table.out.split("\n")[0].split()) == "NAME STATUS ENGINE BUSY MODELS LOADED URL REASON"
     assert table.out.split("\n")[1].startswith("far ")
     assert "http://127.0.0.1:1" in table.out
     assert [node["name"] for node in json.loads(run("nodes", "--json").out)["nodes"]] == ["far"]

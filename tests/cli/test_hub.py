@@ -27,7 +27,7 @@ ANSWERS = {
 class Stranger(BaseHTTPRequestHandler):
     """A web server that is no hub."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         status, body = ANSWERS[self.path]
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

@@ -34,7 +34,7 @@ def wait_for(question: Callable[[], T], *, what: str, timeout: float = 10.0, pau
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "hive.cli", *arguments]
+    return [str(pathlib.Path(sys.executable).with_name("hive")), *arguments]
 
 
 def _environment(folder: pathlib.Path, more: Mapping[str, str]) -> dict[str, str]:

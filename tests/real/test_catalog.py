@@ -41,7 +41,7 @@ def entries(url: str, path: str) -> dict[str, dict[str, Any]]:
 def test_head_of_the_answer_is_ollamas(method: str, path: str, pair: tuple[str, str]) -> None:
     hub, engine = pair
     through, direct = ask(hub, method, path), ask(engine, method, path)
-    assert described(through)[:3] == described(direct)[:3]
+    assert described(through)[:2] == described(direct)[:2]
     if path == "/":
         assert described(through) == described(direct)
 
@@ -59,7 +59,7 @@ def test_listing_has_the_engines_entries_whole(path: str, pair: tuple[str, str])
     hub, engine = pair
     assert entries(hub, path) == entries(engine, path)
     through, direct = ask(hub, "GET", path), ask(engine, "GET", path)
-    assert described(through)[:3] == described(direct)[:3]
+    assert described(through)[:2] == described(direct)[:2]
 
 
 def test_newest_model_comes_first(pair: tuple[str, str]) -> None:
@@ -73,7 +73,7 @@ def test_newest_model_comes_first(pair: tuple[str, str]) -> None:
 def test_one_model(name: str, pair: tuple[str, str]) -> None:
     hub, engine = pair
     through, direct = ask(hub, "GET", f"/v1/models/{name}"), ask(engine, "GET", f"/v1/models/{name}")
-    assert described(through)[:3] == described(direct)[:3]
+    assert described(through)[:2] == described(direct)[:2]
     assert through.body == direct.body
 
 
@@ -109,19 +109,14 @@ def mixed(
     return hub, [old.url_of("tiny-babble"), new.url_of("tiny-babble")]
 
 
-def test_a_model_of_two_engines_is_one_entry_with_the_newer_ones_fields(
-    mixed: tuple[Hub, list[str]],
-) -> None:
+def test_a_model_of_two_engines_is_one_entry_whole_from_one_of_them(mixed: tuple[Hub, list[str]]) -> None:
     hub, engines = mixed
     listed = entries(hub.url, "/api/tags")
     old, new = (entries(url, "/api/tags") for url in engines)
     assert set(listed) == set(old) | set(new)
     for name, row in listed.items():
-        assert row["digest"] in (old[name]["digest"], new[name]["digest"])
+        assert row in (old[name], new[name])
         assert len(row["digest"]) == 64
-        assert set(row) == set(new[name])
-        assert row["capabilities"] == new[name]["capabilities"]
-        assert row["details"] == new[name]["details"]
 
 
 def test_v1_models_of_two_engines_has_each_model_once(mixed: tuple[Hub, list[str]]) -> None:

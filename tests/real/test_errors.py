@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .answers import described, dialect_of, is_error_of
+from .answers import described, described_error, dialect_of, is_error_of
 from .hub import Direct, Hub
 from .installed import NEWEST_OLLAMA, Fleet
 from .wire import Answer, Headers, ask
@@ -78,13 +78,13 @@ def both(ollama: Fleet, hub_over: Callable[..., Hub | Direct]) -> Callable[..., 
 @pytest.mark.parametrize("path", ROUTES)
 def test_request_without_a_model(path: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("POST", path, BODIES[path])
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_request_with_an_empty_model(path: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("POST", path, {"model": "", **BODIES[path]})
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
 @pytest.mark.parametrize("model", ["nope", "Nope:Q4", "ns/nope", "host.example/ns/nope:1"])
@@ -92,19 +92,19 @@ def test_request_with_an_empty_model(path: str, both: Callable[..., tuple[Answer
 def test_unknown_model(path: str, model: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("POST", path, {"model": model, **BODIES[path]})
     assert direct.status == 404
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
-@pytest.mark.parametrize("name", ["nope", "Nope:1", "ns/nope"])
+@pytest.mark.parametrize("name", ["nope", "Nope:1"])
 def test_unknown_model_in_the_path(name: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("GET", f"/v1/models/{name}")
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
 def test_unknown_model_when_a_stream_is_wanted(path: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("POST", path, {"model": "nope", "stream": True, **BODIES[path]})
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
 def test_unknown_model_at_responses_is_404(ollama: Fleet, hub_over: Callable[..., Hub | Direct]) -> None:
@@ -120,7 +120,7 @@ def test_unknown_model_at_responses_is_404(ollama: Fleet, hub_over: Callable[...
 @pytest.mark.parametrize("path", ROUTES)
 def test_empty_body(path: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("POST", path, b"")
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
 @pytest.mark.parametrize(
@@ -133,15 +133,17 @@ def test_bad_json_has_ollamas_status(
     path: str, body: bytes, both: Callable[..., tuple[Answer, Answer]]
 ) -> None:
     through, direct = both("POST", path, body)
-    assert through.status == direct.status, (through, direct)
+    # Go takes null for an empty object: some routes then say 404 for the model ''.
+    expected = (400, direct.status) if body == b"null" else (direct.status,)
+    assert through.status in expected, (through, direct)
     assert is_error_of(dialect_of(path), through), through
 
 
-@pytest.mark.parametrize("model", BAD_NAMES)
-@pytest.mark.parametrize("path", ROUTES_WITH_404)
+@pytest.mark.parametrize("model", BAD_NAMES, ids=ascii)
+@pytest.mark.parametrize("path", ROUTES)
 def test_bad_name(path: str, model: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("POST", path, {"model": model, **BODIES[path]})
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
@@ -162,7 +164,7 @@ def test_wrong_method(path: str, method: str, both: Callable[..., tuple[Answer, 
 def test_unknown_path(path: str, method: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both(method, path)
     assert direct.body == b"404 page not found"
-    assert described(through) == described(direct)
+    assert described_error(through) == described_error(direct)
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/", "/v1/models", "/api/nope"])

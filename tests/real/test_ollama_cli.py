@@ -157,7 +157,7 @@ def test_stop_of_an_unknown_model(ollama: Cli) -> None:
 
 def test_run_of_an_unknown_model_ends_with_an_error(ollama: Cli) -> None:
     done = ollama("run", "nope", "hello")
-    assert done.returncode != 0
+    assert done.returncode != 0, done
     assert done.stderr.rpartition("Error: ")[2].strip() != ""
     assert done.stdout == ""
 

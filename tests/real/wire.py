@@ -76,13 +76,15 @@ class Stream:
             headers.append((name, value.strip()))
         lower = {name.lower(): value for name, value in headers}
         self._length = int(lower.get("content-length", 0))
-        if lower.get("transfer-encoding", "").lower() == "chunked":
+        if self._method == "HEAD" or status in (204, 304):
+            framing = "none"
+        elif lower.get("transfer-encoding", "").lower() == "chunked":
             framing = "chunked"
         elif "content-length" in lower:
             framing = "length"
         else:
-            framing = "none" if status in (204, 304) else "close"
-        self._framing = "none" if self._method == "HEAD" else framing
+            framing = "close"
+        self._framing = framing
         return status, headers, framing
 
     def __iter__(self) -> Iterator[bytes]:

@@ -143,7 +143,7 @@ def _row(key: Key) -> KeyRow:
 
 
 def _place(hub: str, key_file: Path | None, directory: Path | None) -> _Place:
-    return _HubKeys(find_hub(hub, key_file)) if directory is None else _DirectoryKeys(directory.expanduser())
+    return _HubKeys(find_hub(hub, key_file)) if directory is None else _DirectoryKeys(directory)
 
 
 @keys.callback(invoke_without_command=True)

@@ -45,9 +45,8 @@ class Store:
         """Claim the data directory and bring its database up to date."""
         try:
             await self._run(self._open)
-        except (
-            BaseException
-        ):  # a caller that was cancelled leaves `_open` running: what it takes is given back
+        except BaseException:
+            # If the caller was cancelled, `_open` runs on: what it takes is given back after it.
             self._thread.submit(self._close)
             self._thread.shutdown(wait=False)
             raise
@@ -83,14 +82,18 @@ class Store:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
     def _open(self) -> None:
-        self._directory.claim()
         database = self._directory.database
         try:
+            self._directory.claim()
             os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
             self._engine = make_engine(database)
             bring_up_to_date(self._engine, database)
         except (SQLAlchemyError, OSError) as error:
+            self._close()
             raise StoreError(f"{database}: {error_fact(error)}") from error
+        except BaseException:
+            self._close()
+            raise
 
     def _close(self) -> None:
         if self._engine is not None:

@@ -83,7 +83,7 @@ class SimulatedEngine:
         self._host.stop()
         for connection in connections:
             connection.close()
-            await connection.wait()
+            await connection.wait_closed()
 
     def set_fault(
         self,
@@ -93,7 +93,7 @@ class SimulatedEngine:
         count: int | None = None,
         path: str | None = None,
     ) -> None:
-        """Sets a fault, for all requests, the next `count` or those for `path`; OptionError names a mistake."""
+        """Sets a fault for all requests, the next `count`, or those for `path`; OptionError if it is none."""
         now = asyncio.get_running_loop().time()
         self._host.set_fault(make_fault(kind, argument, count=count, path=path, now=now))
 

@@ -21,7 +21,8 @@ def test_an_unknown_name_is_answered_with_all_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("drop", 1), ("drop:3", 3), ("slow:2.5", 2.5), ("freeze", math.inf), ("lying-length:-4", -4)]
+    ("text", "number"),
+    [("drop", 1), ("drop:3", 3), ("slow:2.5", 2.5), ("freeze", math.inf), ("lying-length:-4", -4)],
 )
 def test_an_argument_follows_a_colon(text: str, number: float) -> None:
     assert make_fault(*split_fault(text)).number == number
@@ -31,7 +32,9 @@ def test_a_text_keeps_its_colons() -> None:
     assert make_fault(*split_fault("error-500:a: b")).text == "a: b"
 
 
-@pytest.mark.parametrize("text", ["drop:x", "drop:1.5", "drop:-1", "busy:1", "slow:nan", "freeze:inf", "early-hints:200"])
+@pytest.mark.parametrize(
+    "text", ["drop:x", "drop:1.5", "drop:-1", "busy:1", "slow:nan", "freeze:inf", "early-hints:200"]
+)
 def test_an_argument_of_the_wrong_sort_is_named(text: str) -> None:
     kind, argument = split_fault(text)
     with pytest.raises(OptionError, match=f"fault {kind}: takes .*'{argument}'"):
@@ -73,7 +76,11 @@ def test_a_count_runs_out_and_what_was_struck_stays_struck_until_cleared() -> No
     book = FaultBook()
     fault = make_fault("busy", count=2)
     book.set(fault)
-    assert [struck(book, "/api/chat", is_work=True) for _ in range(3)] == [[FaultKind.BUSY], [FaultKind.BUSY], []]
+    assert [struck(book, "/api/chat", is_work=True) for _ in range(3)] == [
+        [FaultKind.BUSY],
+        [FaultKind.BUSY],
+        [],
+    ]
     assert not fault.is_cleared
     book.clear()
     assert fault.is_cleared

@@ -43,7 +43,7 @@ def test_slots_bound_what_runs_and_the_rest_waits_in_order() -> None:
     jobs = [job() for _ in range(4)]
     for each in jobs:
         engine.submit(each)
-    assert engine.step(2).granted == (jobs[0],) + (jobs[1],)
+    assert engine.step(2).granted == (jobs[0], jobs[1])
     engine.leave(jobs[1], 3)
     assert engine.step(3).granted == (jobs[2],)
     engine.leave(jobs[0], 3)
@@ -151,8 +151,12 @@ def test_a_failed_load_is_told_to_its_job_alone() -> None:
     assert (engine.loads, engine.loads_failed) == (1, 1)
 
 
-@pytest.mark.parametrize(("keep_alive", "expires_at"), [(None, 302.0), (5.0, 7.0), (0.0, 2.0), (math.inf, math.inf)])
-def test_an_idle_model_stays_as_long_as_its_last_request_said(keep_alive: float | None, expires_at: float) -> None:
+@pytest.mark.parametrize(
+    ("keep_alive", "expires_at"), [(None, 302.0), (5.0, 7.0), (0.0, 2.0), (math.inf, math.inf)]
+)
+def test_an_idle_model_stays_as_long_as_its_last_request_said(
+    keep_alive: float | None, expires_at: float
+) -> None:
     engine, last = loaded("a"), job(keep_alive=keep_alive)
     engine.submit(last)
     engine.step(2)

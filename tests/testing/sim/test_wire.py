@@ -7,7 +7,9 @@ import pytest
 from hive.testing.sim.wire import BadRequest, Request, RequestParser, chunk, head_bytes
 
 PLAIN = b"POST /api/chat?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = b"POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nT: 1\r\n\r\n"
+CHUNKED = (
+    b"POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nT: 1\r\n\r\n"
+)
 BARE = b"GET / HTTP/1.0\r\n\r\n"
 
 
@@ -23,7 +25,12 @@ def requests(*parts: bytes) -> list[Request]:
 
 def test_reads_lengths_chunks_and_requests_without_a_body() -> None:
     first, second, third = requests(PLAIN + CHUNKED + BARE)
-    assert (first.method, first.target, first.path, bytes(first.body)) == ("POST", "/api/chat?x=1", "/api/chat", b"hello")
+    assert (first.method, first.target, first.path, bytes(first.body)) == (
+        "POST",
+        "/api/chat?x=1",
+        "/api/chat",
+        b"hello",
+    )
     assert (second.path, bytes(second.body)) == ("/b", b"hello")
     assert (third.method, third.is_http_1_0, third.wants_close) == ("GET", True, True)
 

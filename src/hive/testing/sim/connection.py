@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import struct
-from typing import Protocol
+from typing import Protocol, cast
 
 from hive.testing.sim.sender import Cut
 from hive.testing.sim.surfaces import TEXT, Reply
@@ -42,13 +42,13 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._has_continued = False
+        self._lost = asyncio.Event()
         self.has_departed = False
         """Did the client go away, rather than the engine stop?"""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Counts the connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
         # asyncio does it only for sockets whose protocol is set; socket.create_server leaves it at 0
         link: socket.socket = transport.get_extra_info("socket")
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._depart()
+        self._lost.set()
         self._handler.closed(self)
 
     def pause_writing(self) -> None:
@@ -99,8 +100,9 @@ class Connection(asyncio.Protocol):
         if self._transport:
             self._transport.abort()
 
-    async def wait(self) -> None:
-        """Returns when the running answer is over."""
+    async def wait_closed(self) -> None:
+        """Returns when the socket is closed and no answer runs."""
+        await self._lost.wait()
         if self._task:
             await asyncio.wait([self._task])
 

@@ -139,7 +139,7 @@ class Fault:
         return reach is Reach.EVERY or (is_work and reach is Reach.WORK) or (is_list and reach is Reach.TAGS)
 
     def ends_at(self, struck_at: float) -> float:
-        """When it lets go of what it holds: counted faults from the strike on, others from when they were set."""
+        """When it lets go of what it holds: a counted fault from its strike on, others from their setting."""
         if FAULTS[self.kind].argument is not Argument.SECONDS:
             return math.inf
         return (self.since if self.remaining is None else struck_at) + self.number

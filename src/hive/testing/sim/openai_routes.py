@@ -44,7 +44,7 @@ def responses(desk: Desk, request: Request, body: Body) -> Decision:
     """POST /v1/responses."""
     model = _talker(desk, request, body, "chat")
     speech = desk.speech(model, body, body.max_output_tokens, thinks=False)
-    voice = ResponsesVoice(speech, desk.echo(model, body), desk.number(), desk.clock)
+    voice = ResponsesVoice(speech, desk.echo(model, body), body.max_output_tokens, desk.number(), desk.clock)
     return desk.work(model, body, Utterance(voice, bool(body.stream)))
 
 

@@ -13,9 +13,10 @@ class ResponsesVoice:
     content_type = EVENT_STREAM
     headers = (("Cache-Control", "no-cache"),)
 
-    def __init__(self, speech: Speech, model: str, number: int, clock: Clock) -> None:
+    def __init__(self, speech: Speech, model: str, limit: int | None, number: int, clock: Clock) -> None:
         self.speech = speech
         self._model = model
+        self._limit = limit
         self._ids = (f"resp_{number}", f"msg_{number}", f"fc_{number}")
         self._clock = clock
         self._created = clock() // 1_000_000_000
@@ -113,7 +114,7 @@ class ResponsesVoice:
             "id": self._ids[0],
             "incomplete_details": None,
             "instructions": None,
-            "max_output_tokens": None,
+            "max_output_tokens": self._limit,
             "max_tool_calls": None,
             "metadata": {},
             "model": self._model,

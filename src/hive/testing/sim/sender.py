@@ -18,6 +18,10 @@ GO_BUFFER_BYTES = 2048
 """Go counts an answer of up to this size and chunks a larger one (net/http, bufferBeforeChunkingSize)."""
 
 
+_CUTS = frozenset({FaultKind.DROP, FaultKind.RESET, FaultKind.CUT_LINE})
+_FRAMINGS = frozenset({FaultKind.CLOSE_DELIMITED, FaultKind.LYING_LENGTH})
+
+
 class Cut(Exception):  # noqa: N818 - an instruction for the connection
     """The connection ends here and now."""
 
@@ -77,33 +81,35 @@ class Sender:
         self.must_close = request.wants_close
 
     async def reply(self, reply: Reply) -> None:
-        """Sends a whole answer."""
-        body = reply.body
-        if hold := self._plan.get(FaultKind.FREEZE_STREAM):
-            await self._hold(hold)
-        if FaultKind.MALFORMED in self._plan:
+        """Sends a whole answer; faults of a stream strike it in the middle, unless it is an error already."""
+        body = b"" if self._request.method == "HEAD" else reply.body
+        struck = self._plan.keys() if reply.status == 200 else frozenset()
+        if FaultKind.FREEZE_STREAM in struck:
+            await self._hold(self._plan[FaultKind.FREEZE_STREAM])
+        if FaultKind.MALFORMED in struck:
             body = body[: len(body) // 2]
-        is_cut = not self._plan.keys().isdisjoint((FaultKind.DROP, FaultKind.RESET, FaultKind.CUT_LINE))
-        is_odd = not self._plan.keys().isdisjoint(
-            (FaultKind.CLOSE_DELIMITED, FaultKind.LYING_LENGTH, FaultKind.BAD_CHUNK)
-        )
-        is_long = self._counts_up_to is not None and len(body) > self._counts_up_to
-        if self._request.method != "HEAD" and (is_odd or (is_long and not is_cut)):
+        if body and (FaultKind.BAD_CHUNK in struck or self._is_streamed(body)):
             await self.begin(reply.content_type, reply.headers, status=reply.status)
-            if FaultKind.BAD_CHUNK in self._plan:
+            if FaultKind.BAD_CHUNK in struck:
                 await self.bad_chunk()
             await self.piece(body)
             await self.end()
             return
-        length = (("Content-Length", str(len(body))),)
-        head = await self._head(reply.status, reply.content_type, reply.headers, length)
-        if self._request.method == "HEAD":
-            body = b""
-        await self._head_alone(head)
-        await self._put(self._take_held() + (body[: len(body) // 2] if is_cut else body))
-        if is_cut:
-            raise Cut(is_reset=FaultKind.RESET in self._plan)
+        is_head = self._request.method == "HEAD"
+        size = len(reply.body) if is_head else len(body)
+        length = () if reply.status == 204 or (is_head and not size) else (("Content-Length", str(size)),)
+        await self._send_head(reply.status, reply.content_type, reply.headers, length)
+        if not struck.isdisjoint(_CUTS):
+            await self._put(self._take_held() + body[: len(body) // 2])
+            raise Cut(is_reset=FaultKind.RESET in struck)
+        await self._put(self._take_held() + body)
         await self._after()
+
+    def _is_streamed(self, body: bytes) -> bool:
+        if not self._plan.keys().isdisjoint(_FRAMINGS):
+            return True
+        is_long = self._counts_up_to is not None and len(body) > self._counts_up_to
+        return is_long and self._plan.keys().isdisjoint(_CUTS)
 
     async def begin(self, content_type: str, headers: Headers = (), *, status: int = 200) -> None:
         """Starts a stream; its head goes out with the first piece."""
@@ -114,7 +120,7 @@ class Sender:
         framing: Headers = (("Transfer-Encoding", "chunked"),)
         if self._request.is_http_1_0 or FaultKind.CLOSE_DELIMITED in self._plan:
             self._framing, framing, self.must_close = Framing.CLOSE, (), True
-        await self._head_alone(await self._head(status, content_type, headers, framing))
+        await self._send_head(status, content_type, headers, framing)
 
     async def piece(self, data: bytes) -> None:
         """Sends a part of the body as one chunk."""
@@ -143,15 +149,15 @@ class Sender:
         if self._framing is Framing.COLLECT:
             status, content_type, headers = self._start
             length = len(self._collected) + int(self._plan[FaultKind.LYING_LENGTH].number)
-            head = await self._head(status, content_type, headers, (("Content-Length", str(max(length, 0))),))
-            await self._head_alone(head)
+            await self._send_head(status, content_type, headers, (("Content-Length", str(max(length, 0))),))
             await self._put(self._take_held() + bytes(self._collected))
         else:
             last = LAST_CHUNK if self._framing is Framing.CHUNKED else b""
             await self._put(self._take_held() + last)
         await self._after()
 
-    async def _head(self, status: int, content_type: str, headers: Headers, framing: Headers) -> bytes:
+    async def _send_head(self, status: int, content_type: str, headers: Headers, framing: Headers) -> None:
+        """Makes the head wait for the first piece, or sends it alone where a fault wants that."""
         if hints := self._plan.get(FaultKind.EARLY_HINTS):
             link = (("Link", "</style.css>; rel=preload"),) if hints.number == 103 else ()
             await self._put(head_bytes(int(hints.number), link))
@@ -161,10 +167,8 @@ class Sender:
         typed = (("Content-Type", content_type),) if content_type else ()
         date = (("Date", formatdate(usegmt=True)),)
         close = (("Connection", "close"),) if self.must_close else ()
-        return head_bytes(status, (*sorted((*headers, *typed, *self._headers)), *date, *framing, *close))
-
-    async def _head_alone(self, head: bytes) -> None:
-        self._held = head
+        named = sorted((*headers, *typed, *self._headers))
+        self._held = head_bytes(status, (*named, *date, *framing, *close))
         if fault := self._plan.get(FaultKind.HEAD_THEN_SILENCE):
             await self._put(self._take_held())
             await self._hold(fault)

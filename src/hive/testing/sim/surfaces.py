@@ -135,4 +135,6 @@ PREFLIGHT: Headers = (
     ),
     ("Access-Control-Allow-Methods", "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
     ("Access-Control-Max-Age", "43200"),
+    ("Vary", "Access-Control-Request-Headers"),
+    ("Vary", "Access-Control-Request-Method"),
 )

@@ -60,7 +60,7 @@ class _Await(Enum):
 
 
 class RequestParser:
-    """Cuts a connection's bytes into requests: `head` is one that arrives, `take` gives it when it is whole."""
+    """Cuts a connection's bytes into requests: `head` while one arrives, `take` when it is whole."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

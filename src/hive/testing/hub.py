@@ -1,0 +1,204 @@
+"""A whole hub inside a test's own process: its own thread and event loop, a free port, a temporary data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import selectors
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from hive.app import HubServer
+from hive.auth.keys import Role
+from hive.config import NodeSettings, Secret, Settings
+
+_CALL_TIMEOUT = 10.0
+_STOP_TIMEOUT = 40.0
+"""Longer than the longest drain."""
+_POLL_INTERVAL = 0.005
+_SETTLE_TIMEOUT = 2.0
+
+T = TypeVar("T")
+Nodes = Mapping[str, str | NodeSettings]
+"""Dialed nodes by name: a URL, or settings (whose name is then replaced by the key)."""
+
+
+class HubNotClean(AssertionError):  # noqa: N818 - the fact, as a failed assertion
+    """The hub left something behind: a task, a socket, or an error that nobody handled."""
+
+
+class ThreadedHub:
+    """A running hub, callable from any thread."""
+
+    def __init__(self, server: HubServer, loop: asyncio.AbstractEventLoop, admin_key: str) -> None:
+        self._server = server
+        self._loop = loop
+        self._stopping: asyncio.Future[None] | None = None
+        self.port = server.port
+        self.url = f"http://127.0.0.1:{server.port}"
+        self.admin_key = admin_key
+        self.data_dir: Path = server.settings.data_dir
+
+    def __repr__(self) -> str:
+        return f"<ThreadedHub {self.url}>"
+
+    def create_key(self, name: str, role: str = "client", *, manage: bool = False) -> str:
+        """Make a key; return its secret."""
+        return self.run(lambda server: server.keys.create(name, Role(role), manage=manage)).secret
+
+    def revoke_key(self, name: str) -> None:
+        """End a key."""
+        self.run(lambda server: server.keys.revoke(name))
+
+    def call(self, function: Callable[[HubServer], T]) -> T:
+        """Call a function with the hub inside its event loop; return its result."""
+
+        async def call(server: HubServer) -> T:
+            return function(server)
+
+        return self.run(call)
+
+    def run(self, start: Callable[[HubServer], Coroutine[Any, Any, T]], timeout: float = _CALL_TIMEOUT) -> T:
+        """Run a coroutine on the hub inside its event loop; return its result. Raises `TimeoutError`."""
+        future = asyncio.run_coroutine_threadsafe(start(self._server), self._loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def until(self, is_true: Callable[[HubServer], bool], timeout: float = 5.0) -> None:
+        """Block until a condition on the hub holds. Raises `TimeoutError` when it does not in time."""
+        deadline = time.monotonic() + timeout
+        while not self.call(is_true):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self!r}: the condition did not come true within {timeout:g} s")
+            time.sleep(_POLL_INTERVAL)
+
+    def begin_stop(self) -> None:
+        """Let the hub stop as SIGTERM does, without waiting for the end."""
+        self.call(lambda _: self._stop_once())
+
+    def stop(self) -> None:
+        """Stop the hub as SIGTERM does, and wait for the end; stopping twice does no harm."""
+
+        async def stop(_: HubServer) -> None:
+            await asyncio.shield(self._stop_once())
+
+        self.run(stop, _STOP_TIMEOUT)
+
+    def _stop_once(self) -> asyncio.Future[None]:
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._server.stop())
+        return self._stopping
+
+
+@contextmanager
+def run_hub(
+    nodes: Nodes | None = None,
+    *,
+    admin_key: str | None = None,
+    wait: bool = True,
+    use_uvloop: bool | None = None,
+    **settings: object,
+) -> Iterator[ThreadedHub]:
+    """A hub for the length of the block, with these nodes and any of `hive.config.Settings` as keywords.
+
+    Without `wait=False` it has looked at every node once before the block begins. Running exchanges are given up at once
+    at the end, if `drain_timeout` does not say otherwise. `use_uvloop`: as `hive serve` does when it is not said.
+    Raises `HubNotClean` at the end for a task, a socket or an error that the hub left behind.
+    """
+    admin_key = admin_key or f"test-admin-{secrets.token_hex(12)}"
+    selector = selectors.DefaultSelector()
+    loop = _make_loop(use_uvloop, selector)
+    errors: list[str] = []
+    loop.set_exception_handler(lambda _, context: errors.append(_describe(context)))
+    thread = threading.Thread(target=loop.run_forever, name="hub", daemon=True)
+    thread.start()
+    try:
+        with tempfile.TemporaryDirectory(prefix="hive-test-") as directory:
+            chosen = _settings(nodes or {}, admin_key, Path(directory) / "data", settings)
+            server = asyncio.run_coroutine_threadsafe(_start(chosen), loop).result(_CALL_TIMEOUT)
+            hub = ThreadedHub(server, loop, admin_key)
+            try:
+                if wait:
+                    hub.until(lambda server: server.hub.has_looked, _CALL_TIMEOUT)
+                yield hub
+            finally:
+                hub.stop()
+            left = hub.run(lambda server: _leftovers(server, selector))
+        if left or errors:
+            raise HubNotClean(f"the hub left behind: {'; '.join(left + errors)}")
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        selector.close()
+
+
+def _make_loop(use_uvloop: bool | None, selector: selectors.BaseSelector) -> asyncio.AbstractEventLoop:
+    if use_uvloop is not False and os.name == "posix":
+        try:
+            import uvloop
+        except ImportError:
+            if use_uvloop:
+                raise
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.SelectorEventLoop(selector)
+
+
+def _settings(nodes: Nodes, admin_key: str, data_dir: Path, changes: Mapping[str, object]) -> Settings:
+    base = Settings(
+        port=0, data_dir=data_dir, admin_key=Secret(admin_key), nodes=_nodes(nodes), drain_timeout=0
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+def _nodes(nodes: Nodes) -> tuple[NodeSettings, ...]:
+    return tuple(
+        NodeSettings(name=name, url=node)
+        if isinstance(node, str)
+        else msgspec.structs.replace(node, name=name)
+        for name, node in nodes.items()
+    )
+
+
+async def _start(settings: Settings) -> HubServer:
+    server = HubServer(settings)
+    await server.start()
+    return server
+
+
+async def _leftovers(server: HubServer, selector: selectors.BaseSelector) -> list[str]:
+    """Return what a stopped hub left in its loop, after it had the time to close what it closes."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _SETTLE_TIMEOUT
+    while (left := _left_now(server, selector)) and loop.time() < deadline:
+        await asyncio.sleep(_POLL_INTERVAL)
+    return left
+
+
+def _left_now(server: HubServer, selector: selectors.BaseSelector) -> list[str]:
+    current = asyncio.current_task()
+    left = [
+        f"the task {task.get_name()} ({task.get_coro()!r})"
+        for task in asyncio.all_tasks()
+        if task is not current
+    ]
+    left += [repr(connection) for connection in server.server.connections]
+    sockets = len(selector.get_map()) - 1  # the loop's own, if it is an asyncio one
+    return left + ([f"{sockets} sockets"] if sockets > 0 else [])
+
+
+def _describe(context: Mapping[str, object]) -> str:
+    error = context.get("exception")
+    return f"{context.get('message')} ({error!r})" if error is not None else str(context.get("message"))

@@ -1,0 +1,260 @@
+"""An engine that sends any bytes a test likes: it passes for an Ollama to the hub's probes, and plays a script for work."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import msgspec
+
+from hive import OLLAMA_API_VERSION
+
+_PATIENCE = 10.0
+_RESET = struct.pack("ii", 1, 0)
+
+
+class _Gone(Exception):  # noqa: N818 - not an error: the hub closed its connection
+    """The peer closed the connection."""
+
+
+@dataclass(eq=False)
+class Call:
+    """One request for work: what arrived, and the means to answer it byte by byte."""
+
+    head: bytes
+    body: bytes
+    number: int
+    """The how manyth request for work of this engine, from 0."""
+    connection: int
+    """The how manyth connection of this engine, from 0."""
+    sock: socket.socket = field(repr=False)
+    is_over: bool = False
+    """Did the script end the connection?"""
+
+    @property
+    def path(self) -> str:
+        """The target of the request."""
+        return self.head.split(b" ", 2)[1].decode("latin-1")
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The header fields, names in lower case."""
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        return {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
+        }
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.sock.sendall(data)
+
+    def answer(
+        self, body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = ""
+    ) -> None:
+        """Send a whole counted answer; `more` are header lines."""
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+        self.send(head.encode("latin-1") + body)
+
+    def begin(self, kind: str = "application/x-ndjson", more: str = "") -> None:
+        """Send the head of a chunked answer."""
+        self.send(
+            f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{more}Transfer-Encoding: chunked\r\n\r\n".encode()
+        )
+
+    def chunk(self, data: bytes) -> None:
+        """Send one chunk; an empty one ends the answer."""
+        self.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def close(self) -> None:
+        """End the connection in good order."""
+        self.is_over = True
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+        self.sock.close()
+
+    def reset(self) -> None:
+        """End the connection with a reset."""
+        self.is_over = True
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.sock.close()
+
+    def wait_for_departure(self, timeout: float = _PATIENCE) -> float:
+        """Return after how many seconds the hub closed the connection. Raises `TimeoutError` when it did not."""
+        began = time.monotonic()
+        self.sock.settimeout(timeout)
+        self.is_over = True
+        try:
+            while self.sock.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+        finally:
+            with suppress(OSError):
+                self.sock.settimeout(_PATIENCE)
+        return time.monotonic() - began
+
+
+Script = Callable[[Call], None]
+
+
+class ScriptedEngine:
+    """Plays `scripts` one after the other, the last one for ever; each request for work (a POST) gets one."""
+
+    def __init__(self, *scripts: Script, models: Sequence[str] = ("tiny:latest",)) -> None:
+        self.scripts: Sequence[Script] = scripts
+        self.models = tuple(models)
+        self.calls: list[Call] = []
+        self.errors: list[BaseException] = []
+        """What scripts raised, but for a hub that went away."""
+        self.connections = 0
+        self.probe_heads: list[bytes] = []
+        self.closes_after_probe = False
+        self._changed = threading.Condition()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = int(self._listener.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._accepting = threading.Thread(target=self._accept, name="scripted engine", daemon=True)
+        self._accepting.start()
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are now."""
+        return len(self._open)
+
+    def until(self, is_true: Callable[[ScriptedEngine], bool], timeout: float = _PATIENCE) -> None:
+        """Block until a condition holds. Raises `TimeoutError`."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: is_true(self), timeout):
+                raise TimeoutError(f"{self.url}: the condition did not come true within {timeout:g} s")
+
+    def call_number(self, number: int) -> Call:
+        """Return a request for work, once it has arrived."""
+        self.until(lambda engine: len(engine.calls) > number)
+        return self.calls[number]
+
+    def drop_connections(self) -> None:
+        """Close every connection, as a server does with idle ones."""
+        for sock in list(self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Stop; every script still at work finds its connection closed."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.drop_connections()
+        self._accepting.join(_PATIENCE)
+        for thread in self._threads:
+            thread.join(_PATIENCE)
+
+    def _note(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.settimeout(_PATIENCE)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open.add(sock)
+            thread = threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True)
+            self.connections += 1
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, sock: socket.socket, connection: int) -> None:
+        try:
+            while self._answer_one(sock, connection):
+                pass
+        except (_Gone, ConnectionError, TimeoutError, OSError):
+            pass
+        except BaseException as error:
+            self.errors.append(error)
+        finally:
+            self._open.discard(sock)
+            sock.close()
+            self._note()
+
+    def _answer_one(self, sock: socket.socket, connection: int) -> bool:
+        head, rest = _read_head(sock)
+        if not head.startswith(b"POST "):
+            self.probe_heads.append(head)
+            sock.sendall(self._probe_answer(head.split(b" ", 2)[1].decode()))
+            return not self.closes_after_probe
+        call = Call(head, b"", len(self.calls), connection, sock)
+        length = int(call.fields.get("content-length", "0"))
+        call.body = rest + _read_exactly(sock, length - len(rest))
+        self.calls.append(call)
+        self._note()
+        self.scripts[min(call.number, len(self.scripts) - 1)](call)
+        return not call.is_over
+
+    def _probe_answer(self, path: str) -> bytes:
+        listed = [
+            {
+                "name": name,
+                "model": name,
+                "modified_at": "2026-01-01T00:00:00Z",
+                "size": 1,
+                "digest": "a" * 64,
+            }
+            for name in self.models
+        ]
+        known: dict[str, object] = {
+            "/api/version": {"version": OLLAMA_API_VERSION},
+            "/api/tags": {"models": listed},
+            "/api/ps": {
+                "models": [{**one, "expires_at": "2030-01-01T00:00:00Z", "size_vram": 1} for one in listed]
+            },
+        }
+        path = "/" + path.lstrip("/").partition("api/")[1] + path.partition("/api/")[2]
+        body = msgspec.json.encode(known.get(path, {"error": "unknown"}))
+        status = "200 OK" if path in known else "404 Not Found"
+        return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+            status.encode(), len(body), body,
+        )  # fmt: skip
+
+
+@contextmanager
+def run_scripted(*scripts: Script, models: Sequence[str] = ("tiny:latest",)) -> Iterator[ScriptedEngine]:
+    """A running scripted engine for the length of the block; raises what its scripts raised."""
+    engine = ScriptedEngine(*scripts, models=models)
+    try:
+        yield engine
+    finally:
+        engine.close()
+    if engine.errors:
+        raise engine.errors[0]
+
+
+def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = sock.recv(65536)
+        if not more:
+            raise _Gone
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head, rest
+
+
+def _read_exactly(sock: socket.socket, count: int) -> bytes:
+    pieces: list[bytes] = []
+    while count > 0:
+        more = sock.recv(min(count, 1 << 20))
+        if not more:
+            raise _Gone
+        pieces.append(more)
+        count -= len(more)
+    return b"".join(pieces)

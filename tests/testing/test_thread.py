@@ -1,0 +1,33 @@
+"""The engine in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from hive.testing import OptionError, run_in_thread
+
+
+def test_until_gives_up_in_time() -> None:
+    with run_in_thread() as engine, pytest.raises(TimeoutError):
+        engine.until(lambda state: state.running > 0, timeout=0.01)
+
+
+def test_errors_reach_the_caller() -> None:
+    with run_in_thread() as engine, pytest.raises(OptionError):
+        engine.set_fault("nonsense")
+
+
+def test_a_taken_port_is_told_and_the_thread_ends() -> None:
+    before = threading.active_count()
+    with run_in_thread() as engine, pytest.raises(OSError, match="in use"), run_in_thread(port=engine.port):
+        pass
+    assert threading.active_count() == before
+
+
+def test_a_block_that_fails_ends_the_engine(client_of: type) -> None:
+    with pytest.raises(ZeroDivisionError), run_in_thread() as engine:
+        _ = 1 // 0
+    with pytest.raises(ConnectionRefusedError):
+        client_of(engine).ask("/api/version")
