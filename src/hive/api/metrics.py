@@ -46,20 +46,21 @@ class _HubCollector(Collector):
         received = CounterMetricFamily("hive_received_bytes", "Request bodies.", labels=_EXCHANGE_LABELS)
         sent = CounterMetricFamily("hive_sent_bytes", "Answer bodies.", labels=_EXCHANGE_LABELS)
         seconds = HistogramMetricFamily("hive_exchange_seconds", "From request to end.", labels=_EXCHANGE_LABELS)
-        for (operation, node, outcome), tally in self._hub.tallies.exchanges.items():
+        for (operation, node, outcome), tally in self._hub.records.tallies.exchanges.items():
             labels = [operation, node, outcome.value]
             count.add_metric(labels, tally.count)
             attempts.add_metric(labels, tally.attempts)
             received.add_metric(labels, tally.bytes_in)
             sent.add_metric(labels, tally.bytes_out)
-            seconds.add_metric(labels, _buckets(tally.seconds), tally.seconds.total)
+            seconds.add_metric(labels, _buckets(tally.duration), tally.duration.total)
         yield from (count, attempts, received, sent, seconds)
 
     def _times(self) -> Iterator[Metric]:
         queued = HistogramMetricFamily("hive_queued_seconds", "Waited for a slot.")
-        queued.add_metric([], _buckets(self._hub.tallies.queued), self._hub.tallies.queued.total)
+        waited = self._hub.records.tallies.queued
+        queued.add_metric([], _buckets(waited), waited.total)
         first = HistogramMetricFamily("hive_first_byte_seconds", "From request to the answer's first byte.", labels=["node"])
-        for node, histogram in self._hub.tallies.first_byte.items():
+        for node, histogram in self._hub.records.tallies.first_byte.items():
             first.add_metric([node], _buckets(histogram), histogram.total)
         yield from (queued, first)
 

@@ -36,6 +36,7 @@ DEFAULT_SLOTS = {EngineKind.OLLAMA: 4, EngineKind.LLAMA_CPP: 4, EngineKind.VLLM:
 OTHER_SLOTS = 8
 
 _OLLAMA_SINCE = {"/v1/messages": (0, 14, 0), "/v1/responses": (0, 13, 3), "/v1/audio/transcriptions": (0, 20, 0)}
+"""The release that first had a route."""
 _OLLAMA_NEVER = frozenset({"/v1/messages/count_tokens", "/v1/audio/translations", "/v1/audio/speech", "/v1/rerank"})
 
 
@@ -47,6 +48,14 @@ def version_numbers(version: str) -> tuple[int, ...]:
             break
         numbers.append(int(part[:9]))
     return tuple(numbers)
+
+
+def routes_lacking(kind: EngineKind, version: str) -> frozenset[str]:
+    """Return the paths that an engine of this version does not have; an unreadable version has all that ever were."""
+    if kind is not EngineKind.OLLAMA:
+        return frozenset()
+    numbers = version_numbers(version)
+    return _OLLAMA_NEVER | {path for path, since in _OLLAMA_SINCE.items() if numbers and numbers < since}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,8 @@ class Engine:
     """When it last gave a sign of life; the hub's clock, seconds."""
     is_stale: bool = False
     """Something happened that may have changed what is loaded."""
+    lacks: frozenset[str] = frozenset()
+    """Paths of routes that its version does not have."""
     models: dict[str, Model] = field(default_factory=dict)
     loaded: dict[str, LoadedModel] = field(default_factory=dict)
 
@@ -118,13 +129,9 @@ class Engine:
         return self.running < self.slots
 
     def serves(self, operation: Operation) -> bool:
-        """Does this engine itself have the route? Versions: the release that first had it."""
+        """Does this engine itself have the route?"""
         if self.kind is EngineKind.OLLAMA:
-            if operation.path in _OLLAMA_NEVER:
-                return False
-            since = _OLLAMA_SINCE.get(operation.path)
-            numbers = version_numbers(self.version)
-            return since is None or not numbers or numbers >= since
+            return operation.path not in self.lacks
         return operation.dialect is not Dialect.OLLAMA
 
 
@@ -144,6 +151,7 @@ class Fleet:
     def learn(self, engine: Engine, report: EngineReport) -> bool:
         """Take what an engine reported; return whether a listing changed."""
         engine.kind, engine.version = report.kind, report.version
+        engine.lacks = routes_lacking(report.kind, report.version)
         engine.slots = engine.configured_slots or report.slots or DEFAULT_SLOTS.get(report.kind, OTHER_SLOTS)
         models = {model.key: model for model in report.models}
         changed = models != engine.models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from hive import errors
 from hive.config import NodeSettings, Settings
@@ -16,7 +16,7 @@ from hive.fleet.listings import Catalog
 from hive.hub.exchange import Exchange
 from hive.hub.probes import Prober
 from hive.hub.queue import Queue
-from hive.hub.records import Record, Tallies
+from hive.hub.records import Record, Records
 from hive.hub.relay import RelayLimits
 from hive.net.dialed import DialedLink
 from hive.scheduling.dispatcher import Dispatcher
@@ -33,7 +33,7 @@ FIRST_LOOK = 3.0
 class Hub:
     """Everything that lives as long as the hub does. Make it inside a running loop."""
 
-    def __init__(self, settings: Settings, on_record: Callable[[Record], None]) -> None:
+    def __init__(self, settings: Settings, write_records: Callable[[Sequence[Record]], None]) -> None:
         self.settings = settings
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
@@ -42,9 +42,8 @@ class Hub:
         self.links: dict[Engine, DialedLink] = {}
         self.queue = Queue(Dispatcher(self.fleet, settings.queue_limit))
         self.catalog = Catalog(self.fleet)
-        self.tallies = Tallies()
+        self.records = Records(write_records)
         self.exchanges: set[Exchange] = set()
-        self._on_record = on_record
         self._probers: dict[Engine, Prober] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -93,6 +92,7 @@ class Hub:
         await asyncio.gather(*tasks, return_exceptions=True)
         for link in self.links.values():
             link.close()
+        self.records.settle()
 
     async def first_look(self) -> None:
         """Wait, a little, until every node has been asked once: a hub that just started does not know its models yet."""
@@ -119,8 +119,7 @@ class Hub:
     def end_exchange(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""
         self.exchanges.discard(exchange)
-        self.tallies.add(exchange.record)
-        self._on_record(exchange.record)
+        self.records.add(exchange.record)
 
     def note_unreachable(self, engine: Engine, reason: str) -> None:
         """An exchange found no way to an engine: nobody else is to try until a probe does."""

@@ -68,7 +68,8 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self.relay: Relay | None = None
         self.engine: Engine | None = None
-        self.record = Record(stream.request_id, plan.operation.name, plan.key_name, bytes_in=len(stream.body))
+        self.record = Record(stream.request_id, plan.operation.name, plan.key_name)
+        self.record.bytes_in = len(stream.body)
 
     def __repr__(self) -> str:
         return f"<Exchange {self.record.request_id} {self.record.operation} {self._model} on {self.engine}>"
@@ -85,7 +86,9 @@ class Exchange:
         self._task = asyncio.current_task()
         try:
             self._read()
-            await self._find_model()
+            if not self._find_model():
+                await self._hub.first_look()
+                self._check_model()
             await self._serve()
         except Fault as fault:
             self._answer_fault(fault)
@@ -111,15 +114,20 @@ class Exchange:
             is_ollama = operation.dialect is Dialect.OLLAMA
             self._routing = read_fields(self._body, reads_name=operation.reads_name, is_ollama=is_ollama)
 
-    async def _find_model(self) -> None:
-        name = self._routing.model
-        if not name and not self._operation.unnamed_is_unknown:
+    def _find_model(self) -> bool:
+        """Learn which model is meant; False when no engine has it."""
+        if not self._routing.model and not self._operation.unnamed_is_unknown:
             raise Fault(errors.MODEL_REQUIRED, "model is required")
-        key = canonical(name)
+        key = canonical(self._routing.model)
         if not self._hub.fleet.having(key):
-            await self._hub.first_look()
-        if self._hub.fleet.having(key):
-            self._model = self.record.model = key
+            return False
+        self._model = self.record.model = key
+        return True
+
+    def _check_model(self) -> None:
+        """Look once more, after all nodes have been asked. Raises `Fault` for a model that no engine has."""
+        name = self._routing.model
+        if self._find_model():
             return
         if name and not is_valid(name) and self._operation.dialect is Dialect.OLLAMA:
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
@@ -136,23 +144,27 @@ class Exchange:
 
     async def _serve(self) -> None:
         hub, operation = self._hub, self._operation
-        if not any(engine.serves(operation) for engine in hub.fleet.having(self._model)):
-            kinds = sorted({engine.kind.value for engine in hub.fleet.having(self._model)})
+        engines = hub.fleet.having(self._model)
+        if not any([engine.serves(operation) for engine in engines]):  # a list: a generator costs three times as much
+            kinds = sorted({engine.kind.value for engine in engines})
             reason = f"no engine with this model serves {operation.path} (it is on {', '.join(kinds)})"
             raise Fault(errors.NOT_YET, reason)
         ticket = Ticket(self._model, operation, hub.now() + hub.settings.queue_timeout)
         while True:
-            waits_since = hub.now()
-            try:
-                lease = await hub.queue.lease(ticket)
-            finally:
-                self.record.queued += hub.now() - waits_since
+            lease = hub.queue.try_lease(ticket) or await self._wait(ticket)
             try:
                 is_over = await self._attempt(lease)
             finally:
                 hub.queue.release(lease)
             if is_over:
                 return
+
+    async def _wait(self, ticket: Ticket) -> Lease:
+        since = self._hub.now()
+        try:
+            return await self._hub.queue.wait(ticket)
+        finally:
+            self.record.queued_ms += round((self._hub.now() - since) * 1000, 2)
 
     async def _attempt(self, lease: Lease) -> bool:
         """Try once; return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
@@ -216,7 +228,7 @@ class Exchange:
     def _note_answer(self, relay: Relay, engine: Engine) -> None:
         if relay.first_byte_at is not None:
             engine.last_sign = relay.last_byte_at
-            self.record.first_byte = relay.first_byte_at - self._began_at
+            self.record.first_byte_ms = round((relay.first_byte_at - self._began_at) * 1000, 2)
         self._hub.note_exchange(engine, self._model, changes_loaded=self._routing.has_keep_alive)
 
     def _body_for(self, engine: Engine) -> tuple[bytes, Renaming | None]:
@@ -306,7 +318,7 @@ class Exchange:
                 relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} fell silent for {silence:.0f} s inside its answer")
 
     def _account(self) -> None:
-        self.record.total = self._hub.now() - self._began_at
+        self.record.total_ms = round((self._hub.now() - self._began_at) * 1000, 2)
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)

@@ -25,14 +25,15 @@ class Queue:
         """How many tickets wait."""
         return self._dispatcher.waiting_count
 
-    async def lease(self, ticket: Ticket) -> Lease:
-        """Return a slot for a ticket, now or when there is one. Raises `Fault` (queue_full, queue_timeout, no_node)."""
+    def try_lease(self, ticket: Ticket) -> Lease | None:
+        """Return a slot if there is one; else the ticket waits, for `wait`. Raises `Fault` (queue_full)."""
         try:
-            lease = self._dispatcher.offer(ticket, self._loop.time())
+            return self._dispatcher.offer(ticket, self._loop.time())
         except QueueFull:
             raise Fault(errors.QUEUE_FULL, "the queue is full; try again soon", _RETRY_AFTER) from None
-        if lease is not None:
-            return lease
+
+    async def wait(self, ticket: Ticket) -> Lease:
+        """Return a slot for a ticket that waits. Raises `Fault` (queue_timeout, no_node)."""
         waiter: asyncio.Future[Lease] = self._loop.create_future()
         self._waiters[ticket] = waiter
         try:

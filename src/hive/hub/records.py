@@ -1,12 +1,22 @@
-"""What is kept of every exchange: one line of the log, and the tallies behind the metrics. No text of a prompt, no secret."""
+"""What is kept of every exchange: one line of the log, and the tallies behind the metrics. No text of a prompt, no secret.
+
+An exchange only hands its record in; lines and sums are made for many records at once, a few times a second, because code
+that runs in a tight loop costs a quarter of what it costs in between.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+SETTLE_INTERVAL = 0.2
+MAX_UNSETTLED = 1000
 
 
 class Outcome(StrEnum):
@@ -19,27 +29,29 @@ class Outcome(StrEnum):
     CLIENT_GONE = "client_gone"
 
 
-@dataclass(slots=True)
-class Record:
-    """One exchange. Times are lengths in seconds."""
+class Record(msgspec.Struct):
+    """One exchange, as its line in the log has it. Times are lengths in milliseconds."""
 
     request_id: str
     operation: str
     key: str = ""
     """The key's name."""
+    time: str = ""
+    """When it ended, RFC 3339; filled in when the line is made."""
+    event: str = "exchange"
+    outcome: Outcome = Outcome.OK
+    status: int = 0
     model: str = ""
     """The canonical name; empty for one that no engine has."""
     node: str = ""
-    attempts: int = 0
     why: str = ""
     """Why this node."""
-    status: int = 0
-    outcome: Outcome = Outcome.OK
+    attempts: int = 0
     error: str = ""
     """The stable code of a fault."""
-    queued: float = 0.0
-    first_byte: float | None = None
-    total: float = 0.0
+    queued_ms: float = 0.0
+    first_byte_ms: float | None = None
+    total_ms: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
 
@@ -53,8 +65,9 @@ class Histogram:
         self.counts = [0] * (len(SECONDS_BUCKETS) + 1)
         self.total = 0.0
 
-    def add(self, seconds: float) -> None:
+    def add(self, milliseconds: float) -> None:
         """Count one length of time."""
+        seconds = milliseconds / 1000
         self.counts[bisect_left(SECONDS_BUCKETS, seconds)] += 1
         self.total += seconds
 
@@ -67,7 +80,7 @@ class Tally:
     bytes_in: int = 0
     bytes_out: int = 0
     attempts: int = 0
-    seconds: Histogram = field(default_factory=Histogram)
+    duration: Histogram = field(default_factory=Histogram)
 
 
 class Tallies:
@@ -88,12 +101,49 @@ class Tallies:
         tally.bytes_in += record.bytes_in
         tally.bytes_out += record.bytes_out
         tally.attempts += record.attempts
-        tally.seconds.add(record.total)
+        tally.duration.add(record.total_ms)
         if not record.node:
             return
-        self.queued.add(record.queued)
-        if record.first_byte is not None:
+        self.queued.add(record.queued_ms)
+        if record.first_byte_ms is not None:
             histogram = self.first_byte.get(record.node)
             if histogram is None:
                 histogram = self.first_byte[record.node] = Histogram()
-            histogram.add(record.first_byte)
+            histogram.add(record.first_byte_ms)
+
+
+class Records:
+    """Takes the records of exchanges that are over; settles them together: counted, then written."""
+
+    def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
+        self._write = write
+        self._tallies = Tallies()
+        self._unsettled: list[Record] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def tallies(self) -> Tallies:
+        """Return the sums of all exchanges so far."""
+        self.settle()
+        return self._tallies
+
+    def add(self, record: Record) -> None:
+        """Take the record of an exchange."""
+        self._unsettled.append(record)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SETTLE_INTERVAL, self.settle)
+        elif len(self._unsettled) >= MAX_UNSETTLED:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count and write what was taken."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        records, self._unsettled = self._unsettled, []
+        if not records:
+            return
+        for record in records:
+            self._tallies.add(record)
+        self._write(records)

@@ -1,4 +1,4 @@
-"""A whole hub inside a test's own process: its own thread and event loop, a free port, a temporary data directory."""
+"""A whole hub in a test's own process: its own thread and event loop, a free port, a temporary data directory."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ def run_hub(
 ) -> Iterator[ThreadedHub]:
     """A hub for the length of the block, with these nodes and any of `hive.config.Settings` as keywords.
 
-    Without `wait=False` it has looked at every node once before the block begins. Running exchanges are given up at once
-    at the end, if `drain_timeout` does not say otherwise. `use_uvloop`: as `hive serve` does when it is not said.
-    Raises `HubNotClean` at the end for a task, a socket or an error that the hub left behind.
+    It has looked at every node once before the block begins, if not told `wait=False`. Exchanges that run at
+    the end are given up, if `drain_timeout` does not say otherwise. `use_uvloop`: as `hive serve` does if not
+    said. Raises `HubNotClean` at the end for a task, a socket or an error that the hub left behind.
     """
     admin_key = admin_key or f"test-admin-{secrets.token_hex(12)}"
     selector = selectors.DefaultSelector()
@@ -182,7 +182,7 @@ async def _leftovers(server: HubServer, selector: selectors.BaseSelector) -> lis
     """Return what a stopped hub left in its loop, after it had the time to close what it closes."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _SETTLE_TIMEOUT
-    while (left := _left_now(server, selector)) and loop.time() < deadline:
+    while (left := _left_now(server, selector)) and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(_POLL_INTERVAL)
     return left
 

@@ -1,4 +1,4 @@
-"""An engine that sends any bytes a test likes: it passes for an Ollama to the hub's probes, and plays a script for work."""
+"""An engine that sends any bytes a test likes: to probes it passes for an Ollama, for work it plays a script."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Call:
         self.sock.close()
 
     def wait_for_departure(self, timeout: float = _PATIENCE) -> float:
-        """Return after how many seconds the hub closed the connection. Raises `TimeoutError` when it did not."""
+        """Return after how many seconds the hub closed the connection. Raises `TimeoutError`."""
         began = time.monotonic()
         self.sock.settimeout(timeout)
         self.is_over = True
@@ -218,7 +218,7 @@ class ScriptedEngine:
                 "models": [{**one, "expires_at": "2030-01-01T00:00:00Z", "size_vram": 1} for one in listed]
             },
         }
-        path = "/" + path.lstrip("/").partition("api/")[1] + path.partition("/api/")[2]
+        path = path[max(path.find("/api/"), 0) :]
         body = msgspec.json.encode(known.get(path, {"error": "unknown"}))
         status = "200 OK" if path in known else "404 Not Found"
         return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (

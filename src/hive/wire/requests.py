@@ -19,11 +19,12 @@ import httptools
 
 from hive.errors import BAD_REQUEST, BODY_TOO_LARGE, HEAD_TOO_LARGE, HTTP_VERSION, METHOD_NOT_ALLOWED, Fault
 
-_REQUEST_LINE = re.compile(rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (\S+) HTTP/(\d)\.(\d)\r?\n")
+_REQUEST_LINE = re.compile(rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (\S+) HTTP/(\d)\.\d\r?\n")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
 _SINGLE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"origin"}
 )
+_REQUEST_LINE_BYTES = 256
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~0123456789")
 
 
@@ -78,6 +79,7 @@ class RequestReader:
         self._url = b""
         self._fields: dict[bytes, bytes] = {}
         self._head_bytes = 0
+        self._first_bytes = b""
         self._overhead_bytes = 0
         self._has_begun = False
         self._fault: Fault | None = None
@@ -111,21 +113,22 @@ class RequestReader:
             self._parser = httptools.HttpRequestParser(self)
             self.has_excess = len(data) > int(upgrade.args[0])
         except httptools.HttpParserError as error:
-            self._explain(error, data)
+            self._explain(error)
         self._check_bounds(data, before)
 
     def _check_start(self, data: bytes) -> None:
         if self._head_bytes == 0:
             if data[0] not in _FIRST_BYTES:
                 raise Fault(BAD_REQUEST, "not an HTTP/1.1 request")
-            line = _REQUEST_LINE.match(data)
-            if line:
-                self._check_line(line)
+            self._first_bytes = data[:_REQUEST_LINE_BYTES]
         self._head_bytes += len(data)
 
-    @staticmethod
-    def _check_line(line: re.Match[bytes]) -> None:
-        method, target, major, _ = line.groups()
+    def _explain_line(self) -> None:
+        """Raise the `Fault` that a request line deserves which the parser did not understand."""
+        line = _REQUEST_LINE.match(self._first_bytes)
+        if line is None:
+            return
+        method, target, major = line.groups()
         if major != b"1":
             raise Fault(HTTP_VERSION, f"HTTP/{major.decode()} is not spoken here, only HTTP/1.1")
         if method not in _METHODS:
@@ -133,13 +136,14 @@ class RequestReader:
         if not target.startswith(b"/"):
             raise Fault(BAD_REQUEST, "the request target must be a path that begins with /")
 
-    def _explain(self, error: httptools.HttpParserError, data: bytes) -> None:
+    def _explain(self, error: httptools.HttpParserError) -> None:
         if self._fault:
             raise self._fault
         if self.is_complete:
             self.has_excess = True
             self._parser = httptools.HttpRequestParser(self)
             return
+        self._explain_line()
         reason = str(error).split("\n")[0][:100] or "malformed request"
         raise Fault(BAD_REQUEST, f"malformed HTTP request: {reason}") from None
 
@@ -175,9 +179,8 @@ class RequestReader:
         fields[name] = value
 
     def on_headers_complete(self) -> None:
-        fields = self._fields
         try:
-            self.head = self._make_head(fields)
+            self.head = self._make_head(self._fields)
         except Fault as fault:
             self._fault = fault
             raise
@@ -195,11 +198,11 @@ class RequestReader:
             size = len(url) + sum(len(name) + len(value) + 4 for name, value in fields.items())
             if size > self._max_head_bytes:
                 raise Fault(HEAD_TOO_LARGE, f"the request's head is larger than {self._max_head_bytes} bytes")
-        if url[:1] != b"/" or b"#" in url:
-            raise Fault(BAD_REQUEST, "the request target must be a path that begins with /")
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Fault(HTTP_VERSION, f"HTTP/{version} is not spoken here, only HTTP/1.1")
+        if url[:1] != b"/" or b"#" in url:
+            raise Fault(BAD_REQUEST, "the request target must be a path that begins with /")
         is_http11 = version == "1.1"
         host = fields.get(b"host")
         if host is None and is_http11:
@@ -213,15 +216,15 @@ class RequestReader:
         path, _, query = url.decode("latin-1").partition("?")
         path, key = split_key(path)
         return RequestHead(
-            method=parser.get_method().decode("ascii"),
-            path=path,
-            query=query,
-            is_http11=is_http11,
-            fields=fields,
-            keep_alive=parser.should_keep_alive(),
-            content_length=int(length) if length is not None else None,
-            is_chunked=is_chunked,
-            path_key=key,
+            parser.get_method().decode("ascii"),
+            path,
+            query,
+            is_http11,
+            fields,
+            bool(parser.should_keep_alive()),
+            None if length is None else int(length),
+            is_chunked,
+            key,
         )
 
 

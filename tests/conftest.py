@@ -1,0 +1,38 @@
+"""What all tests share: simulated engines and whole hubs, in threads of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hive.testing import SimOptions, ThreadedEngine, run_in_thread
+from hive.testing.hub import ThreadedHub, run_hub
+
+
+@pytest.fixture(scope="session")
+def shared_engine() -> Iterator[ThreadedEngine]:
+    """A simulated Ollama with many slots that many tests use: set no fault on it."""
+    with run_in_thread(SimOptions(models=("tiny", "other"), slots=64)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def shared_hub(shared_engine: ThreadedEngine) -> Iterator[ThreadedHub]:
+    """A hub with default settings over the shared engine: for tests that leave no trace in it."""
+    with run_hub({"a": shared_engine.url}, slots=64) as hub:
+        yield hub
+
+
+@pytest.fixture
+def engine() -> Iterator[ThreadedEngine]:
+    """A simulated Ollama of a test's own."""
+    with run_in_thread(SimOptions(slots=8)) as engine:
+        yield engine
+
+
+@pytest.fixture
+def second_engine() -> Iterator[ThreadedEngine]:
+    """Another one."""
+    with run_in_thread(SimOptions(slots=8)) as engine:
+        yield engine
