@@ -109,7 +109,9 @@ class Wire:
             if status >= 200:
                 break
             interim.append(status)
-        lines = [(name, value.strip()) for name, _, value in (line.partition(":") for line in head[1:] if line)]
+        lines = [
+            (name, value.strip()) for name, _, value in (line.partition(":") for line in head[1:] if line)
+        ]
         body, is_whole = self._body(status, lines, is_head=is_head)
         return Answer(status, lines, body, is_whole, interim)
 
@@ -159,7 +161,12 @@ class Wire:
 
 
 def request(
-    path: str = "/api/generate", body: object = None, *, method: str = "POST", head: str = "", host: str = "localhost"
+    path: str = "/api/generate",
+    body: object = None,
+    *,
+    method: str = "POST",
+    head: str = "",
+    host: str = "localhost",
 ) -> bytes:
     """Return a request; `head` are header lines, each with its line end."""
     if method == "POST" and body is None:

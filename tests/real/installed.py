@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = pathlib.Path(os.environ.get("HIVE_TEST_ENGINES") or pathlib.Path.home() / ".cache/hive-tests")
 MODELS = ROOT / "models"
@@ -34,6 +36,8 @@ LLAMA_BINARIES = {
 }
 OLLAMAS = tuple(OLLAMA_BINARIES)
 LLAMAS = tuple(LLAMA_BINARIES)
+EACH_LLAMA = ("llama-server", pytest.param("xllamacpp", marks=pytest.mark.long))
+"""For parameters: the second is the same server in another build."""
 
 CHAT_MODELS = ("tiny-babble", "tiny-utf8", "tiny-think", "tiny-tool")
 ALL_MODELS = (*CHAT_MODELS, "tiny-embed")

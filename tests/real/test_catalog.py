@@ -10,7 +10,7 @@ import pytest
 
 from .answers import described
 from .hub import Direct, Hub, wait_for
-from .installed import ALL_MODELS, LLAMAS, NEWEST_OLLAMA, OLLAMAS, Fleet
+from .installed import ALL_MODELS, EACH_LLAMA, NEWEST_OLLAMA, OLLAMAS, Fleet
 from .wire import Answer, ask
 
 pytestmark = pytest.mark.engines
@@ -133,7 +133,7 @@ def test_either_engine_answers_for_its_models(mixed: tuple[Hub, list[str]]) -> N
     assert answer.header("X-Hive-Node") in ("a", "b")
 
 
-@pytest.mark.parametrize("kind", LLAMAS)
+@pytest.mark.parametrize("kind", EACH_LLAMA)
 def test_models_of_llama_cpp_are_listed_for_both_dialects(
     kind: str, fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from . import installed
 from .hub import Direct, Hub, wait_for
-from .installed import LLAMAS, NEWEST_OLLAMA, Fleet
+from .installed import EACH_LLAMA, NEWEST_OLLAMA, Fleet
 from .terminal import Terminal
 from .wire import ask
 
@@ -177,7 +177,7 @@ def test_the_key_in_the_path_stands_in_no_log(keyed_hub: tuple[Hub, str], tmp_pa
     assert key not in hub.log()
 
 
-@pytest.mark.parametrize("kind", LLAMAS)
+@pytest.mark.parametrize("kind", EACH_LLAMA)
 def test_list_over_llama_cpp(
     kind: str, fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct], tmp_path: pathlib.Path
 ) -> None:

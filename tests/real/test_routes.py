@@ -9,7 +9,7 @@ import pytest
 
 from .answers import described, dialect_of, is_error_of
 from .hub import Direct, Hub
-from .installed import LLAMAS, NEWEST_OLLAMA, OLLAMAS, Fleet
+from .installed import EACH_LLAMA, LLAMAS, NEWEST_OLLAMA, OLLAMAS, Fleet
 from .wire import Answer, ask
 
 pytestmark = pytest.mark.engines
@@ -83,8 +83,6 @@ CASES = [
     _generate("with-tag", "tiny-utf8:latest", prompt="hello", stream=False),
     _generate("load-only"),
     _generate("load-only-empty-prompt", prompt="", keep_alive="2m"),
-    _generate("unload", keep_alive=0),
-    _generate("unload-by-text", prompt="", keep_alive="0s"),
     _generate("bad-keep-alive", prompt="hello", keep_alive="soon"),
     _generate("by-embedding-model", "tiny-embed", prompt="hello"),
     _chat("stream"),
@@ -103,7 +101,6 @@ CASES = [
     _chat("think-off", "tiny-think", think=False, options={}, stream=False),
     _chat("logprobs", logprobs=True, top_logprobs=2, options={"seed": 7, "num_predict": 3}),
     _chat("load-only", messages=[]),
-    _chat("unload", messages=[], keep_alive=0),
     _case("embed-list", "/api/embed", "tiny-embed", input=["hello world", "the water of life"]),
     _case("embed-single", "/api/embed", "tiny-embed", input="hello world"),
     _case("embed-dimensions", "/api/embed", "tiny-embed", input="hello world", dimensions=8),
@@ -143,6 +140,10 @@ CASES = [
     _case("v1-count-tokens", "/v1/messages/count_tokens", "tiny-babble", messages=HELLO),
     _case("v1-rerank", "/v1/rerank", "tiny-rerank", query="water", top_n=2,
           documents=["the water of life", "a city", "hello"]),
+    # Last, because a model must be loaded again after them.
+    _generate("unload", keep_alive=0),
+    _generate("unload-by-text", prompt="", keep_alive="0s"),
+    _chat("unload", messages=[], keep_alive=0),
 ]  # fmt: skip
 
 TOO_LONG = [
@@ -182,7 +183,7 @@ def test_answer_through_the_hub_is_the_engines_answer(case: Case, fleet: Fleet, 
 
 
 # Older Ollamas cut such a prompt and then answer at random; 0.9.3's runner sometimes dies of it.
-@pytest.mark.parametrize("kind", [NEWEST_OLLAMA, *LLAMAS])
+@pytest.mark.parametrize("kind", [NEWEST_OLLAMA, *EACH_LLAMA])
 @pytest.mark.parametrize("case", TOO_LONG, ids=lambda case: case.name)
 def test_prompt_longer_than_the_context_is_refused_in_the_engines_words(
     case: Case, kind: str, fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]

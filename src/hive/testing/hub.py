@@ -1,4 +1,4 @@
-"""A whole hub in a test's own process: its own thread and event loop, a free port, a temporary data directory."""
+"""A whole hub in the test's own process: its own thread and event loop, a free port, a temporary directory."""
 
 from __future__ import annotations
 

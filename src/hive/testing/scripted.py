@@ -1,4 +1,4 @@
-"""An engine that sends any bytes a test likes: to probes it passes for an Ollama, for work it plays a script."""
+"""An engine that sends any bytes a test likes: probes take it for an Ollama, for work it plays a script."""
 
 from __future__ import annotations
 
