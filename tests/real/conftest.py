@@ -13,20 +13,13 @@ from .hub import IS_DIRECT, Direct, Hub
 from .installed import EACH_LLAMA, LLAMAS, OLLAMAS, Fleet
 
 
-def need(*kinds: str) -> None:
-    """Skip unless these kinds of engine are installed."""
-    for kind in kinds:
-        if sentence := installed.missing(kind):
-            pytest.skip(sentence)
-
-
 @pytest.fixture(scope="session")
 def fleets() -> Iterator[Callable[[str], Fleet]]:
     """Return a function from a kind to its running servers with all models; each is started once."""
     running: dict[str, Fleet] = {}
 
     def fleet_of(kind: str) -> Fleet:
-        need(kind)
+        installed.need(kind)
         if kind not in running:
             models = (*installed.ALL_MODELS, "tiny-rerank") if kind in LLAMAS else installed.ALL_MODELS
             running[kind] = installed.start_fleet(kind, models)
@@ -74,7 +67,7 @@ def fresh() -> Iterator[Callable[..., Any]]:
     with contextlib.ExitStack() as stack:
 
         def start(kind: str, *models: str, **env: str) -> Any:
-            need(kind)
+            installed.need(kind)
             engine = (
                 installed.start_ollama(kind, models, env)
                 if kind in OLLAMAS

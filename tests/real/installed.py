@@ -50,28 +50,28 @@ ENGINE_ENVIRONMENT = {
 }
 
 
-def missing(kind: str) -> str | None:
-    """Return a sentence that says what is not installed for this kind of engine, and how to get it."""
+def need(*kinds: str) -> None:
+    """Skip the test unless these kinds of engine are installed, and say how to get them."""
     if not _HARNESS.exists():
-        return f"the harness {_HARNESS} is not there: real engines are only tested beside ../shared"
-    binary = {**OLLAMA_BINARIES, **LLAMA_BINARIES}[kind]
-    if not binary.exists() or not (MODELS / "tiny-babble.gguf").exists():
-        return f"{kind} is not installed in {ROOT}: {_HOW}"
-    return None
+        pytest.skip(f"the harness {_HARNESS} is not there: real engines are only tested beside ../shared")
+    for kind in kinds:
+        binary = {**OLLAMA_BINARIES, **LLAMA_BINARIES}[kind]
+        if not binary.exists() or not (MODELS / "tiny-babble.gguf").exists():
+            pytest.skip(f"{kind} is not installed in {ROOT}: {_HOW}")
 
 
-def missing_python_clients() -> str | None:
-    """Return a sentence when the client libraries for Python are not installed."""
-    return None if CLIENT_PYTHON.exists() else f"the Python clients are not installed in {ROOT}: {_HOW}"
+def need_python_clients() -> None:
+    """Skip the test unless the client libraries for Python are installed."""
+    if not CLIENT_PYTHON.exists():
+        pytest.skip(f"the Python clients are not installed in {ROOT}: {_HOW}")
 
 
-def missing_javascript_clients() -> str | None:
-    """Return a sentence when the JavaScript client or node is not installed."""
+def need_javascript_clients() -> None:
+    """Skip the test unless the JavaScript client and node are installed."""
     if shutil.which("node") is None:
-        return "node is not installed on this machine"
+        pytest.skip("node is not installed on this machine")
     if not CLIENT_NODE_MODULES.exists():
-        return f"the JavaScript clients are not installed in {ROOT}: {_HOW}"
-    return None
+        pytest.skip(f"the JavaScript clients are not installed in {ROOT}: {_HOW}")
 
 
 @functools.cache

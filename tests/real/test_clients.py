@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from . import installed
+from .clients import run
 from .hub import IS_DIRECT, Direct, Hub
 from .installed import ALL_MODELS, NEWEST_OLLAMA, Fleet
 
 pytestmark = pytest.mark.engines
 
-SCRIPTS = installed.HERE / "scripts"
 SCRIPTED = "Grüße aus Köln — 世界 🌍 ok."
 """What tiny-utf8 says, whatever it is asked."""
 THOUGHT = "The user greets me. I will be short."
@@ -81,34 +77,6 @@ LLAMA_INDEX = {
     "chat": SCRIPTED,
     "stream_chat": SCRIPTED,
 }
-
-
-def run(script: str, env: Mapping[str, str], folder: pathlib.Path) -> dict[str, Any]:
-    """Run a script with the client libraries and return the JSON it prints."""
-    is_python = script.endswith(".py")
-    if (
-        sentence := installed.missing_python_clients()
-        if is_python
-        else installed.missing_javascript_clients()
-    ):
-        pytest.skip(sentence)
-    done = subprocess.run(
-        [str(installed.CLIENT_PYTHON) if is_python else "node", str(SCRIPTS / script)],
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HIVE_TEST_NODE_MODULES": str(installed.CLIENT_NODE_MODULES),
-            **env,
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from . import installed
 from .answers import normal
+from .clients import run
 from .hub import IS_DIRECT, Direct, Hub, wait_for
 from .installed import LLAMAS, NEWEST_OLLAMA, OLLAMAS
-from .test_clients import run
 from .wire import Answer, Stream, ask
 
 pytestmark = pytest.mark.engines
@@ -179,16 +180,13 @@ OLLAMA_STREAMS = [
 @pytest.fixture(scope="module")
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[Any, str]]]:
     """Return a function from a kind to an Ollama whose runners may be killed, and the hub's URL over it."""
-    from .conftest import need
-    from .installed import start_ollama
-
     with contextlib.ExitStack() as stack:
         known: dict[str, tuple[Any, str]] = {}
 
         def victim(kind: str) -> tuple[Any, str]:
-            need(kind)
+            installed.need(kind)
             if kind not in known:
-                engine = start_ollama(kind, ("tiny-endless",))
+                engine = installed.start_ollama(kind, ("tiny-endless",))
                 stack.callback(engine.stop)
                 if IS_DIRECT:
                     known[kind] = engine, engine.url
@@ -216,11 +214,11 @@ def test_runner_killed_in_mid_stream_ends_with_the_dialects_error(
     ("kind", "path", "how"),
     [
         (NEWEST_OLLAMA, "/api/chat", signal.SIGTERM),
-        (NEWEST_OLLAMA, "/api/chat", signal.SIGKILL),
         (NEWEST_OLLAMA, "/v1/chat/completions", signal.SIGTERM),
         ("llama-server", "/v1/chat/completions", signal.SIGKILL),
-        ("llama-server", "/v1/messages", signal.SIGKILL),
-        ("llama-server", "/v1/responses", signal.SIGKILL),
+        pytest.param(NEWEST_OLLAMA, "/api/chat", signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param("llama-server", "/v1/messages", signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param("llama-server", "/v1/responses", signal.SIGKILL, marks=pytest.mark.long),
         # Debian's llama-server falls silent and cuts its streams only 30 s after the signal.
         pytest.param("llama-server", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
         pytest.param("xllamacpp", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
@@ -258,7 +256,7 @@ def twins(fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]) -> tup
     return hub, engines
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_engine_killed_before_the_answer_costs_the_client_nothing(
     how: signal.Signals, twins: tuple[Hub, dict[str, Any]]
 ) -> None:

@@ -72,14 +72,14 @@ class Front:
         if operation is None:
             stream.plan = self._without_operation(head, methods)
             return
-        access = self._door.admit(
+        key_name = self._door.admit(
             head, stream.peer, operation.right, self._hub.now(), locally_open=operation.locally_open
         )
         if operation.answered is Answered.LATER:
             raise Fault(errors.NOT_YET, f"{head.method} {operation.path} is not built yet")
         if operation.answered is Answered.UPGRADE:
             raise Fault(errors.UPGRADE_REQUIRED, "WebSockets are not spoken here; use POST", (("Upgrade", "HTTP/1.1"),))
-        stream.plan = Plan(operation, access.key_name, self._fields(head, stream.request_id))
+        stream.plan = Plan(operation, key_name, self._fields(head, stream.request_id))
 
     @staticmethod
     def _without_operation(head: RequestHead, methods: dict[str, Operation]) -> _Redirect:
@@ -114,8 +114,7 @@ class Front:
         plan = stream.plan
         if isinstance(plan, Plan):
             if plan.operation.answered is Answered.ENGINE:
-                task = self._hub.begin(Exchange(self._hub, stream, plan))
-                stream.on_departure = task.cancel
+                Exchange(self._hub, stream, plan).start()
             elif plan.operation.answered is Answered.APPLICATION:
                 self._hub.spawn(self._run_application(stream, plan))
             else:

@@ -35,15 +35,6 @@ _MAX_ADDRESSES = 4096
 _MAX_DIGESTS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who asks, by the key's name ("" without one), and what they may do."""
-
-    key_name: str
-    rights: frozenset[Right]
-    is_local: bool = False
-
-
 @lru_cache(maxsize=1024)
 def is_loopback_host(host: bytes) -> bool:
     """Does a Host field name this machine only?"""
@@ -146,8 +137,8 @@ class Door:
     is_open: bool = False
     trusted: tuple[Network, ...] = ()
 
-    def admit(self, head: RequestHead, peer: str, right: Right, now: float, *, locally_open: bool = False) -> Access:
-        """Return who asks. Raises `Fault`: 401 without a key that is known, 403 for a right that it does not give."""
+    def admit(self, head: RequestHead, peer: str, right: Right, now: float, *, locally_open: bool = False) -> str:
+        """Return the name of the key, "" for a request that needs none. Raises `Fault`: 401 without a key that is known, 403 for a right that it does not give."""
         unknown: bytes | None = None
         for secret in credentials(head):
             found = self.ring.find(secret)
@@ -161,18 +152,18 @@ class Door:
                 raise Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key")
             if right not in rights:
                 raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right to {right.value}")
-            return Access(key.name, rights)
+            return key.name
         return self._admit_without_key(head, peer, right, now, unknown, locally_open)
 
     def _admit_without_key(
         self, head: RequestHead, peer: str, right: Right, now: float, unknown: bytes | None, locally_open: bool
-    ) -> Access:
+    ) -> str:
         local = self.local_rights is not None and is_local(head, peer)
         rights = self.local_rights if local and self.local_rights else frozenset({Right.NONE})
         if self.is_open:
             rights = rights | {Right.INFER}
         if right in rights or (locally_open and local):
-            return Access("", rights, local)
+            return ""
         if unknown is None:
             raise Fault(UNAUTHENTICATED, "a key is required: Authorization: Bearer KEY")
         fault = Fault(UNAUTHENTICATED, "the hub does not know this key")

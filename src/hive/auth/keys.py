@@ -25,6 +25,8 @@ class Role(StrEnum):
 class Right(Enum):
     """What a request may do. `NONE` is asked by routes open to all."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python: every request asks for it
+
     NONE = "none"
     INFER = "infer"
     MANAGE = "manage"

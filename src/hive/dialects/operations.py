@@ -11,6 +11,8 @@ from hive.auth.keys import Right
 class Dialect(Enum):
     """Whose shapes of errors and streams a route speaks."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python: every request asks for it
+
     OLLAMA = "ollama"
     OPENAI = "openai"
     RESPONSES = "responses"

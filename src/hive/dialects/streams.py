@@ -177,6 +177,8 @@ _STREAMS: dict[Dialect, Stream] = {
 
 def stream_of(dialect: Dialect, content_type: bytes) -> Stream | None:
     """Return how to read an answer that streams; None for one that does not."""
+    if content_type.startswith(b"application/json"):
+        return None
     stream = _STREAMS.get(dialect)
     if stream is not None and content_type.partition(b";")[0].strip().lower() in stream.content_types:
         return stream

@@ -19,6 +19,7 @@ from hive.hub.queue import Queue
 from hive.hub.records import Record, Records
 from hive.hub.relay import RelayLimits
 from hive.net.dialed import DialedLink
+from hive.net.upstream import UpstreamConnection
 from hive.scheduling.dispatcher import Dispatcher
 from hive.wire.requests import RequestHead
 
@@ -112,9 +113,9 @@ class Hub:
 
     # --- for exchanges ---
 
-    def begin(self, exchange: Exchange) -> asyncio.Task[None]:
-        """Run an exchange; return its task, which a departure cancels."""
-        return self.spawn(exchange.run())
+    def dial(self, link: DialedLink) -> asyncio.Task[UpstreamConnection]:
+        """Open a connection to an engine, in a task of its own. Raises `Fault` (node_unreachable)."""
+        return self._loop.create_task(link.dial())
 
     def end_exchange(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""

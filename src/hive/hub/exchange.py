@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from hive import errors
 from hive.dialects.errors import stream_error
@@ -22,6 +23,7 @@ from hive.fleet.failures import Verdict, judge
 from hive.fleet.names import canonical, is_valid, with_tag
 from hive.hub.records import Outcome, Record
 from hive.hub.relay import Relay, Renaming, Result
+from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
 from hive.net.upstream import UpstreamConnection
 from hive.scheduling.tickets import Lease, Ticket
@@ -42,8 +44,7 @@ BUSY_REST = 1.0
 """Seconds that an engine is left alone after it said busy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What was judged of a request before its body came."""
 
     operation: Operation
@@ -65,7 +66,7 @@ class Exchange:
         self._routing = RoutingFields()
         self._began_at = hub.now()
         self._is_last_attempt = False
-        self._task: asyncio.Task[None] | None = None
+        self._runner: Runner | None = None
         self.relay: Relay | None = None
         self.engine: Engine | None = None
         self.record = Record(stream.request_id, plan.operation.name, plan.key_name)
@@ -80,14 +81,19 @@ class Exchange:
         settings = self._hub.settings
         return settings.tools_gap_timeout if self._routing.has_tools else settings.stream_gap_timeout
 
+    def start(self) -> None:
+        """Begin to serve; the client's departure ends it."""
+        self._runner = runner = Runner(self.run())
+        self._stream.on_departure = runner.cancel
+        runner.start()
+
     async def run(self) -> None:
         """Serve the request to its end and account for it."""
         self._hub.exchanges.add(self)
-        self._task = asyncio.current_task()
         try:
             self._read()
             if not self._find_model():
-                await self._hub.first_look()
+                await self._hub.spawn(self._hub.first_look())
                 self._check_model()
             await self._serve()
         except Fault as fault:
@@ -150,14 +156,15 @@ class Exchange:
             reason = f"no engine with this model serves {operation.path} (it is on {', '.join(kinds)})"
             raise Fault(errors.NOT_YET, reason)
         ticket = Ticket(self._model, operation, hub.now() + hub.settings.queue_timeout)
-        while True:
+        is_over = False
+        while not is_over:
             lease = hub.queue.try_lease(ticket) or await self._wait(ticket)
+            self._note_lease(lease)
             try:
-                is_over = await self._attempt(lease)
+                relay = await self._send(lease.engine, hub.links[lease.engine])
+                is_over = self._consider(relay, lease.engine, ticket)
             finally:
                 hub.queue.release(lease)
-            if is_over:
-                return
 
     async def _wait(self, ticket: Ticket) -> Lease:
         since = self._hub.now()
@@ -166,21 +173,62 @@ class Exchange:
         finally:
             self.record.queued_ms += round((self._hub.now() - since) * 1000, 2)
 
-    async def _attempt(self, lease: Lease) -> bool:
-        """Try once; return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
-        engine, ticket = lease.engine, lease.ticket
-        self.engine, record = engine, self.record
-        record.node, record.why = engine.node, lease.reason
+    def _note_lease(self, lease: Lease) -> None:
+        self.engine, record = lease.engine, self.record
+        record.node, record.why = lease.engine.node, lease.reason
         record.attempts += 1
+
+    async def _send(self, engine: Engine, link: DialedLink) -> Relay | None:
+        """Send the request and wait for the end of its answer; None when there is no way to the engine.
+
+        A pooled connection that had died unused is replaced by a new one, once.
+        """
+        body, renaming = self._body_for(engine)
+        path = link.base_path + self._operation.path.encode()
+        head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
+        fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
+        connection = link.take_idle()
+        while True:
+            is_reused = connection is not None
+            if connection is None:
+                try:
+                    connection = await self._dial(link)
+                except Fault as fault:
+                    self._hub.note_unreachable(engine, fault.message)
+                    return None
+            relay = Relay(self._stream, self._hub.now, self._operation.dialect, engine.kind, fields, self._hub.relay_limits, renaming)
+            self.relay = relay
+            relay.attach(connection)
+            try:
+                connection.send(head, body, relay)
+                result = await relay.finished
+            finally:
+                if not relay.finished.is_kept:
+                    connection.cancel()
+                self._note_answer(relay, engine)
+            is_stale = is_reused and result is Result.FAILED and not connection.has_answered
+            if not is_stale or relay.was_given_up:
+                return relay
+            connection = None
+
+    async def _dial(self, link: DialedLink) -> UpstreamConnection:
+        dialing = self._hub.dial(link)
         try:
-            relay, result = await self._send(engine, self._hub.links[engine])
-        except Fault as fault:
-            # It never heard of the request: the ticket waits for whoever is up, this one included.
+            return await dialing
+        except asyncio.CancelledError:
+            dialing.add_done_callback(_close_unused)  # it may have succeeded in this very moment
+            raise
+
+    def _consider(self, relay: Relay | None, engine: Engine, ticket: Ticket) -> bool:
+        """Return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
+        record = self.record
+        if relay is None:
+            # The engine never heard of the request: the ticket waits for whoever is up, this one included.
             record.attempts -= 1
-            self._hub.note_unreachable(engine, fault.message)
             ticket.hopeless_since = None
             return False
-        if result in (Result.DELIVERED, Result.ENGINE_ERROR):
+        result = relay.finished.value
+        if result is Result.DELIVERED or result is Result.ENGINE_ERROR:
             record.status = relay.head.status if relay.head else 0
             record.outcome = Outcome.OK if result is Result.DELIVERED else Outcome.NODE_ERROR
             return True
@@ -194,36 +242,6 @@ class Exchange:
         if not self._may_try_another(ticket):
             raise relay.fault
         return False
-
-    async def _send(self, engine: Engine, link: DialedLink) -> tuple[Relay, Result]:
-        """Send the request and wait for the end of its answer; a pooled connection that had died unused is redialed once."""
-        connection = link.take_idle()
-        while True:
-            is_reused = connection is not None
-            if connection is None:
-                connection = await link.dial()
-            relay, result = await self._run_on(connection, engine, link)
-            was_stale = is_reused and result is Result.FAILED and not connection.has_answered and not relay.was_given_up
-            if not was_stale:
-                return relay, result
-            connection = None
-
-    async def _run_on(self, connection: UpstreamConnection, engine: Engine, link: DialedLink) -> tuple[Relay, Result]:
-        body, renaming = self._body_for(engine)
-        path = link.base_path + self._operation.path.encode()
-        head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
-        fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
-        relay = Relay(self._stream, self._operation.dialect, engine.kind, fields, self._hub.relay_limits, renaming)
-        self.relay = relay
-        relay.attach(connection)
-        try:
-            connection.send(head, body, relay)
-            result = await relay.finished
-        finally:
-            if not relay.finished.done() or relay.finished.cancelled():
-                connection.cancel()
-            self._note_answer(relay, engine)
-        return relay, result
 
     def _note_answer(self, relay: Relay, engine: Engine) -> None:
         if relay.first_byte_at is not None:
@@ -293,17 +311,17 @@ class Exchange:
 
     def give_up(self, fault: Fault) -> None:
         """End the exchange from outside, with an error for its client."""
-        if self.relay is not None and not self.relay.finished.done():
+        if self.relay is not None and not self.relay.finished.is_kept:
             self._is_last_attempt = True
             self.relay.fail(fault.kind, fault.message)
-        elif self._task is not None:
+        elif self._runner is not None:
             self._answer_fault(fault)
-            self._task.cancel()
+            self._runner.cancel()
 
     def check_deadlines(self, now: float) -> None:
         """End an attempt whose engine is silent for too long; a client that reads slowly stops the clock."""
         relay, engine = self.relay, self.engine
-        if relay is None or engine is None or relay.finished.done():
+        if relay is None or engine is None or relay.finished.is_kept:
             return
         is_suspect = engine.health in (Health.SUSPECT, Health.DOWN) and now - engine.last_sign >= SUSPECT_AFTER
         silence = now - relay.last_byte_at
@@ -325,6 +343,11 @@ class Exchange:
 
 
 _OUTCOMES = {Family.CLIENT: Outcome.CLIENT_ERROR, Family.NODE: Outcome.NODE_ERROR, Family.HUB: Outcome.HUB_ERROR}
+
+
+def _close_unused(dialing: asyncio.Task[UpstreamConnection]) -> None:
+    if not dialing.cancelled() and dialing.exception() is None:
+        dialing.result().close()
 
 
 def _quote(text: str) -> bytes:

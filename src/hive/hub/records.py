@@ -22,6 +22,8 @@ MAX_UNSETTLED = 1000
 class Outcome(StrEnum):
     """How an exchange ended, from the client's side."""
 
+    __hash__ = str.__hash__  # Enum's own is written in Python: every exchange asks for it
+
     OK = "ok"
     CLIENT_ERROR = "client_error"
     NODE_ERROR = "node_error"

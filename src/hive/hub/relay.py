@@ -7,7 +7,6 @@ stream without its end mark is a failure. A client that reads slowly pauses its 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +17,7 @@ from hive.dialects.streams import Ending, MalformedStream, Stream, stream_of
 from hive.errors import Fault, Kind
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.engines import EngineKind
+from hive.hub.runner import Promise
 from hive.net.stream import ClientStream
 from hive.net.upstream import UpstreamConnection
 from hive.wire.forwarding import response_fields
@@ -68,13 +68,14 @@ class Relay:
     def __init__(
         self,
         stream: ClientStream,
+        now: Callable[[], float],
         dialect: Dialect,
         kind: EngineKind,
         fields: bytes,
         limits: RelayLimits,
         renaming: Renaming | None = None,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._now = now
         self._client = stream
         self._dialect = dialect
         self._kind = kind
@@ -96,10 +97,10 @@ class Relay:
         """Has the client got a byte?"""
         self.was_given_up = False
         """Did the hub end it, not the engine?"""
-        self.started_at = self.last_byte_at = self._loop.time()
+        self.started_at = self.last_byte_at = self._now()
         self.first_byte_at: float | None = None
         self.fault: Fault | None = None
-        self.finished: asyncio.Future[Result] = self._loop.create_future()
+        self.finished: Promise[Result] = Promise()
 
     def attach(self, connection: UpstreamConnection) -> None:
         """Let the client's pace govern the connection to the engine."""
@@ -113,7 +114,7 @@ class Relay:
 
     def fail(self, kind: Kind, reason: str) -> None:
         """Give the attempt up, from outside: a deadline passed, or the node died."""
-        if self.finished.done():
+        if self.finished.is_kept:
             return
         self.was_given_up = True
         if self.connection is not None:
@@ -121,7 +122,7 @@ class Relay:
         self.on_failure(kind, reason)
 
     def _resume(self) -> None:
-        self.last_byte_at = self._loop.time()
+        self.last_byte_at = self._now()
         if self.connection is not None:
             self.connection.resume()
 
@@ -135,7 +136,7 @@ class Relay:
                 self._take = self._pass_units
 
     def on_body(self, data: bytes) -> None:
-        self.last_byte_at = now = self._loop.time()
+        self.last_byte_at = now = self._now()
         if self.first_byte_at is None:
             self.first_byte_at = now
         self._take(data)
@@ -282,7 +283,7 @@ class Relay:
         if self._partial and framing.ending(self._partial) is not Ending.MISSING:
             partial, self._partial = self._partial.rstrip(b"\r\n") + framing.separator, b""
             self._send_units(partial)
-        if self.finished.done():
+        if self.finished.is_kept:
             return
         if self._long_unit is not None:
             ending = Ending.MISSING
@@ -312,8 +313,7 @@ class Relay:
         return self._long_unit is not None
 
     def _resolve(self, result: Result) -> None:
-        if not self.finished.done():
-            self.finished.set_result(result)
+        self.finished.keep(result)
 
 
 def _may_be_whole(head: ResponseHead, body: bytes) -> bool:

@@ -66,7 +66,7 @@ class DialedLink:
             self._idle.pop().close()
 
     def _put_back(self, connection: UpstreamConnection) -> None:
-        if len(self._idle) < self.max_idle and connection.is_usable:
+        if len(self._idle) < self.max_idle:
             self._idle.append(connection)
         else:
             connection.close()

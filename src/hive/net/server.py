@@ -180,10 +180,11 @@ class ClientConnection(asyncio.Protocol):
             raise Fault(DRAINING, "the hub is shutting down")
         if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
             raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
-        if b"expect" in head.fields and not head.expects_continue:
+        has_expectation = b"expect" in head.fields
+        if has_expectation and not head.expects_continue:
             raise Fault(EXPECTATION_FAILED, "the only expectation known here is 100-continue")
         self._server.handler.judge(stream)
-        if head.has_body and head.expects_continue and not self._reader.body_bytes:
+        if has_expectation and head.has_body and not self._reader.body_bytes:
             self.write(_CONTINUE)
 
     def _count_body(self) -> None:

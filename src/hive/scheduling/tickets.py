@@ -18,19 +18,19 @@ class Ticket:
     deadline: float
     number: int = 0
     """Order of arrival; kept when a busy engine sends the ticket back."""
+    lane: tuple[str, bool] = field(init=False)
+    """The queue it waits in: its model, and whether it needs a slot."""
     hopeless_since: float | None = None
     """Since when no engine that could serve it is ready."""
     excluded: set[Engine] = field(default_factory=set)
     """Engines that failed it."""
 
-    @property
-    def lane(self) -> tuple[str, bool]:
-        """The queue it waits in: its model, and whether it needs a slot."""
-        return self.model, self.operation.takes_slot
+    def __post_init__(self) -> None:
+        self.lane = self.model, self.operation.takes_slot
 
     def accepts(self, engine: Engine) -> bool:
         """May this engine serve it, slots aside?"""
-        return engine not in self.excluded and engine.serves(self.operation)
+        return (not self.excluded or engine not in self.excluded) and engine.serves(self.operation)
 
 
 @dataclass(slots=True, eq=False)

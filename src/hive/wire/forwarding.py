@@ -45,7 +45,7 @@ def request_head(
 ) -> bytes:
     """Return the head of a POST to an engine. `credential` is a whole header line, or nothing."""
     lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
-    named = _named_by_connection(fields)
+    named = _named_by_connection(fields[b"connection"]) if b"connection" in fields else ()
     for name, value in fields.items():
         if name not in _NEVER_UP and not name.startswith(_NEVER_UP_PREFIXES) and name not in named:
             lines += (name, b": ", value, b"\r\n")
@@ -62,19 +62,12 @@ def response_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
             continue
         if name == b"vary" and b"origin" in value.lower():
             continue
-        lines += (_spelling(name), b": ", value, b"\r\n")
+        lines += (_SPELLINGS.get(name, name), b": ", value, b"\r\n")
     return b"".join(lines)
 
 
-def _named_by_connection(fields: dict[bytes, bytes]) -> frozenset[bytes]:
-    value = fields.get(b"connection")
-    if value is None or value in (b"keep-alive", b"close", b"Keep-Alive"):
-        return frozenset()
+def _named_by_connection(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))
 
 
 _SPELLINGS = {b"content-type": b"Content-Type", b"server": b"Server", b"retry-after": b"Retry-After"}
-
-
-def _spelling(name: bytes) -> bytes:
-    return _SPELLINGS.get(name, name)

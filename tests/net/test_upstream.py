@@ -1,0 +1,499 @@
+"""Engines that misbehave, byte by byte: the client gets one whole answer or one honest error, and the hub stays well."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from hive.testing import SimOptions, ThreadedEngine, run_in_thread
+from hive.testing.hub import run_hub
+from hive.testing.scripted import Call, Script, ScriptedEngine, run_scripted
+
+from ..raw import GENERATE, STREAM, Answer, Wire, ask, eventually, metric, request
+
+DONE = b'{"response":"","done":true}\n'
+TOKEN = b'{"response":"a","done":false}\n'
+OK = b'{"response":"whole","done":true}'
+
+
+def good(call: Call) -> None:
+    """Answer as an engine should."""
+    if json.loads(call.body).get("stream") is False:
+        call.answer(OK)
+        return
+    call.begin()
+    call.chunk(TOKEN)
+    call.chunk(DONE)
+    call.chunk(b"")
+
+
+def bytes_then(data: bytes, end: Callable[[Call], object] = Call.close) -> Script:
+    def script(call: Call) -> None:
+        call.send(data)
+        end(call)
+
+    return script
+
+
+def wait(call: Call) -> None:
+    call.wait_for_departure(3)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def counted(length: int) -> bytes:
+    return HEAD + b"Content-Length: %d\r\n\r\n" % length
+
+
+BROKEN: dict[str, Script] = {
+    "closes without a byte": Call.close,
+    "resets without a byte": Call.reset,
+    "closes inside the head": bytes_then(b"HTTP/1.1 200 OK\r\nContent-T"),
+    "resets inside the head": bytes_then(b"HTTP/1.1 200 OK\r\nContent-T", Call.reset),
+    "closes after the head": bytes_then(counted(len(OK))),
+    "a length too long": bytes_then(counted(len(OK) + 10) + OK),
+    "a length too long, reset": bytes_then(counted(len(OK) + 10) + OK[:5], Call.reset),
+    "a length too short": bytes_then(counted(len(OK) - 10) + OK, wait),
+    "two lengths": bytes_then(HEAD + b"Content-Length: 5\r\nContent-Length: 32\r\n\r\n" + OK, wait),
+    "length and chunks": bytes_then(
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n" + OK + b"\r\n0\r\n\r\n", wait
+    ),
+    "a negative length": bytes_then(HEAD + b"Content-Length: -1\r\n\r\n" + OK, wait),
+    "an endless head": bytes_then(HEAD + b"X-A: b\r\n" * 20_000, wait),
+    "an endless field": bytes_then(HEAD + b"X-A: " + b"b" * 100_000, wait),
+    "interim answers without end": bytes_then(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3_000, wait
+    ),
+    "no HTTP": bytes_then(b"220 mail.example ESMTP\r\n", wait),
+    "an odd version": bytes_then(b"HTTP/4.2 200 OK\r\nContent-Length: 0\r\n\r\n", wait),
+    "no status": bytes_then(b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", wait),
+    "NUL in the head": bytes_then(HEAD + b"X-A: \0\r\nContent-Length: 32\r\n\r\n" + OK, wait),
+    "a bad chunk size": bytes_then(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + OK, wait),
+    "a chunk that is too long": bytes_then(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\n" + OK, wait),
+    "no last chunk": bytes_then(HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(OK), OK)),
+    "an unknown coding": bytes_then(HEAD + b"Transfer-Encoding: gzip\r\n\r\n" + OK),
+    "a switch of protocols": bytes_then(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + OK, wait
+    ),
+    "half of the JSON, then the end": bytes_then(HEAD + b"\r\n" + OK[:-5]),
+    "a redirect": bytes_then(
+        b"HTTP/1.1 302 Found\r\nLocation: http://evil/\r\nContent-Length: 0\r\n\r\n", wait
+    ),
+}
+
+
+def two(
+    bad: Script, scenario: Callable[[int, ScriptedEngine, ScriptedEngine], None], **settings: object
+) -> None:
+    """Run a scenario over an engine that misbehaves and one that is good."""
+    with (
+        run_scripted(bad, good) as broken,
+        run_scripted(good) as whole,
+        run_hub({"broken": broken.url, "whole": whole.url}, slots=1, **settings) as hub,
+    ):
+        scenario(hub.port, broken, whole)
+
+
+def ask_until_broken(port: int, broken: ScriptedEngine, body: object) -> Answer:
+    """Send requests, one at a time, until the broken engine had its first one; return that one's answer."""
+    for _ in range(40):
+        answer = ask(port, request(body=body))
+        if broken.calls:
+            return answer
+    raise AssertionError("the broken engine was never asked")
+
+
+@pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_answer_is_retried_elsewhere(script: Script) -> None:
+    def scenario(port: int, broken: ScriptedEngine, whole: ScriptedEngine) -> None:
+        answer = ask_until_broken(port, broken, GENERATE)
+        assert (answer.status, answer.body, answer.header("X-Hive-Node")) == (200, OK, "whole")
+
+    two(script, scenario)
+
+
+@pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN.keys())
+def test_without_an_elsewhere_a_broken_answer_is_one_honest_error(script: Script) -> None:
+    with run_scripted(script, good) as engine, run_hub({"a": engine.url}) as hub:
+        with Wire(hub.port) as wire:
+            wire.send(request(body=GENERATE))
+            answer = wire.answer()
+            assert (answer.status, answer.is_whole) in ((502, True), (504, True))
+            assert isinstance(answer.json()["error"], str)
+            assert wire.is_open()
+        assert ask(hub.port, request(body=GENERATE)).body == OK
+
+
+def test_bytes_after_a_chunked_answer_reach_nobody_and_end_the_connection() -> None:
+    def script(call: Call) -> None:
+        chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(OK), OK)
+        call.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked + b"HTTP/1.1 200 OK\r\n\r\nEVIL")
+        wait(call)
+
+    with run_scripted(script, good) as engine, run_hub({"a": engine.url}) as hub:
+        answers = [ask(hub.port, request(body=GENERATE)) for _ in range(2)]
+        assert [(answer.status, answer.body) for answer in answers] == [(200, OK)] * 2
+        assert engine.calls[0].connection != engine.calls[1].connection
+
+
+def test_bytes_while_idle_reach_nobody_and_end_the_connection() -> None:
+    def script(call: Call) -> None:
+        call.answer(OK)
+        time.sleep(0.05)
+        call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL")
+        assert call.wait_for_departure(3) < 1
+
+    with run_scripted(script, good) as engine, run_hub({"a": engine.url}, probe_interval=60) as hub:
+        assert ask(hub.port, request(body=GENERATE)).body == OK
+        eventually(lambda: engine.calls[0].is_over and engine.open_connections == 0, 3)
+        assert ask(hub.port, request(body=GENERATE)).body == OK
+
+
+def test_interim_answers_are_skipped() -> None:
+    hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+    def script(call: Call) -> None:
+        call.send(hints)
+        call.send(hints + counted(len(OK)) + OK)
+
+    with run_scripted(script) as engine, run_hub({"a": engine.url}) as hub:
+        answer = ask(hub.port, request(body=GENERATE))
+        assert (answer.status, answer.body, answer.interim) == (200, OK, [])
+        assert answer.header("Link") is None
+
+
+def test_a_body_that_the_connection_ends_is_whole() -> None:
+    def script(call: Call) -> None:
+        is_stream = json.loads(call.body).get("stream") is not False
+        kind = b"application/x-ndjson" if is_stream else b"application/json"
+        call.send(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n\r\n" % kind + (TOKEN + DONE if is_stream else OK))
+        call.close()
+
+    with run_scripted(script) as engine, run_hub({"a": engine.url}) as hub:
+        assert ask(hub.port, request(body=GENERATE)).body == OK
+        answer = ask(hub.port, request(body=STREAM))
+        assert (answer.body, answer.is_whole) == (TOKEN + DONE, True)
+
+
+def test_a_body_that_a_reset_ends_is_not_whole() -> None:
+    with (
+        run_scripted(bytes_then(HEAD + b"\r\n" + OK, Call.reset), good) as engine,
+        run_hub({"a": engine.url}) as hub,
+    ):
+        # The reset may overtake the bytes: an error, or (the bytes came first, and a reset after) an error too.
+        assert ask(hub.port, request(body=GENERATE)).status == 502
+
+
+def test_an_answer_that_comes_a_byte_at_a_time_is_whole() -> None:
+    def script(call: Call) -> None:
+        data = STREAM_HEAD + b"".join(b"%x\r\n%b\r\n" % (len(x), x) for x in (TOKEN, DONE)) + b"0\r\n\r\n"
+        for start in range(0, len(data), 3):
+            call.send(data[start : start + 3])
+            time.sleep(0.0005)
+
+    with run_scripted(script) as engine, run_hub({"a": engine.url}) as hub:
+        answer = ask(hub.port, request(body=STREAM))
+        assert (answer.body, answer.is_whole) == (TOKEN + DONE, True)
+
+
+def test_an_empty_body_without_length_answers_204_and_304_do_not_hang() -> None:
+    with (
+        run_scripted(bytes_then(b"HTTP/1.1 204 No Content\r\n\r\n", lambda _: None), good) as engine,
+        run_hub({"a": engine.url}) as hub,
+    ):
+        assert ask(hub.port, request(body=GENERATE)).status in (204, 502)
+        assert ask(hub.port, request(body=GENERATE)).body == OK
+
+
+# --- silence ---
+
+
+def test_a_head_and_silence_ends_in_an_error_when_the_first_byte_is_due() -> None:
+    with (
+        run_scripted(bytes_then(STREAM_HEAD, wait), good) as engine,
+        run_hub({"a": engine.url}, first_byte_timeout=0.3) as hub,
+    ):
+        began = time.monotonic()
+        answer = ask(hub.port, request(body=STREAM))
+        assert (answer.status, time.monotonic() - began < 2) == (504, True)
+        assert ask(hub.port, request(body=GENERATE)).body == OK
+
+
+def test_silence_before_the_first_byte_is_tried_elsewhere() -> None:
+    def scenario(port: int, broken: ScriptedEngine, whole: ScriptedEngine) -> None:
+        answer = ask_until_broken(port, broken, STREAM)
+        assert (answer.status, answer.body, answer.header("X-Hive-Node")) == (200, TOKEN + DONE, "whole")
+
+    two(bytes_then(STREAM_HEAD, wait), scenario, first_byte_timeout=0.3)
+
+
+def test_a_begun_stream_that_falls_silent_ends_with_an_error_line() -> None:
+    def script(call: Call) -> None:
+        call.begin()
+        call.chunk(TOKEN)
+        wait(call)
+
+    with run_scripted(script) as engine, run_hub({"a": engine.url}, stream_gap_timeout=0.3) as hub:
+        answer = ask(hub.port, request(body=STREAM))
+        assert answer.ndjson()[0]["response"] == "a"
+        assert list(answer.ndjson()[-1]) == ["error"]
+        with Wire(hub.port) as wire:  # with tools the gap may be longer
+            wire.send(
+                request("/api/chat", {"model": "tiny", "messages": [], "tools": [{"type": "function"}]})
+            )
+            wire.until(TOKEN)
+            wire.sock.settimeout(1.2)
+            with pytest.raises(TimeoutError):
+                wire.sock.recv(1)
+
+
+# --- pooled connections ---
+
+
+def test_a_connection_is_used_again() -> None:
+    with run_scripted(good) as engine, run_hub({"a": engine.url}, probe_interval=60) as hub:
+        for body in (GENERATE, STREAM, GENERATE):
+            assert ask(hub.port, request(body=body)).status == 200
+        assert len({call.connection for call in engine.calls}) == 1
+
+
+def test_a_stale_pooled_connection_is_redialed_once_and_nobody_notices() -> None:
+    def dies(call: Call) -> None:
+        call.close()  # what a server does that closed the idle connection just now
+
+    with (
+        run_scripted(good, dies, good) as engine,
+        run_hub({"a": engine.url}, probe_interval=60) as hub,
+    ):
+        answers = [ask(hub.port, request(body=GENERATE)) for _ in range(2)]
+        assert [answer.body for answer in answers] == [OK, OK]
+        assert [call.number for call in engine.calls] == [0, 1, 2]
+        assert metric(hub.port, "hive_attempts_total", hub.admin_key) == 2
+
+
+def test_a_connection_that_the_engine_closed_while_idle_is_not_used() -> None:
+    with run_scripted(good) as engine, run_hub({"a": engine.url}, probe_interval=60) as hub:
+        for _ in range(3):
+            assert ask(hub.port, request(body=GENERATE)).body == OK
+            engine.drop_connections()
+        assert len(engine.calls) == 3
+
+
+def test_only_one_redial_then_it_is_an_error() -> None:
+    with (
+        run_scripted(good, Call.close, Call.close, good) as engine,
+        run_hub({"a": engine.url}, probe_interval=60) as hub,
+    ):
+        assert ask(hub.port, request(body=GENERATE)).body == OK
+        assert ask(hub.port, request(body=GENERATE)).status == 502
+        assert len(engine.calls) == 3
+
+
+def test_connection_close_is_obeyed() -> None:
+    def script(call: Call) -> None:
+        call.answer(OK, more="Connection: close\r\n")
+        call.close()
+
+    with run_scripted(script) as engine, run_hub({"a": engine.url}) as hub:
+        for _ in range(3):
+            assert ask(hub.port, request(body=GENERATE)).body == OK
+        assert len({call.connection for call in engine.calls}) == 3
+
+
+# --- early answers of an engine ---
+
+
+@pytest.mark.parametrize("status", ["413 Too Large", "400 Bad Request"])
+def test_an_engine_may_answer_before_it_has_read_the_body(status: str) -> None:
+    """A raw engine that answers after the head and reads nothing of 20 MB."""
+    import socket as sockets
+
+    listener = sockets.create_server(("127.0.0.1", 0))
+    helper = ScriptedEngine(good)
+
+    def serve() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=one, args=(sock,), daemon=True).start()
+
+    def one(sock: sockets.socket) -> None:
+        with sock:
+            sock.settimeout(5)
+            while True:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    more = sock.recv(1024)
+                    if not more:
+                        return
+                    data += more
+                if data.startswith(b"GET"):
+                    sock.sendall(helper._probe_answer(data.split(b" ")[1].decode()))
+                    continue
+                body = b'{"error":"too much for me"}'
+                sock.sendall(
+                    b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+                    % (status.encode(), len(body), body)
+                )
+                sock.shutdown(sockets.SHUT_WR)
+                time.sleep(0.3)
+                return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        with run_hub({"a": f"http://127.0.0.1:{listener.getsockname()[1]}"}) as hub:
+            answer = ask(hub.port, request(body={**GENERATE, "prompt": "x" * 20_000_000}))
+            assert (answer.status, answer.body) == (int(status[:3]), b'{"error":"too much for me"}')
+    finally:
+        listener.shutdown(sockets.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        helper.close()
+
+
+# --- the simulated engine's faults ---
+
+BEFORE_THE_FIRST_LINE = [
+    ("drop", 0), ("reset", 0), ("cut-line", 0), ("bad-chunk", 0), ("no-end", 0), ("malformed", 0),
+    ("error-500", "model runner has unexpectedly stopped"), ("lying-length", 10), ("lying-length", -10),
+    ("endless-headers", None), ("bad-credentials", None), ("lost-model", None), ("busy", None), ("load-fails", None),
+]  # fmt: skip
+PATHS = (
+    "/api/generate",
+    "/api/chat",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/messages",
+    "/v1/responses",
+)
+
+
+def body_for(path: str, *, stream: bool) -> dict[str, object]:
+    messages = [{"role": "user", "content": "hello"}]
+    more: dict[str, object] = (
+        {"prompt": "hello"} if path in ("/api/generate", "/v1/completions") else {"messages": messages}
+    )
+    if path == "/v1/responses":
+        more = {"input": "hello"}
+    if path == "/v1/messages":
+        more["max_tokens"] = 24
+    return {"model": "tiny", "stream": stream, **more}
+
+
+def text_of(answer: Answer, path: str) -> str:
+    """Return what a streamed answer says, whatever the dialect."""
+    said = []
+    for line in answer.body.decode().splitlines():
+        data = line.removeprefix("data: ")
+        if not data.startswith("{"):
+            continue
+        event = json.loads(data)
+        delta = event.get("delta")
+        said += [
+            event.get("response") if isinstance(event.get("response"), str) else None,
+            (event.get("message") or {}).get("content") if path == "/api/chat" else None,
+            *[c.get("text") or (c.get("delta") or {}).get("content") for c in event.get("choices", [])],
+            delta if isinstance(delta, str) else (delta or {}).get("text"),
+        ]
+    return "".join(part for part in said if isinstance(part, str))
+
+
+@pytest.mark.parametrize(("fault", "argument"), BEFORE_THE_FIRST_LINE)
+def test_a_stream_cut_before_its_first_line_is_whole_from_another_node(fault: str, argument: object) -> None:
+    with (
+        run_in_thread(SimOptions(slots=4)) as bad,
+        run_in_thread(SimOptions(slots=4)) as spare,
+        run_hub({"bad": bad.url, "spare": spare.url}, slots=4) as hub,
+    ):
+        for path in PATHS:
+            bad.clear_faults()
+            expected = text_of(ask(hub.port, request(path, body_for(path, stream=True))), path)
+            assert expected
+            bad.set_fault(fault, argument, path=path)  # type: ignore[arg-type]
+            for _ in range(3):
+                answer = ask(hub.port, request(path, body_for(path, stream=True)))
+                assert (answer.status, answer.header("X-Hive-Node"), text_of(answer, path)) == (
+                    200,
+                    "spare",
+                    expected,
+                )
+                if fault == "load-fails" or bad.state().requests[-1].faults:
+                    break
+
+
+def ends(path: str, answer: Answer) -> str:
+    """Return how a stream ended for its client: whole, error, or silently."""
+    body = answer.body.decode()
+    if path.startswith("/api/"):
+        last = answer.ndjson()[-1] if answer.body else {}
+        return "whole" if last.get("done") else "error" if list(last) == ["error"] else "silently"
+    events = [event for event in body.split("\n\n") if event.strip()]
+    last_event = events[-1] if events else ""
+    data = next((line[5:].strip() for line in last_event.splitlines() if line.startswith("data:")), "")
+    if data == "[DONE]":
+        return "whole"
+    decoded = json.loads(data) if data.startswith("{") else {}
+    if path == "/v1/messages":
+        named = "event: error\n" in last_event + "\n"
+        if decoded.get("type") == "message_stop":
+            return "whole"
+        return "error" if named and decoded.get("type") == "error" and "error" in decoded else "silently"
+    if path == "/v1/responses":
+        kind = decoded.get("type")
+        return (
+            "whole" if kind == "response.completed" else "error" if kind == "response.failed" else "silently"
+        )
+    return "error" if isinstance(decoded.get("error"), dict) else "silently"
+
+
+AFTER_THE_FIRST_LINE = ("drop", "reset", "cut-line", "bad-chunk", "no-end", "malformed")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("fault", AFTER_THE_FIRST_LINE)
+def test_a_stream_cut_after_its_first_line_ends_with_the_error_of_its_dialect(
+    fault: str, path: str, engine: ThreadedEngine, second_engine: ThreadedEngine
+) -> None:
+    with run_hub({"a": engine.url, "b": second_engine.url}) as hub:
+        for each in (engine, second_engine):
+            each.set_fault(fault, 5, path=path)
+        with Wire(hub.port) as wire:
+            wire.send(request(path, body_for(path, stream=True)))
+            answer = wire.answer()
+            assert (answer.status, answer.is_whole, ends(path, answer)) == (200, True, "error")
+            assert text_of(answer, path)
+            assert wire.is_open()
+        assert len([r for e in (engine, second_engine) for r in e.state().requests if r.path == path]) == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_error_line_of_the_engine_itself_comes_through_once(path: str, engine: ThreadedEngine) -> None:
+    engine.set_fault("error-line", 5, path=path)
+    with run_hub({"a": engine.url}) as hub:
+        answer = ask(hub.port, request(path, body_for(path, stream=True)))
+        assert (answer.status, ends(path, answer) != "silently") == (200, True)
+        assert answer.body.count(b"unexpected EOF") == 1
+
+
+@pytest.mark.parametrize(
+    "fault", ["drop", "reset", "lying-length", "bad-chunk", "close-delimited", "early-hints", "extra-bytes"]
+)
+@pytest.mark.parametrize("path", ["/api/generate", "/v1/chat/completions", "/v1/messages"])
+def test_an_unstreamed_answer_is_whole_whatever_one_engine_does(
+    fault: str, path: str, engine: ThreadedEngine, second_engine: ThreadedEngine
+) -> None:
+    with run_hub({"a": engine.url, "b": second_engine.url}) as hub:
+        engine.set_fault(fault, path=path)
+        for _ in range(4):
+            answer = ask(hub.port, request(path, body_for(path, stream=False)))
+            assert (answer.status, answer.is_whole) == (200, True)
+            assert answer.json()
