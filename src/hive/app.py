@@ -64,7 +64,7 @@ class HubServer:
             send_timeout=settings.send_timeout,
             linger_timeout=settings.linger_timeout,
         )
-        return HttpServer(front, limits)
+        return HttpServer(front, limits, self.hub.outbox)
 
     async def start(self) -> None:
         """Open the database, listen, and begin to look at the nodes. Raises `StoreError`, `Fault` or `OSError`."""

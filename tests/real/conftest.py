@@ -10,7 +10,7 @@ import pytest
 
 from . import installed
 from .hub import IS_DIRECT, Direct, Hub
-from .installed import EACH_LLAMA, LLAMAS, OLLAMAS, Fleet
+from .installed import EACH_LLAMA, EACH_OLLAMA, LLAMAS, OLLAMAS, Fleet
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def fleets() -> Iterator[Callable[[str], Fleet]]:
         fleet.stop()
 
 
-@pytest.fixture(scope="session", params=[*OLLAMAS, *EACH_LLAMA])
+@pytest.fixture(scope="session", params=[*EACH_OLLAMA, *EACH_LLAMA])
 def fleet(request: pytest.FixtureRequest, fleets: Callable[[str], Fleet]) -> Fleet:
     """The servers of one kind, each kind in turn."""
     return fleets(request.param)

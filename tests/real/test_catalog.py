@@ -10,7 +10,7 @@ import pytest
 
 from .answers import described
 from .hub import Direct, Hub, wait_for
-from .installed import ALL_MODELS, EACH_LLAMA, NEWEST_OLLAMA, OLLAMAS, Fleet
+from .installed import ALL_MODELS, EACH_LLAMA, EACH_OLLAMA, NEWEST_OLLAMA, Fleet
 from .wire import Answer, ask
 
 pytestmark = pytest.mark.engines
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.engines
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-@pytest.fixture(params=OLLAMAS)
+@pytest.fixture(params=EACH_OLLAMA)
 def pair(
     request: pytest.FixtureRequest, fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]
 ) -> tuple[str, str]:

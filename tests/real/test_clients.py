@@ -124,6 +124,7 @@ def test_openai(check: str, results: Results) -> None:
     assert results("openai_python.py", NEWEST_OLLAMA)[check] == OPENAI[check]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("check", OPENAI)
 def test_openai_over_llama_cpp(check: str, results: Results) -> None:
     if IS_DIRECT:
@@ -162,6 +163,7 @@ def test_ollama_python_with_a_key(keyed_hub: tuple[str, str], tmp_path: pathlib.
     assert run("ollama_python.py", env, tmp_path) == OLLAMA_PYTHON
 
 
+@pytest.mark.long
 def test_ollama_javascript_with_a_key(keyed_hub: tuple[str, str], tmp_path: pathlib.Path) -> None:
     url, key = keyed_hub
     env = {"HIVE_TEST_URL": url, "OLLAMA_API_KEY": key}

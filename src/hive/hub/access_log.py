@@ -32,6 +32,10 @@ class ExchangeLog:
         now = timestamp(time.time())
         for record in records:
             record.time = now
+            record.queued_ms = round(record.queued_ms, 2)
+            record.total_ms = round(record.total_ms, 2)
+            if record.first_byte_ms is not None:
+                record.first_byte_ms = round(record.first_byte_ms, 2)
         encode = self._encode if self._as_json else _as_text
         lines = b"\n".join([encode(record) for record in records])
         try:

@@ -19,6 +19,7 @@ from hive.hub.queue import Queue
 from hive.hub.records import Record, Records
 from hive.hub.relay import RelayLimits
 from hive.net.dialed import DialedLink
+from hive.net.outbox import Outbox
 from hive.net.upstream import UpstreamConnection
 from hive.scheduling.dispatcher import Dispatcher
 from hive.wire.requests import RequestHead
@@ -38,6 +39,7 @@ class Hub:
         self.settings = settings
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
+        self.outbox = Outbox()
         self.relay_limits = RelayLimits(settings.held_answer_bytes, settings.held_line_bytes)
         self.fleet = Fleet()
         self.links: dict[Engine, DialedLink] = {}
@@ -58,6 +60,7 @@ class Hub:
         engine = Engine(node.name, node.url, configured_slots=slots)
         link = DialedLink(
             node.url,
+            self.outbox,
             connect_timeout=settings.connect_timeout,
             max_head_bytes=settings.max_head_bytes,
             api_key=node.api_key.value if node.api_key else "",

@@ -44,6 +44,9 @@ BUSY_REST = 1.0
 """Seconds that an engine is left alone after it said busy."""
 
 
+NOTHING_READ = RoutingFields()
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What was judged of a request before its body came."""
 
@@ -63,11 +66,12 @@ class Exchange:
         self._fields = plan.fields
         self._body = stream.body
         self._model = ""
-        self._routing = RoutingFields()
+        self._routing = NOTHING_READ
         self._began_at = hub.now()
         self._is_last_attempt = False
         self._runner: Runner | None = None
         self.relay: Relay | None = None
+        """The attempt under way, or the last one."""
         self.engine: Engine | None = None
         self.record = Record(stream.request_id, plan.operation.name, plan.key_name)
         self.record.bytes_in = len(stream.body)
@@ -115,7 +119,7 @@ class Exchange:
         if encoding is not None:
             self._body = decode_body(self._body, encoding, self._hub.settings.max_body_bytes)
         if operation.form is BodyForm.MULTIPART:
-            self._routing.model = read_model(self._body, head.fields.get(b"content-type", b""))
+            self._routing = RoutingFields(read_model(self._body, head.fields.get(b"content-type", b"")))
         else:
             is_ollama = operation.dialect is Dialect.OLLAMA
             self._routing = read_fields(self._body, reads_name=operation.reads_name, is_ollama=is_ollama)
@@ -150,15 +154,12 @@ class Exchange:
 
     async def _serve(self) -> None:
         hub, operation = self._hub, self._operation
-        engines = hub.fleet.having(self._model)
-        if not any([engine.serves(operation) for engine in engines]):  # a list: a generator costs three times as much
-            kinds = sorted({engine.kind.value for engine in engines})
-            reason = f"no engine with this model serves {operation.path} (it is on {', '.join(kinds)})"
-            raise Fault(errors.NOT_YET, reason)
         ticket = Ticket(self._model, operation, hub.now() + hub.settings.queue_timeout)
         is_over = False
         while not is_over:
-            lease = hub.queue.try_lease(ticket) or await self._wait(ticket)
+            lease = hub.queue.try_lease(ticket)
+            if lease is None:
+                lease = await self._wait(ticket)
             self._note_lease(lease)
             try:
                 relay = await self._send(lease.engine, hub.links[lease.engine])
@@ -169,9 +170,18 @@ class Exchange:
     async def _wait(self, ticket: Ticket) -> Lease:
         since = self._hub.now()
         try:
+            self._check_route()
             return await self._hub.queue.wait(ticket)
         finally:
-            self.record.queued_ms += round((self._hub.now() - since) * 1000, 2)
+            self._hub.queue.forget(ticket)
+            self.record.queued_ms += (self._hub.now() - since) * 1000
+
+    def _check_route(self) -> None:
+        """Raise `Fault` when waiting is in vain, because no engine with the model has the route."""
+        engines = self._hub.fleet.having(self._model)
+        if not any(engine.serves(self._operation) for engine in engines):
+            kinds = ", ".join(sorted({engine.kind.value for engine in engines}))
+            raise Fault(errors.NOT_YET, f"no engine with this model serves {self._operation.path} (it is on {kinds})")
 
     def _note_lease(self, lease: Lease) -> None:
         self.engine, record = lease.engine, self.record
@@ -246,7 +256,7 @@ class Exchange:
     def _note_answer(self, relay: Relay, engine: Engine) -> None:
         if relay.first_byte_at is not None:
             engine.last_sign = relay.last_byte_at
-            self.record.first_byte_ms = round((relay.first_byte_at - self._began_at) * 1000, 2)
+            self.record.first_byte_ms = (relay.first_byte_at - self._began_at) * 1000
         self._hub.note_exchange(engine, self._model, changes_loaded=self._routing.has_keep_alive)
 
     def _body_for(self, engine: Engine) -> tuple[bytes, Renaming | None]:
@@ -336,7 +346,7 @@ class Exchange:
                 relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} fell silent for {silence:.0f} s inside its answer")
 
     def _account(self) -> None:
-        self.record.total_ms = round((self._hub.now() - self._began_at) * 1000, 2)
+        self.record.total_ms = (self._hub.now() - self._began_at) * 1000
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)

@@ -39,12 +39,15 @@ class Queue:
         try:
             return await waiter
         except asyncio.CancelledError:
-            self._dispatcher.cancel(ticket)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.release(waiter.result())  # granted in the very moment of the departure
             raise
         finally:
             self._waiters.pop(ticket, None)
+
+    def forget(self, ticket: Ticket) -> None:
+        """Let a ticket wait no longer; nothing for one that was served."""
+        self._dispatcher.cancel(ticket)
 
     def release(self, lease: Lease) -> None:
         """Give a slot back and serve who waits for it."""

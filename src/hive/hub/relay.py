@@ -63,7 +63,7 @@ class Renaming:
 
 
 class Relay:
-    """One attempt's answer on its way. `finished` resolves with its result, once."""
+    """One attempt's answer on its way. `finished` brings its result, once."""
 
     def __init__(
         self,
@@ -93,13 +93,13 @@ class Relay:
         self._last_long = b""
         self.connection: UpstreamConnection | None = None
         self.head: ResponseHead | None = None
+        self.fault: Fault | None = None
+        self.first_byte_at: float | None = None
         self.has_begun = False
         """Has the client got a byte?"""
         self.was_given_up = False
         """Did the hub end it, not the engine?"""
-        self.started_at = self.last_byte_at = self._now()
-        self.first_byte_at: float | None = None
-        self.fault: Fault | None = None
+        self.started_at = self.last_byte_at = now()
         self.finished: Promise[Result] = Promise()
 
     def attach(self, connection: UpstreamConnection) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from hive import errors
 from hive.errors import Fault
+from hive.net.outbox import Outbox
 from hive.net.upstream import UpstreamConnection
 
 _PORTS = {"http": 80, "https": 443}
@@ -18,9 +19,12 @@ _EXTRA_IDLE = 4
 class DialedLink:
     """Connections to one engine by its URL, the last one used first."""
 
-    def __init__(self, url: str, *, connect_timeout: float, max_head_bytes: int, api_key: str = "") -> None:
+    def __init__(
+        self, url: str, outbox: Outbox, *, connect_timeout: float, max_head_bytes: int, api_key: str = ""
+    ) -> None:
         parts = urlsplit(url)
         self.url = url
+        self._outbox = outbox
         self.base_path = parts.path.rstrip("/").encode()
         self.host_field = parts.netloc.encode()
         self.credential = b"Authorization: Bearer " + api_key.encode() + b"\r\n" if api_key else b""
@@ -50,7 +54,7 @@ class DialedLink:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self._max_head_bytes, self._put_back), self._host, self._port, ssl=self._ssl
+                    self._make_connection, self._host, self._port, ssl=self._ssl
                 )
         except TimeoutError:
             reason = f"no connection to {self.url} within {self._connect_timeout:g} s"
@@ -58,6 +62,9 @@ class DialedLink:
         except (OSError, ssl.SSLError) as error:
             raise Fault(errors.NODE_UNREACHABLE, f"no connection to {self.url}: {_reason(error)}") from None
         return connection
+
+    def _make_connection(self) -> UpstreamConnection:
+        return UpstreamConnection(self._max_head_bytes, self._outbox, self._put_back)
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -28,6 +28,7 @@ from hive.errors import (
     REQUEST_TIMEOUT,
     Fault,
 )
+from hive.net.outbox import Outbox
 from hive.net.stream import ClientStream
 from hive.wire.requests import RequestHead, RequestReader
 
@@ -231,7 +232,7 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             self._written_bytes += len(data)
-            transport.write(data)
+            self._server.outbox.write(transport, data)
 
     def own_lines(self, head: RequestHead) -> bytes:
         """Return the header lines of the connection: the date, and whether it goes on."""
@@ -254,8 +255,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closes and has_unread:
             self._linger()
         elif self._closes:
-            self._state = State.CLOSED
-            self._transport.close()
+            self.close()
         else:
             self._reader.restart()
             self._state = State.HEAD
@@ -264,6 +264,7 @@ class ClientConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection once what was written has left."""
         self._state = State.CLOSED
+        self._server.outbox.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -282,6 +283,7 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None
         self._state = State.LINGER
         self._deadline = self._server.now() + self._limits.linger_timeout
+        self._server.outbox.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -329,9 +331,10 @@ class ClientConnection(asyncio.Protocol):
 class HttpServer:
     """All client connections of a hub."""
 
-    def __init__(self, handler: Handler, limits: ServerLimits) -> None:
+    def __init__(self, handler: Handler, limits: ServerLimits, outbox: Outbox) -> None:
         self.handler = handler
         self.limits = limits
+        self.outbox = outbox
         self.connections: set[ClientConnection] = set()
         self.held_body_bytes = 0
         """Bytes of request bodies in memory."""

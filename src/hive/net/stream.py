@@ -35,9 +35,9 @@ class ClientStream:
         "_pending",
         "body",
         "bytes_sent",
-        "head",
         "has_departed",
         "has_started",
+        "head",
         "is_finished",
         "is_paused",
         "on_departure",
@@ -50,23 +50,20 @@ class ClientStream:
 
     def __init__(self, connection: ClientConnection, head: RequestHead, request_id: str) -> None:
         self._connection = connection
-        self._pending = b""
-        self._is_chunked = False
-        self._has_length = False
         self.head = head
         self.peer = connection.peer
         self.request_id = request_id
+        self.is_paused = connection.is_paused
         self.body = b""
         self.plan: object = None
         """What the handler judged, for the handler."""
         self.bytes_sent = 0
-        self.has_started = False
-        self.is_finished = False
-        self.is_paused = connection.is_paused
-        self.has_departed = False
+        self.has_started = self.is_finished = self.has_departed = False
         self.on_departure: Callable[[], None] | None = None
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
+        self._pending = b""
+        self._is_chunked = self._has_length = False
 
     def send(self, status: int, fields: bytes, body: bytes) -> None:
         """Answer at once. `fields` are whole header lines, without those of framing."""

@@ -9,7 +9,12 @@ from typing import Protocol, cast
 
 from hive import errors
 from hive.errors import Kind
+from hive.net.outbox import Outbox
 from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
+
+
+_JOINED_BYTES = 65536
+"""A body up to this size leaves in one write with its head."""
 
 
 class Sink(Protocol):
@@ -31,8 +36,11 @@ class Sink(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """A connection to one engine. `on_idle` gets it back when it may carry another exchange."""
 
-    def __init__(self, max_head_bytes: int, on_idle: Callable[[UpstreamConnection], None]) -> None:
+    def __init__(
+        self, max_head_bytes: int, outbox: Outbox, on_idle: Callable[[UpstreamConnection], None]
+    ) -> None:
         self._reader = ResponseReader(max_head_bytes)
+        self._outbox = outbox
         self._on_idle = on_idle
         self._transport: asyncio.Transport | None = None
         self._sink: Sink | None = None
@@ -58,11 +66,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_announced = False
         self.has_answered = False
         self._reader.begin()
-        if len(body) < 65536:
-            self._transport.write(head + body)
+        if len(body) < _JOINED_BYTES:
+            self._outbox.write(self._transport, head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._outbox.write(self._transport, head)
+            self._outbox.write(self._transport, body)
 
     def cancel(self) -> None:
         """Leave the exchange; the engine notices by the closed connection. The sink hears nothing more."""

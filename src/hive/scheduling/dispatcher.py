@@ -142,11 +142,11 @@ class Dispatcher:
         )
 
     def _eligible(self, ticket: Ticket, now: float) -> list[Engine]:
-        is_open, takes_slot = self._is_open, ticket.operation.takes_slot
+        takes_slot = ticket.operation.takes_slot
         return [
             engine
             for engine in self._fleet.having(ticket.model)
-            if is_open(engine, takes_slot, now) and ticket.accepts(engine)
+            if self._is_open(engine, takes_slot, now) and ticket.accepts(engine)
         ]
 
     def _serve(self, ticket: Ticket, now: float) -> Lease | None:

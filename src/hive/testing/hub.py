@@ -1,4 +1,4 @@
-"""A whole hub in the test's own process: its own thread and event loop, a free port, a temporary directory."""
+"""A whole hub in the process of a test: its own thread and event loop, a free port, a temporary directory."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def run_hub(
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()
+        _close(loop)
         selector.close()
 
 
@@ -154,6 +154,13 @@ def _make_loop(use_uvloop: bool | None, selector: selectors.BaseSelector) -> asy
         else:
             return uvloop.new_event_loop()
     return asyncio.SelectorEventLoop(selector)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.close()
+    except OSError as error:  # uvloop's way to say that a socket is still at work
+        raise HubNotClean(f"the hub left behind: a socket ({error})") from None
 
 
 def _settings(nodes: Nodes, admin_key: str, data_dir: Path, changes: Mapping[str, object]) -> Settings:

@@ -190,7 +190,7 @@ class ScriptedEngine:
         head, rest = _read_head(sock)
         if not head.startswith(b"POST "):
             self.probe_heads.append(head)
-            sock.sendall(self._probe_answer(head.split(b" ", 2)[1].decode()))
+            sock.sendall(self.probe_answer(head.split(b" ", 2)[1].decode()))
             return not self.closes_after_probe
         call = Call(head, b"", len(self.calls), connection, sock)
         length = int(call.fields.get("content-length", "0"))
@@ -200,7 +200,8 @@ class ScriptedEngine:
         self.scripts[min(call.number, len(self.scripts) - 1)](call)
         return not call.is_over
 
-    def _probe_answer(self, path: str) -> bytes:
+    def probe_answer(self, path: str) -> bytes:
+        """Return a whole answer to a GET."""
         listed = [
             {
                 "name": name,

@@ -1,0 +1,109 @@
+"""What the tests of the two HTTP readers share: messages cut into pieces, and what a reader makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from hive.errors import Fault
+from hive.wire.requests import RequestHead, RequestReader
+from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
+
+MAX_HEAD_BYTES = 32 << 10
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """What a reader says after the last piece; `status` of the refusal, 0 without one."""
+
+    head: RequestHead | None
+    body: bytes
+    is_complete: bool
+    has_excess: bool
+    status: int = 0
+    message: str = ""
+
+    def same(self) -> object:
+        """All but the sentence of a refusal, which may tell more or less."""
+        return self.status or (self.head, self.body, self.is_complete, self.has_excess)
+
+
+def read_request(pieces: Iterable[bytes], max_head_bytes: int = MAX_HEAD_BYTES) -> ReadRequest:
+    """Feed pieces to a new reader, until it refuses."""
+    reader = RequestReader(max_head_bytes)
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+    except Fault as fault:
+        return ReadRequest(None, b"", False, False, fault.kind.status, str(fault))
+    return ReadRequest(reader.head, reader.take_body(), reader.is_complete, reader.has_excess)
+
+
+@dataclass(frozen=True)
+class ReadAnswer:
+    """What a reader says of an engine's answer after the last piece."""
+
+    head: ResponseHead | None
+    body: bytes
+    is_complete: bool
+    can_be_reused: bool
+    is_garbled: bool = False
+
+    def same(self) -> object:
+        """All, or only that it is garbled."""
+        return self.is_garbled or (self.head, self.body, self.is_complete, self.can_be_reused)
+
+
+def read_answer(
+    pieces: Iterable[bytes], *, then_closed: bool = False, max_head_bytes: int = MAX_HEAD_BYTES
+) -> ReadAnswer:
+    """Feed pieces to a new reader as the answer to one request."""
+    reader = ResponseReader(max_head_bytes)
+    reader.begin()
+    body = b""
+    try:
+        for piece in pieces:
+            body += reader.feed(piece)
+        if then_closed:
+            reader.end_of_connection()
+    except GarbledAnswer:
+        return ReadAnswer(None, body, False, False, is_garbled=True)
+    return ReadAnswer(reader.head, body, reader.is_complete, reader.can_be_reused)
+
+
+def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """Cut at these places, none of the pieces empty."""
+    bounds = [0, *sorted(places), len(data)]
+    pieces = [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [piece for piece in pieces if piece]
+
+
+def one_by_one(data: bytes) -> list[bytes]:
+    """Cut into single bytes."""
+    return [bytes([byte]) for byte in data]
+
+
+def cuts(data: bytes) -> st.SearchStrategy[list[bytes]]:
+    """Any way to cut these bytes."""
+    places = st.lists(st.integers(0, len(data)), max_size=8)
+    return st.one_of(places.map(lambda each: cut_at(data, each)), st.just(one_by_one(data)))
+
+
+@st.composite
+def mutations(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
+    """A message with some of its bytes replaced, dropped, doubled or moved."""
+    data = bytearray(draw(st.sampled_from(corpus)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        end = min(len(data), start + draw(st.integers(0, 12)))
+        other = draw(st.integers(0, len(data)))
+        data[start:end] = draw(
+            st.one_of(
+                st.binary(max_size=4),
+                st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b"-1", b"0", b"f" * 17]),
+                st.just(bytes(data[other : other + 20])),
+            )
+        )
+    return bytes(data)
