@@ -1,4 +1,4 @@
-"""The composition root of the hub: builds every part from the settings, runs until it is told to stop, takes all down."""
+"""The composition root of the hub: builds every part from the settings, and takes all down again at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import sys
-from pathlib import Path
 
 from hive.api.front import Front
 from hive.auth.access import Door, Guesses
@@ -92,7 +91,7 @@ class HubServer:
         from hive.api.management import Services, create_app
         from hive.api.views import Views
 
-        return create_app(Services(self.keys, Views(self.hub)))  # type: ignore[return-value]
+        return create_app(Services(self.keys, Views(self.hub)))
 
     def _render_metrics(self) -> bytes:
         from hive.api.metrics import Metrics

@@ -1,4 +1,4 @@
-"""Every error a client can see: whose fault it is, its HTTP status, its stable code, and whether another node may be tried."""
+"""Every error a client can see: whose fault it is, its status and code, and whether another node may be tried."""
 
 from __future__ import annotations
 

@@ -109,9 +109,7 @@ def test_of_two_creates_of_one_name_at_once_one_is_refused(tmp_path: Path) -> No
         creates = [hub.keys.create("alice", Role.CLIENT) for _ in range(2)]
         answers = await asyncio.gather(*creates, return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, Fault)]
-        assert [(fault.kind, fault.message) for fault in refused] == [
-            (CONFLICT, "key 'alice' exists already")
-        ]
+        assert [(fault.kind, fault.message) for fault in refused] == [(CONFLICT, "key 'alice' exists already")]
 
     run(tmp_path, work)
 
@@ -128,9 +126,7 @@ def test_of_two_creates_of_one_name_at_once_one_is_refused(tmp_path: Path) -> No
         ("admin", Role.CLIENT, False, "name: 'admin' is kept for an admin key"),
     ],
 )
-def test_a_key_that_cannot_be_is_refused(
-    tmp_path: Path, name: str, role: Role, manage: bool, said: str
-) -> None:
+def test_a_key_that_cannot_be_is_refused(tmp_path: Path, name: str, role: Role, manage: bool, said: str) -> None:
     async def work(hub: Hub) -> None:
         with fault(INVALID_VALUE, said):
             await hub.keys.create(name, role, manage=manage)

@@ -1,4 +1,4 @@
-"""The server protocol from outside: what a client may send, how long it may take, what it gets for the rest."""
+"""The server protocol from outside: what a client may send, how long it may take, and what it gets back."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ MALFORMED = {
     "an odd version": b"GET / HTTX/1.1\r\nHost: localhost\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
     "random bytes": bytes(range(128, 256)) * 4,
-    "two authorizations": b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n",
+    "two keys": b"GET / HTTP/1.1\r\nHost: localhost\r\nx-api-key: a\r\nx-api-key: b\r\n\r\n",
     "a fragment": b"GET /#a HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 

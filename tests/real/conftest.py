@@ -69,9 +69,7 @@ def fresh() -> Iterator[Callable[..., Any]]:
         def start(kind: str, *models: str, **env: str) -> Any:
             installed.need(kind)
             engine = (
-                installed.start_ollama(kind, models, env)
-                if kind in OLLAMAS
-                else installed.start_llama(kind, models[0])
+                installed.start_ollama(kind, models, env) if kind in OLLAMAS else installed.start_llama(kind, models[0])
             )
             stack.callback(engine.stop)
             return engine

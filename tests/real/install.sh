@@ -7,9 +7,9 @@ dest=${1:-${HIVE_TEST_ENGINES:-$HOME/.cache/hive-tests}}
 mkdir -p "$dest"
 dest=$(cd "$dest" && pwd)
 
-# The mark is written last, so that an interrupted installation is repeated.
+# What is asked for is written last, so that an interrupted installation is repeated.
 quickstart=$here/../../../shared/engines/quickstart.sh
-if [ -x "$dest/ollama-0.33.0-rc2/bin/ollama" ] && [ -x "$dest/ollama/bin/ollama-lib" ]; then
+if [ -x "$dest/ollama-0.33.0-rc2/lib/ollama/llama-quantize" ]; then
     echo "engines: already in $dest"
 elif [ -x "$quickstart" ]; then
     "$quickstart" "$dest"

@@ -98,9 +98,7 @@ def test_loaded_models_are_listed_and_unloaded_ones_are_gone(pair: tuple[str, st
 
 
 @pytest.fixture
-def mixed(
-    fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]
-) -> tuple[Hub | Direct, list[str]]:
+def mixed(fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]) -> tuple[Hub | Direct, list[str]]:
     """A hub over the oldest and the newest Ollama, which have the same models; their URLs, oldest first."""
     old, new = fleets("ollama-0.9.3"), fleets(NEWEST_OLLAMA)
     hub = hub_over(old, new)

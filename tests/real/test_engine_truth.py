@@ -289,9 +289,7 @@ def test_dead_engine_costs_no_answer(twins: tuple[Hub, dict[str, Any]]) -> None:
         assert (answer.status, answer.header("X-Hive-Node")) == (200, "b")
 
 
-@pytest.mark.parametrize(
-    ("clients", "slow_tokens"), [(40, 1500), pytest.param(200, 8000, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("clients", "slow_tokens"), [(40, 1500), pytest.param(200, 8000, marks=pytest.mark.long)])
 def test_concurrent_streams_are_each_whole_and_their_own(
     clients: int, slow_tokens: int, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
 ) -> None:
@@ -325,9 +323,7 @@ def test_concurrent_streams_are_each_whole_and_their_own(
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
         reading_slowly = pool.submit(ask_and_read_slowly)
         try:
-            answers = list(
-                pool.map(lambda seed: ask(hub.url, "POST", "/api/chat", body(seed)), range(clients - 1))
-            )
+            answers = list(pool.map(lambda seed: ask(hub.url, "POST", "/api/chat", body(seed)), range(clients - 1)))
         finally:
             others_are_done.set()
         _, slow_answer = reading_slowly.result()

@@ -129,9 +129,7 @@ def test_empty_body(path: str, both: Callable[..., tuple[Answer, Answer]]) -> No
     ids=repr,
 )
 @pytest.mark.parametrize("path", ROUTES)
-def test_bad_json_has_ollamas_status(
-    path: str, body: bytes, both: Callable[..., tuple[Answer, Answer]]
-) -> None:
+def test_bad_json_has_ollamas_status(path: str, body: bytes, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("POST", path, body)
     # Go takes null for an empty object: some routes then say 404 for the model ''.
     expected = (400, direct.status) if body == b"null" else (direct.status,)
@@ -153,9 +151,7 @@ def test_wrong_method(path: str, method: str, both: Callable[..., tuple[Answer, 
     if direct.status != 405:
         return
     assert (through.status, through.body, through.header("Content-Type")) == (405, direct.body, "text/plain")
-    allowed = [
-        set((answer.header("Allow") or "").replace(" ", "").split(",")) for answer in (through, direct)
-    ]
+    allowed = [set((answer.header("Allow") or "").replace(" ", "").split(",")) for answer in (through, direct)]
     assert allowed[0] == allowed[1]
 
 
@@ -168,9 +164,7 @@ def test_unknown_path(path: str, method: str, both: Callable[..., tuple[Answer, 
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/", "/v1/models", "/api/nope"])
-def test_foreign_origin_is_refused_with_an_empty_403(
-    path: str, both: Callable[..., tuple[Answer, Answer]]
-) -> None:
+def test_foreign_origin_is_refused_with_an_empty_403(path: str, both: Callable[..., tuple[Answer, Answer]]) -> None:
     through, direct = both("GET", path, None, FOREIGN)
     assert (direct.status, direct.body) == (403, b"")
     assert described(through) == described(direct)
@@ -181,9 +175,7 @@ def test_foreign_origin_cannot_chat(both: Callable[..., tuple[Answer, Answer]]) 
     assert described(through) == described(direct)
 
 
-@pytest.mark.parametrize(
-    "origin", [FOREIGN, FRIENDLY, [("Origin", "app://x")], [("Origin", "http://127.0.0.1")]]
-)
+@pytest.mark.parametrize("origin", [FOREIGN, FRIENDLY, [("Origin", "app://x")], [("Origin", "http://127.0.0.1")]])
 def test_preflight(origin: Headers, both: Callable[..., tuple[Answer, Answer]]) -> None:
     asked = [
         *origin,

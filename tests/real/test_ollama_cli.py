@@ -162,9 +162,7 @@ def test_run_of_an_unknown_model_ends_with_an_error(ollama: Cli) -> None:
     assert done.stdout == ""
 
 
-def test_without_a_key_the_command_line_is_refused(
-    keyed_hub: tuple[Hub, str], tmp_path: pathlib.Path
-) -> None:
+def test_without_a_key_the_command_line_is_refused(keyed_hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
     hub, _ = keyed_hub
     done = Cli(hub.url, tmp_path)("list")
     assert done.returncode == 1

@@ -175,6 +175,9 @@ def _check(case: Case, fleet: Fleet, hub: Hub | Direct) -> None:
     if isinstance(hub, Hub):
         assert through.header("X-Hive-Node") in fleet.nodes()
         assert through.header("X-Hive-Request-Id")
+        assert through.header("Access-Control-Allow-Origin") is None
+        if through.framing == "chunked":
+            assert through.header("X-Accel-Buffering") == "no"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

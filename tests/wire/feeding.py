@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ def read_answer(
 def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
     """Cut at these places, none of the pieces empty."""
     bounds = [0, *sorted(places), len(data)]
-    pieces = [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [data[start:end] for start, end in itertools.pairwise(bounds)]
     return [piece for piece in pieces if piece]
 
 
@@ -91,6 +92,9 @@ def cuts(data: bytes) -> st.SearchStrategy[list[bytes]]:
     return st.one_of(places.map(lambda each: cut_at(data, each)), st.just(one_by_one(data)))
 
 
+TELLING = [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b"-1", b"0", b"f" * 17]
+
+
 @st.composite
 def mutations(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
     """A message with some of its bytes replaced, dropped, doubled or moved."""
@@ -102,7 +106,7 @@ def mutations(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
         data[start:end] = draw(
             st.one_of(
                 st.binary(max_size=4),
-                st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b"-1", b"0", b"f" * 17]),
+                st.sampled_from(TELLING),
                 st.just(bytes(data[other : other + 20])),
             )
         )

@@ -1,4 +1,4 @@
-"""What the reader of requests understands: heads, bodies, keys in paths, and that no cut of the bytes matters."""
+"""What the reader of requests understands: heads, bodies, keys in paths, whatever the cut of the bytes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A
 H2C_BARE = b"GET /api/tags HTTP/1.1\r\nHost: hub\r\n" + H2C + b"\r\n"
 H2C_COUNTED = b"POST /api/chat HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n" + H2C + b"\r\nhello"
 H2C_CHUNKED = (
-    b"POST /api/chat HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n"
-    + H2C
-    + b"\r\n5\r\nhello\r\n0\r\n\r\n"
+    b"POST /api/chat HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n" + H2C + b"\r\n5\r\nhello\r\n0\r\n\r\n"
 )
 OLD = b"POST /api/chat HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello"
 KEYED = b"POST /k/hk_abc/v1/messages?beta=true HTTP/1.1\r\nHost: hub\r\nContent-Length: 2\r\n\r\n{}"
@@ -98,7 +96,8 @@ def test_a_second_request_in_flight_is_never_started() -> None:
     for pieces in ([PIPELINED], [COUNTED, BARE], [COUNTED + b"G", BARE[1:]], one_by_one(PIPELINED)):
         read = read_request(pieces)
         assert read.head is not None
-        assert (read.head.path, read.body, read.is_complete, read.has_excess) == ("/api/chat", b"hello", True, True)
+        assert (read.head.path, read.body) == ("/api/chat", b"hello")
+        assert (read.is_complete, read.has_excess) == (True, True)
 
 
 def test_an_empty_line_after_a_body_is_no_second_request() -> None:
@@ -214,9 +213,7 @@ def test_any_cut_gives_the_same_request(case: tuple[bytes, list[bytes]]) -> None
 @pytest.mark.parametrize("data", READABLE)
 def test_every_single_cut_gives_the_same_request(data: bytes) -> None:
     whole = read_request([data]).same()
-    different = [
-        place for place in range(1, len(data)) if read_request([data[:place], data[place:]]).same() != whole
-    ]
+    different = [place for place in range(1, len(data)) if read_request([data[:place], data[place:]]).same() != whole]
     assert different == []
 
 
@@ -226,11 +223,11 @@ def test_no_bytes_change_nothing() -> None:
 
 TOKENS = st.from_regex(rb"[a-z][a-z0-9!#$%&'*+.^_`|~-]{0,12}", fullmatch=True)
 VALUES = st.from_regex(rb"([!-~\x80-\xff]([ -~\x80-\xff]{0,20}[!-~\x80-\xff])?)?", fullmatch=True)
-PATHS = st.from_regex(rb"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,20}", fullmatch=True).filter(lambda path: path[:3] != b"/k/")
+PATHS = st.from_regex(rb"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,20}", fullmatch=True)
 
 
 @given(
-    path=PATHS,
+    path=PATHS.filter(lambda path: not path.startswith(b"/k/")),
     fields=st.dictionaries(TOKENS.map(lambda token: b"x-" + token), VALUES, max_size=4),
     chunks=st.lists(st.binary(min_size=1, max_size=20), max_size=4),
     is_chunked=st.booleans(),
@@ -243,7 +240,9 @@ def test_what_was_sent_is_what_is_read(
     body = b"".join(chunks)
     lines = b"".join(b"%b: %b\r\n" % (name.title(), value) for name, value in fields.items())
     framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(body)
-    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n" if is_chunked else body
+    framed = body
+    if is_chunked:
+        framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
     message = b"POST %b HTTP/1.1\r\nHost: hub\r\n%b%b\r\n\r\n%b" % (path, lines, framing, framed)
     read = read_request(data.draw(cuts(message)))
     assert (read.status, read.message) == (0, "")

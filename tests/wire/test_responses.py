@@ -44,7 +44,8 @@ def test_reads_a_chunked_answer_without_extensions_and_trailers() -> None:
 
 
 def test_repeated_fields_stay_apart() -> None:
-    read = read_answer([OK + b"Set-Cookie: a=1\r\nSET-COOKIE: b=2\r\nX-Empty:\r\nX: y\r\nContent-Length: 0\r\n\r\n"])
+    lines = b"Set-Cookie: a=1\r\nSET-COOKIE: b=2\r\nX-Empty:\r\nX: y\r\nContent-Length: 0\r\n"
+    read = read_answer([OK + lines + b"\r\n"])
     assert read.head is not None
     cookies = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     assert read.head.fields == [*cookies, (b"x-empty", b""), (b"x", b"y"), (b"content-length", b"0")]
@@ -109,7 +110,8 @@ GARBLED: dict[str, bytes] = {
     "status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
     "status of four digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
     "status below 100": b"HTTP/1.1 099 Odd\r\nContent-Length: 5\r\n\r\nhello" + COUNTED,
-    "switch of protocols": b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nxx",
+    "switch of protocols": b"HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nxx",
+    "bare switch of protocols": b"HTTP/1.1 101 Switch\r\n\r\nxx",
     "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
     "NUL": OK + b"X: a\0b\r\nContent-Length: 0\r\n\r\n",
     "obs-fold": OK + b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n",
@@ -129,7 +131,7 @@ GARBLED: dict[str, bytes] = {
     "chunk size of 68 bits": OK + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello",
     "chunk longer than said": OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nhello\r\n0\r\n\r\n",
     "body of an interim answer": b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\nhello" + COUNTED,
-    "chunks of an interim answer": b"HTTP/1.1 103 Hi\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + COUNTED,
+    "chunks of an interim answer": CHUNKED.replace(b"200 OK", b"103 Hi") + COUNTED,
 }  # fmt: skip
 
 
@@ -190,7 +192,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=ENDLESS.keys())
 @pytest.mark.parametrize("piece_bytes", [1000, 65536])
-def test_endless_heads_extensions_and_trailers_are_refused_early(start: bytes, more: bytes, piece_bytes: int) -> None:
+def test_endless_heads_extensions_and_trailers_are_garbled(start: bytes, more: bytes, piece_bytes: int) -> None:
     piece = more * (piece_bytes // len(more))
     fed = itertools.count()
     pieces = (start if not n else piece for n in fed if n * len(piece) < 13_000_000)
@@ -224,7 +226,10 @@ def test_every_single_cut_gives_the_same_answer(data: bytes) -> None:
         assert read_answer([data[:place], data[place:]], then_closed=True).same() == whole
 
 
-@given(status=st.integers(200, 599).filter(lambda n: n not in (204, 304)), chunks=st.lists(st.binary(min_size=1)), data=st.data())
+STATUSES = st.integers(200, 599).filter(lambda status: status not in (204, 304))
+
+
+@given(status=STATUSES, chunks=st.lists(st.binary(min_size=1)), data=st.data())
 @settings(deadline=None, max_examples=100)
 def test_what_was_sent_is_what_is_read(status: int, chunks: list[bytes], data: st.DataObject) -> None:
     framed = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"

@@ -47,7 +47,12 @@ class Front:
     """The server's handler."""
 
     def __init__(
-        self, hub: Hub, door: Door, origins: Origins, make_application: Callable[[], Application], metrics: Callable[[], bytes]
+        self,
+        hub: Hub,
+        door: Door,
+        origins: Origins,
+        make_application: Callable[[], Application],
+        metrics: Callable[[], bytes],
     ) -> None:
         self._hub = hub
         self._door = door
@@ -83,7 +88,7 @@ class Front:
 
     @staticmethod
     def _without_operation(head: RequestHead, methods: dict[str, Operation]) -> _Redirect:
-        """Return where a path that only differs by slashes leads. Raises `Fault` (404, 405), as Ollama's router does."""
+        """Return where a path that only differs by slashes leads. Raises `Fault`: 404 or 405, as Ollama's router."""
         if methods:
             allow = ", ".join(sorted(methods))
             raise Fault(errors.METHOD_NOT_ALLOWED, "405 method not allowed", (("Allow", allow),))

@@ -1,4 +1,4 @@
-"""`/metrics` in Prometheus's text form, made from the hub's tallies when it is asked for: a request pays for no counter."""
+"""`/metrics` in Prometheus's text form, made from the tallies when it is asked for: no request pays for a counter."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class _HubCollector(Collector):
         queued = HistogramMetricFamily("hive_queued_seconds", "Waited for a slot.")
         waited = self._hub.records.tallies.queued
         queued.add_metric([], _buckets(waited), waited.total)
-        first = HistogramMetricFamily("hive_first_byte_seconds", "From request to the answer's first byte.", labels=["node"])
+        first = HistogramMetricFamily(
+            "hive_first_byte_seconds", "From request to the answer's first byte.", labels=["node"]
+        )
         for node, histogram in self._hub.records.tallies.first_byte.items():
             first.add_metric([node], _buckets(histogram), histogram.total)
         yield from (queued, first)

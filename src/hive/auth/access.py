@@ -138,7 +138,10 @@ class Door:
     trusted: tuple[Network, ...] = ()
 
     def admit(self, head: RequestHead, peer: str, right: Right, now: float, *, locally_open: bool = False) -> str:
-        """Return the name of the key, "" for a request that needs none. Raises `Fault`: 401 without a key that is known, 403 for a right that it does not give."""
+        """Return the name of the key, "" for a request that needs none.
+
+        Raises `Fault`: 401 without a key that is known, 403 for a right that it does not give.
+        """
         unknown: bytes | None = None
         for secret in credentials(head):
             found = self.ring.find(secret)

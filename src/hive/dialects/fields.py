@@ -1,8 +1,8 @@
 """Reads the few top-level keys of a request that routing needs, and nothing else of it.
 
-Go engines match JSON keys ignoring case and take the last of repeated ones; Python engines are exact. So that no engine
-can read another model than the one that was authorised, a repeated key that the hub reads is refused, after unescaping and
-ignoring case. Values are skipped, not decoded: 65 us for 110 KB.
+Go engines match JSON keys ignoring case and take the last of repeated ones; Python engines are exact. So that
+no engine can read another model than the one that was authorised, a repeated key that the hub reads is refused,
+after unescaping and ignoring case. Values are skipped, not decoded: 65 us for 110 KB.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Streams as clients read them: where a whole line or event ends, which bytes are none, and what ends a stream for good."""
+"""Streams as clients read them: where a line or event ends, what is none, and what ends a stream for good."""
 
 from __future__ import annotations
 

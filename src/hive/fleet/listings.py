@@ -1,7 +1,8 @@
 """Reads what engines list of their models, and writes what the hub lists of the fleet's.
 
-An engine's own entry is kept as it is, so that fields which a newer engine adds come through. Entries of engines that list
-less (llama.cpp, vLLM) are made up in Ollama's form, with a digest of full length: clients slice it.
+An engine's own entry is kept as it is, so that fields which a newer engine adds come through. Entries of
+engines that list less (llama.cpp, vLLM) are made up in Ollama's form, with a digest of full length: clients
+slice it.
 """
 
 from __future__ import annotations
@@ -61,9 +62,7 @@ def read_tags(body: bytes) -> tuple[Model, ...]:
     for raw, entry in _entries(body):
         name = entry.name or entry.model
         listed = {"id": name, "object": "model", "created": _unix(entry.modified_at), "owned_by": _owner(name)}
-        models.append(
-            Model(canonical(name), name, entry.digest, entry.size, entry.modified_at, raw, _encode(listed))
-        )
+        models.append(Model(canonical(name), name, entry.digest, entry.size, entry.modified_at, raw, _encode(listed)))
     return tuple(models)
 
 
@@ -73,7 +72,7 @@ def read_ps(body: bytes) -> tuple[LoadedModel, ...]:
 
 
 def read_v1_models(body: bytes, kind: EngineKind) -> tuple[tuple[Model, ...], tuple[LoadedModel, ...]]:
-    """Return the models in an answer to /v1/models; such engines hold all of them loaded. Raises `UnreadableListing`."""
+    """Return the models in an answer to /v1/models, all of them loaded. Raises `UnreadableListing`."""
     models, loaded = [], []
     for raw in _list(body, _decode_data, "data"):
         try:

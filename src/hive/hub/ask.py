@@ -42,7 +42,11 @@ class _Collector:
 async def ask(link: DialedLink, path: str, timeout: float) -> tuple[ResponseHead, bytes]:
     """GET a path of an engine; return head and body. Raises `Fault`: unreachable, silent, broken off or garbled."""
     target = link.base_path + path.encode()
-    head = b"GET %b HTTP/1.1\r\nHost: %b\r\n%bAccept: application/json\r\n\r\n" % (target, link.host_field, link.credential)
+    head = b"GET %b HTTP/1.1\r\nHost: %b\r\n%bAccept: application/json\r\n\r\n" % (
+        target,
+        link.host_field,
+        link.credential,
+    )
     try:
         async with asyncio.timeout(timeout):
             connection = link.take_idle()

@@ -30,6 +30,7 @@ TICK = 0.5
 STALL = 3.0
 """A tick that comes so many seconds late means that the hub itself stood still: nobody else is to blame."""
 FIRST_LOOK = 3.0
+DRAIN_STEP = 0.05
 
 
 class Hub:
@@ -80,8 +81,8 @@ class Hub:
     async def finish(self, timeout: float) -> None:
         """Wait for the exchanges that run; after `timeout` seconds give those up that still do."""
         deadline = self.now() + timeout
-        while self.exchanges and self.now() < deadline:
-            await asyncio.sleep(0.05)
+        while self.exchanges and self.now() < deadline:  # noqa: ASYNC110 - so no exchange pays for an event
+            await asyncio.sleep(DRAIN_STEP)
         for exchange in list(self.exchanges):
             exchange.give_up(Fault(errors.DRAINING, "the hub is shutting down"))
         await asyncio.sleep(0)
@@ -99,7 +100,7 @@ class Hub:
         self.records.settle()
 
     async def first_look(self) -> None:
-        """Wait, a little, until every node has been asked once: a hub that just started does not know its models yet."""
+        """Wait, a little, until every node has been asked once: before that the hub does not know its models."""
         waiting = [prober.has_looked.wait() for prober in self._probers.values() if not prober.has_looked.is_set()]
         if not waiting:
             return

@@ -1,7 +1,7 @@
-"""The life of one client request to an engine: read, wait for a slot, relay, try elsewhere, account. One coroutine each.
+"""The life of one client request to an engine: read, wait for a slot, relay, try elsewhere, account.
 
-It decides; the bytes move by callbacks (`hub.relay`) and do not wake it until the end. Whatever happens, it gives back the
-slot and the connection, and the client gets one whole answer or one honest error.
+It decides; the bytes move by callbacks (`hub.relay`) and do not wake it until the end. Whatever happens, it
+gives back the slot and the connection, and the client gets one whole answer or one honest error.
 """
 
 from __future__ import annotations
@@ -206,7 +206,15 @@ class Exchange:
                 except Fault as fault:
                     self._hub.note_unreachable(engine, fault.message)
                     return None
-            relay = Relay(self._stream, self._hub.now, self._operation.dialect, engine.kind, fields, self._hub.relay_limits, renaming)
+            relay = Relay(
+                self._stream,
+                self._hub.now,
+                self._operation.dialect,
+                engine.kind,
+                fields,
+                self._hub.relay_limits,
+                renaming,
+            )
             self.relay = relay
             relay.attach(connection)
             try:
@@ -266,7 +274,10 @@ class Exchange:
         theirs, ours = engine.models[self._model].id, self._routing.model
         if theirs == ours and self._routing.is_exact:
             return self._body, None
-        texts = [(b'"model":%b' % _quote(theirs), b'"model":%b' % _quote(ours)), (b'"model": %b' % _quote(theirs), b'"model": %b' % _quote(ours))]
+        texts = [
+            (b'"model":%b' % _quote(theirs), b'"model":%b' % _quote(ours)),
+            (b'"model": %b' % _quote(theirs), b'"model": %b' % _quote(ours)),
+        ]
         return replace_model(self._body, theirs), Renaming(tuple(a for a, _ in texts), tuple(b for _, b in texts))
 
     def _may_try_another(self, ticket: Ticket) -> bool:
@@ -343,7 +354,9 @@ class Exchange:
         elif not self._stream.is_paused:
             limit = SILENT_ON_SUSPECT if is_suspect else self.gap_timeout
             if silence >= limit:
-                relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} fell silent for {silence:.0f} s inside its answer")
+                relay.fail(
+                    errors.NODE_SILENT, f"the node {engine.node!r} fell silent for {silence:.0f} s inside its answer"
+                )
 
     def _account(self) -> None:
         self.record.total_ms = (self._hub.now() - self._began_at) * 1000

@@ -1,7 +1,8 @@
 """Asks one engine, over and over, whether it lives, what it is, which models it has and which are loaded.
 
-Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for every `models_interval`, and at
-once after something that the hub did may have changed them. Asking waits for nobody and delays nobody.
+Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for every
+`models_interval`, and at once after something that the hub did may have changed them. Asking waits for nobody
+and delays nobody.
 """
 
 from __future__ import annotations

@@ -68,7 +68,9 @@ class Queue:
         for lease in step.leases:
             self._grant(lease)
         for ticket in step.expired:
-            self._refuse(ticket, Fault(errors.QUEUE_TIMEOUT, "no slot came free in time; try again later", _RETRY_AFTER))
+            self._refuse(
+                ticket, Fault(errors.QUEUE_TIMEOUT, "no slot came free in time; try again later", _RETRY_AFTER)
+            )
         for ticket in step.hopeless:
             self._refuse(ticket, Fault(errors.NO_NODE, f"no node with the model {ticket.model!r} is up", _RETRY_AFTER))
 

@@ -1,7 +1,7 @@
-"""What is kept of every exchange: one line of the log, and the tallies behind the metrics. No text of a prompt, no secret.
+"""What is kept of every exchange: a line of the log and the tallies behind the metrics. No prompt, no secret.
 
-An exchange only hands its record in; lines and sums are made for many records at once, a few times a second, because code
-that runs in a tight loop costs a quarter of what it costs in between.
+An exchange only hands its record in; lines and sums are made for many records at once, a few times a second,
+because code that runs in a tight loop costs a quarter of what it costs in between.
 """
 
 from __future__ import annotations

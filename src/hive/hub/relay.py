@@ -1,8 +1,9 @@
-"""The way of one attempt's answer from an engine to a client: bytes move by callbacks, the exchange sleeps until the end.
+"""The way of one attempt's answer from an engine to a client: by callbacks, while the exchange sleeps.
 
-The head is held until the first whole line or event, and an answer that does not stream whole (up to a bound), so that a
-failure can still move elsewhere. Of a stream only whole units go on; the rest of one is held, and dropped on failure. A
-stream without its end mark is a failure. A client that reads slowly pauses its own engine connection and nobody else's.
+The head is held until the first whole line or event, and an answer that does not stream whole (up to a bound),
+so that a failure can still move elsewhere. Of a stream only whole units go on; the rest of one is held, and
+dropped on failure. A stream without its end mark is a failure. A client that reads slowly pauses its own engine
+connection and nobody else's.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from hive import errors
 from hive.dialects.operations import Dialect
 from hive.dialects.streams import Ending, MalformedStream, Stream, stream_of
 from hive.errors import Fault, Kind
-from hive.fleet.failures import Verdict, judge
 from hive.fleet.engines import EngineKind
+from hive.fleet.failures import Verdict, judge
 from hive.hub.runner import Promise
 from hive.net.stream import ClientStream
 from hive.net.upstream import UpstreamConnection

@@ -1,8 +1,10 @@
-"""Runs an exchange's coroutine without a task: it starts in the very call that begins it, and goes on in the very callback
-that ends what it waited for. An `asyncio.Task` costs four turns of the event loop and 8 us an exchange more.
+"""Runs an exchange's coroutine without a task.
 
-Such a coroutine may await `Promise`s and asyncio's futures and tasks. What needs a current task (`asyncio.timeout`, say) goes
-into a task of its own, which it awaits.
+It starts in the very call that begins it, and goes on in the very callback that ends what it waited for. An
+`asyncio.Task` costs four turns of the event loop and 8 us an exchange more.
+
+Such a coroutine may await `Promise`s and asyncio's futures and tasks. What needs a current task
+(`asyncio.timeout`, say) goes into a task of its own, which it awaits.
 """
 
 from __future__ import annotations

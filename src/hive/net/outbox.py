@@ -1,8 +1,9 @@
 """Gathers what one turn of the event loop writes, and writes it at the turn's end.
 
-A write that wakes a sleeping peer costs 13 us, one to a peer that is awake 5 us. A busy hub has dozens of sockets ready in a
-turn; written one by one, each write wakes the same peer again, because it has slept in between. With one socket ready, the
-turn ends at once and nothing is late. Measured at 64 connections: 81 us a request without, 66 us with.
+A write that wakes a sleeping peer costs 13 us, one to a peer that is awake 5 us. A busy hub has dozens of
+sockets ready in a turn; written one by one, each write wakes the same peer again, because it has slept in
+between. With one socket ready, the turn ends at once and nothing is late. Measured at 64 connections: 81 us a
+request without, 66 us with.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""The server protocol: one connection of a client, from its first byte to its last, and the server that holds them all.
+"""The server protocol: one connection of a client, from its first byte to its last, and the server that holds them
+all.
 
-A connection is in one of six states: it waits for a HEAD, then for a BODY, then the handler is ANSWERING; a refusal may be
-HELD back; after an early answer it LINGERs (half-closed, discarding what the client still sends, because a reset would lose the answer); then it is
-CLOSED. Key, right, path and length are judged at the end of the head, before any body is accepted or `100 Continue` is
-sent. There is one request at a time: bytes of a second one are never started, and close the connection after the answer.
+A connection is in one of six states: it waits for a HEAD, then for a BODY, then the handler is ANSWERING; a
+refusal may be HELD back; after an early answer it LINGERs (half-closed, discarding what the client still sends,
+because a reset would lose the answer); then it is CLOSED. Key, right, path and length are judged at the end of
+the head, before any body is accepted or `100 Continue` is sent. There is one request at a time: bytes of a
+second one are never started, and close the connection after the answer.
 
 Deadlines are checked by one sweep over all connections, so that a request costs no timer.
 """

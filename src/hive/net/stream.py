@@ -24,8 +24,8 @@ def status_line(status: int) -> bytes:
 class ClientStream:
     """Answers one request: `send` at once, or `start`, `write` and `finish`. After a departure all of them do nothing.
 
-    `on_departure` is called once when the client goes away before the answer is finished; `on_pause` and `on_resume` when
-    its connection takes no more bytes, and when it does again.
+    `on_departure` is called once when the client goes away before the answer is finished; `on_pause` and
+    `on_resume` when its connection takes no more bytes, and when it does again.
     """
 
     __slots__ = (
@@ -71,7 +71,12 @@ class ClientStream:
             return
         self.has_started = self.is_finished = True
         head = b"".join(
-            (status_line(status), fields, self._connection.own_lines(self.head), b"Content-Length: %d\r\n\r\n" % len(body))
+            (
+                status_line(status),
+                fields,
+                self._connection.own_lines(self.head),
+                b"Content-Length: %d\r\n\r\n" % len(body),
+            )
         )
         if self.head.method == "HEAD" or status in (204, 304):
             if status == 204:

@@ -12,7 +12,6 @@ from hive.errors import Kind
 from hive.net.outbox import Outbox
 from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
 
-
 _JOINED_BYTES = 65536
 """A body up to this size leaves in one write with its head."""
 
@@ -36,9 +35,7 @@ class Sink(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """A connection to one engine. `on_idle` gets it back when it may carry another exchange."""
 
-    def __init__(
-        self, max_head_bytes: int, outbox: Outbox, on_idle: Callable[[UpstreamConnection], None]
-    ) -> None:
+    def __init__(self, max_head_bytes: int, outbox: Outbox, on_idle: Callable[[UpstreamConnection], None]) -> None:
         self._reader = ResponseReader(max_head_bytes)
         self._outbox = outbox
         self._on_idle = on_idle

@@ -1,7 +1,8 @@
 """The fleet's queue and its slots: pure, driven by `now`, the only writer of what runs where.
 
-Tickets wait in order of arrival, indexed by model. `offer` serves a ticket at once when it can; `step` serves those that
-wait and names those whose deadline has passed. Whoever gets a lease must `release` it, whatever happens.
+Tickets wait in order of arrival, indexed by model. `offer` serves a ticket at once when it can; `step` serves
+those that wait and names those whose deadline has passed. Whoever gets a lease must `release` it, whatever
+happens.
 """
 
 from __future__ import annotations

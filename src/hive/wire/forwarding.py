@@ -1,7 +1,7 @@
-"""What of a message's head crosses the hub: requests go up built, not copied; answers come down without what is the engine's own.
+"""What of a message's head crosses the hub: requests go up built, not copied; answers come down filtered.
 
-Method and path of a request are the hub's own literals. A client's credentials, cookies, origin and forwarding fields never
-go up; an engine's CORS fields, cookies and framing never come down.
+Method and path of a request are the hub's own literals. A client's credentials, cookies, origin and forwarding
+fields never go up; an engine's CORS fields, cookies and framing never come down.
 """
 
 from __future__ import annotations
@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length"}
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",
+    }
 )
 """RFC 9110, 7.6.1, and the length, which the sender counts anew."""
 
@@ -40,9 +49,7 @@ _NEVER_DOWN = _HOP_BY_HOP | {b"date", b"set-cookie", b"alt-svc", b"strict-transp
 _NEVER_DOWN_PREFIXES = (b"access-control-", b"x-hive-", b"proxy-")
 
 
-def request_head(
-    path: bytes, host: bytes, credential: bytes, fields: dict[bytes, bytes], length: int
-) -> bytes:
+def request_head(path: bytes, host: bytes, credential: bytes, fields: dict[bytes, bytes], length: int) -> bytes:
     """Return the head of a POST to an engine. `credential` is a whole header line, or nothing."""
     lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
     named = _named_by_connection(fields[b"connection"]) if b"connection" in fields else ()

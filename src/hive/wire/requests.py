@@ -1,8 +1,9 @@
 """Reads one client's HTTP/1.1 requests from bytes, and refuses what could be read in two ways.
 
-The reader is given bytes as they come (`feed`) and says what it knows so far: `head` once the headers are whole, `body`
-pieces, `is_complete`. It never starts a second message: bytes of one set `has_excess`, and the connection must close
-after the answer. llhttp (httptools) does the parsing; the rules that it leaves open stand here:
+The reader is given bytes as they come (`feed`) and says what it knows so far: `head` once the headers are
+whole, `body` pieces, `is_complete`. It never starts a second message: bytes of one set `has_excess`, and the
+connection must close after the answer. llhttp (httptools) does the parsing; the rules that it leaves open stand
+here:
 
 * exactly one Host, and it must look like one; origin-form targets only (RFC 9112, 3.2);
 * Transfer-Encoding is `chunked` and nothing else, never with Content-Length, never under HTTP/1.0 (RFC 9112, 6.1);
@@ -22,7 +23,16 @@ from hive.errors import BAD_REQUEST, BODY_TOO_LARGE, HEAD_TOO_LARGE, HTTP_VERSIO
 _REQUEST_LINE = re.compile(rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (\S+) HTTP/(\d)\.\d\r?\n")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
 _SINGLE = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"origin"}
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"authorization",
+        b"x-api-key",
+        b"content-type",
+        b"content-encoding",
+        b"origin",
+    }
 )
 _REQUEST_LINE_BYTES = 256
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~0123456789")

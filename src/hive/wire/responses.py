@@ -1,7 +1,8 @@
 """Reads an engine's HTTP/1.1 answers from bytes, trusting none of them.
 
-`begin` announces that a request was sent; `feed` returns the body bytes that arrived. Interim answers (1xx) are skipped,
-trailers dropped, and any byte outside an answer, a bad length or an oversized head is a `GarbledAnswer`.
+`begin` announces that a request was sent; `feed` returns the body bytes that arrived. Interim answers (1xx) are
+skipped, trailers dropped, and any byte outside an answer, a bad length or an oversized head is a
+`GarbledAnswer`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class ResponseReader:
         return body
 
     def _ended_by_itself(self) -> bool:
-        """Did bytes follow a chunked answer, whose own end proves it whole? After a counted one the count may be a lie."""
+        """Did bytes follow a chunked answer, whose own end proves it whole? The count of a counted one may be a lie."""
         self.has_excess = self.is_complete and self.head is not None and self.head.is_chunked
         return self.has_excess
 

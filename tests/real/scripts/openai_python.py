@@ -7,9 +7,7 @@ from openai import AuthenticationError, NotFoundError, OpenAI
 from report import HELLO, URL, WEATHER, report
 
 client = OpenAI(base_url=URL + "/v1", api_key=os.environ.get("HIVE_TEST_KEY", "sk-dummy"), timeout=30)
-embedder = OpenAI(
-    base_url=os.environ.get("HIVE_TEST_EMBED_URL", URL) + "/v1", api_key=client.api_key, timeout=30
-)
+embedder = OpenAI(base_url=os.environ.get("HIVE_TEST_EMBED_URL", URL) + "/v1", api_key=client.api_key, timeout=30)
 WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -33,9 +31,7 @@ def chat_tools():
 
 
 def completions():
-    return client.completions.create(
-        model="tiny-babble", prompt="hello", max_tokens=4
-    ).usage.completion_tokens
+    return client.completions.create(model="tiny-babble", prompt="hello", max_tokens=4).usage.completion_tokens
 
 
 def embeddings():
