@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 
 from hive import errors
@@ -39,7 +40,7 @@ class Hub:
     def __init__(self, settings: Settings, write_records: Callable[[Sequence[Record]], None]) -> None:
         self.settings = settings
         self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time
+        self.now = time.monotonic  # as the loop's own clock, which uvloop rounds to milliseconds
         self.outbox = Outbox()
         self.relay_limits = RelayLimits(settings.held_answer_bytes, settings.held_line_bytes)
         self.fleet = Fleet()
@@ -132,9 +133,13 @@ class Hub:
             _log.warning("node %s: down (%s)", engine.node, reason)
         self._probers[engine].kick()
 
-    def note_exchange(self, engine: Engine, model: str, *, changes_loaded: bool) -> None:
+    def note_exchange(self, engine: Engine, model: str, *, unloads: bool, changes: bool) -> None:
         """An exchange ended on an engine: what it has loaded may have changed."""
-        if changes_loaded or model not in engine.loaded:
+        if unloads:
+            # The engine lists the model for some moments more; whoever asks the hub now knows better.
+            self.fleet.learn_loaded(engine, [entry for key, entry in engine.loaded.items() if key != model])
+            self._probers[engine].kick_later()
+        elif changes or model not in engine.loaded:
             self._probers[engine].kick()
         else:
             engine.is_stale = True

@@ -73,8 +73,12 @@ class Exchange:
         self.relay: Relay | None = None
         """The attempt under way, or the last one."""
         self.engine: Engine | None = None
-        self.record = Record(stream.request_id, plan.operation.name, plan.key_name)
-        self.record.bytes_in = len(stream.body)
+        self.record = Record(
+            request_id=stream.request_id,
+            operation=plan.operation.name,
+            key=plan.key_name,
+            bytes_in=len(stream.body),
+        )
 
     def __repr__(self) -> str:
         return f"<Exchange {self.record.request_id} {self.record.operation} {self._model} on {self.engine}>"
@@ -265,7 +269,7 @@ class Exchange:
         if relay.first_byte_at is not None:
             engine.last_sign = relay.last_byte_at
             self.record.first_byte_ms = (relay.first_byte_at - self._began_at) * 1000
-        self._hub.note_exchange(engine, self._model, changes_loaded=self._routing.has_keep_alive)
+        self._hub.note_exchange(engine, self._model, unloads=relay.unloads, changes=self._routing.has_keep_alive)
 
     def _body_for(self, engine: Engine) -> tuple[bytes, Renaming | None]:
         """Return the body for an engine: unchanged where it reads names as Ollama does, else with its own spelling."""

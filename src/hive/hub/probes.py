@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 LISTING_TIMEOUT = 10.0
 """/api/ps can block for seconds while an Ollama is busy, so its silence says nothing of health."""
 SHORTEST_WAIT = 0.1
+RECHECK = 5.0
+UNLOAD_TIME = 0.5
 _LIVENESS = {
     EngineKind.OLLAMA: "/api/version",
     EngineKind.LLAMA_CPP: "/health",
@@ -59,7 +61,7 @@ class Prober:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._kick = asyncio.Event()
-        self._listed_at = float("-inf")
+        self._listed_at = self._recheck_until = float("-inf")
         self.has_looked = asyncio.Event()
         """Set after the first look, whatever it brought."""
 
@@ -80,9 +82,13 @@ class Prober:
             self._kick.clear()
 
     def kick(self) -> None:
-        """Look again at once: something may have changed."""
-        self._engine.is_stale = True
+        """Look again at once, and for some seconds at every probe: something may have changed."""
+        self._recheck_until = self._loop.time() + RECHECK
         self._kick.set()
+
+    def kick_later(self) -> None:
+        """Look again as soon as an engine has done what it said."""
+        self._loop.call_later(UNLOAD_TIME, self.kick)
 
     async def _look(self) -> None:
         engine = self._engine
@@ -135,7 +141,7 @@ class Prober:
             changed = self._fleet.learn(engine, await self._report(kind, version))
             self._listed_at = now
             engine.is_stale = False
-        elif engine.is_stale and kind is EngineKind.OLLAMA:
+        elif (engine.is_stale or now < self._recheck_until) and kind is EngineKind.OLLAMA:
             engine.is_stale = False
             body = await self._get("/api/ps", LISTING_TIMEOUT)
             changed = body is not None and self._fleet.learn_loaded(engine, read_ps(body))

@@ -34,13 +34,13 @@ class Outcome(StrEnum):
 class Record(msgspec.Struct):
     """One exchange, as its line in the log has it. Times are lengths in milliseconds."""
 
-    request_id: str
-    operation: str
-    key: str = ""
-    """The key's name."""
     time: str = ""
     """When it ended, RFC 3339; filled in when the line is made."""
     event: str = "exchange"
+    request_id: str = ""
+    operation: str = ""
+    key: str = ""
+    """The key's name."""
     outcome: Outcome = Outcome.OK
     status: int = 0
     model: str = ""

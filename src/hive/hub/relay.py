@@ -25,6 +25,8 @@ from hive.wire.forwarding import response_fields
 from hive.wire.responses import ResponseHead
 
 _NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
+_UNLOADED = b'"done_reason":"unload"'
+_SHORT_ANSWER_BYTES = 1024
 _ERROR_LINE = b'{"error"'
 
 
@@ -297,6 +299,11 @@ class Relay:
             return
         self._client.finish()
         self._resolve(Result.DELIVERED if ending is Ending.WHOLE else Result.ENGINE_ERROR)
+
+    @property
+    def unloads(self) -> bool:
+        """Did the engine say that it unloads the model?"""
+        return bool(self._held) and self._held_bytes < _SHORT_ANSWER_BYTES and _UNLOADED in self._held[-1]
 
     @property
     def is_stream(self) -> bool:

@@ -1,0 +1,140 @@
+"""What the hub learns of its engines, how soon, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from hive.config import NodeSettings
+from hive.testing import EngineKind, SimOptions, ThreadedEngine, run_in_thread
+from hive.testing.hub import ThreadedHub, run_hub
+
+from ..raw import GENERATE, ask, eventually, get, metric, request
+
+QUICK = {"probe_interval": 0.2, "probe_timeout": 0.3, "models_interval": 0.3}
+
+
+def is_ready(hub: ThreadedHub, node: str) -> bool:
+    return metric(hub.port, "hive_node_ready", hub.admin_key, node=node) == 1
+
+
+def models(hub: ThreadedHub) -> list[str]:
+    return [model["name"] for model in ask(hub.port, get("/api/tags")).json()["models"]]  # type: ignore[index,union-attr]
+
+
+def test_a_dead_and_a_frozen_node_at_the_start_delay_nothing(
+    engine: ThreadedEngine, second_engine: ThreadedEngine
+) -> None:
+    second_engine.set_fault("freeze")
+    nodes = {"dead": "http://127.0.0.1:1", "frozen": second_engine.url, "a": engine.url}
+    began = time.monotonic()
+    with run_hub(nodes, wait=False) as hub:
+        eventually(lambda: is_ready(hub, "a"), 1)
+        assert ask(hub.port, request(body=GENERATE)).status == 200
+        assert ask(hub.port, get("/api/tags")).status == 200
+        assert time.monotonic() - began < 1.5
+        assert not is_ready(hub, "dead")
+        assert not is_ready(hub, "frozen")
+
+
+def test_the_first_request_of_a_hub_that_just_started_finds_its_model(engine: ThreadedEngine) -> None:
+    with run_hub({"a": engine.url}, wait=False) as hub:
+        assert ask(hub.port, request(body=GENERATE)).status == 200
+
+
+def test_a_node_that_dies_is_left_out_and_taken_back(engine: ThreadedEngine) -> None:
+    with run_in_thread() as other:
+        port = other.port
+        with run_hub({"a": engine.url, "b": other.url}, **QUICK) as hub:
+            eventually(lambda: is_ready(hub, "b"))
+            other.set_fault("refuse")
+            other_gone = ask(hub.port, request(body=GENERATE))
+            assert other_gone.status == 200
+            eventually(lambda: not is_ready(hub, "b"), 3) if False else None
+            other.clear_faults()
+            eventually(lambda: is_ready(hub, "b"), 3)
+    assert port
+
+
+def test_a_model_that_appears_or_goes_is_known_within_the_interval(engine: ThreadedEngine) -> None:
+    with run_hub({"a": engine.url}, **QUICK) as hub:
+        assert models(hub) == ["tiny:latest"]
+        httpx.post(f"{engine.url}/api/copy", json={"source": "tiny", "destination": "copied"}).raise_for_status()
+        eventually(lambda: "copied:latest" in models(hub), 2)
+        httpx.request("DELETE", f"{engine.url}/api/delete", json={"model": "copied"}).raise_for_status()
+        eventually(lambda: "copied:latest" not in models(hub), 2)
+
+
+def test_what_is_loaded_is_known_soon_after_a_request(engine: ThreadedEngine) -> None:
+    def loaded() -> list[str]:
+        return [model["name"] for model in ask(hub.port, get("/api/ps")).json()["models"]]  # type: ignore[index,union-attr]
+
+    with run_hub({"a": engine.url}) as hub:
+        assert loaded() == []
+        ask(hub.port, request(body=GENERATE))
+        eventually(lambda: loaded() == ["tiny:latest"], 3)
+        ask(hub.port, request(body={"model": "tiny", "keep_alive": 0}))
+        eventually(lambda: loaded() == [], 3)
+
+
+PROBE_FAULTS = [
+    ("endless-headers", None), ("lying-length", 10), ("lying-length", -10), ("error-500", None), ("bad-credentials", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "argument"), PROBE_FAULTS)
+def test_a_node_whose_probes_are_broken_gets_no_work_and_comes_back(
+    engine: ThreadedEngine, fault: str, argument: float | None
+) -> None:
+    with run_in_thread() as broken:
+        for path in ("/api/version", "/api/tags", "/api/ps", "/props", "/version", "/v1/models"):
+            if fault != "error-500" or path != "/api/ps":
+                broken.set_fault(fault, argument)
+        with run_hub({"broken": broken.url, "a": engine.url}, **QUICK) as hub:
+            assert not is_ready(hub, "broken")
+            for _ in range(4):
+                assert ask(hub.port, request(body=GENERATE)).header("X-Hive-Node") == "a"
+            broken.clear_faults()
+            eventually(lambda: is_ready(hub, "broken"), 3)
+
+
+@pytest.mark.parametrize("fault", ["early-hints", "close-delimited", "extra-bytes"])
+def test_a_node_whose_probes_are_odd_but_right_works(fault: str) -> None:
+    with run_in_thread() as odd:
+        odd.set_fault(fault, path="/api/version")
+        with run_hub({"odd": odd.url}, **QUICK) as hub:
+            eventually(lambda: is_ready(hub, "odd"), 3)
+            assert ask(hub.port, request(body=GENERATE)).status == 200
+
+
+def test_listings_never_wait_for_a_node(engine: ThreadedEngine) -> None:
+    with run_hub({"a": engine.url}, **QUICK) as hub:
+        engine.set_fault("freeze")
+        began = time.monotonic()
+        for path in ("/api/tags", "/api/ps", "/api/version", "/v1/models", "/v1/models/tiny", "/"):
+            assert ask(hub.port, get(path)).status == 200
+        assert time.monotonic() - began < 0.5
+        engine.clear_faults()
+
+
+@pytest.mark.parametrize("kind", [EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI])
+def test_other_engines_are_told_apart_and_used(kind: EngineKind) -> None:
+    with run_in_thread(SimOptions(kind=kind, models=("org/model",))) as engine, run_hub({"a": engine.url}) as hub:
+        nodes = httpx.get(f"{hub.url}/hive/v1/nodes", headers={"Authorization": f"Bearer {hub.admin_key}"}).json()
+        assert nodes["nodes"][0]["kind"] == kind.value
+        listed = [model["id"] for model in ask(hub.port, get("/v1/models")).json()["data"]]  # type: ignore[index,union-attr]
+        answer = ask(
+            hub.port,
+            request("/v1/chat/completions", {"model": listed[0], "messages": [{"role": "user", "content": "hi"}]}),
+        )
+        assert answer.status == 200
+        assert ask(hub.port, request("/api/chat", {"model": listed[0], "messages": []})).status == 501
+
+
+def test_slots_of_the_settings_count_and_those_of_the_node_more(engine: ThreadedEngine) -> None:
+    nodes = {"a": NodeSettings(name="a", url=engine.url, slots=3), "b": NodeSettings(name="b", url=engine.url)}
+    with run_hub(nodes, slots=7) as hub:
+        slots = [metric(hub.port, "hive_node_slots", hub.admin_key, node=name) for name in ("a", "b")]
+        assert slots == [3, 7]
