@@ -1,4 +1,4 @@
-"""What of a head crosses the hub: never a credential up, never an engine's cookie down, never what one hop said to the next."""
+"""What of a head crosses the hub: no credential up, no cookie down, nothing that one hop said to the next."""
 
 from __future__ import annotations
 

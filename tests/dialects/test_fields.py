@@ -1,0 +1,298 @@
+"""The few keys that routing reads of a JSON body: read as Go and Python read them, refused where they would differ."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hive.dialects.fields import READ_KEYS, RoutingFields, read_fields, replace_model
+from hive.errors import Fault
+
+
+def refusal(body: bytes, *, reads_name: bool = False, is_ollama: bool = True) -> Fault:
+    with pytest.raises(Fault) as caught:
+        read_fields(body, reads_name=reads_name, is_ollama=is_ollama)
+    assert caught.value.kind.status == 400
+    return caught.value
+
+
+def model_of(body: bytes) -> str:
+    return read_fields(body).model
+
+
+def test_reads_what_routing_needs() -> None:
+    body = b'{"model":"Tiny:1","stream":false,"messages":[{"role":"user","content":"hi"}],"options":{"seed":1}}'
+    assert read_fields(body) == RoutingFields(model="Tiny:1")
+    assert read_fields(b'{"model":"m","tools":[{"type":"function"}],"keep_alive":0}') == RoutingFields(
+        model="m", has_tools=True, has_keep_alive=True
+    )
+
+
+@pytest.mark.parametrize("tools", [b"[]", b"null", b"[ ]", b"[\r\n\t]"])
+def test_an_empty_list_of_tools_is_none(tools: bytes) -> None:
+    """It decides how long a stream may be silent: 60 seconds, or 10 minutes."""
+    assert not read_fields(b'{"model":"m","tools":%b}' % tools).has_tools
+
+
+def test_null_is_absent() -> None:
+    assert read_fields(b'{"model":null,"keep_alive":null,"tools":null}') == RoutingFields()
+
+
+def test_the_name_is_read_where_the_model_may_stand_in_it() -> None:
+    for body in (b'{"name":"n"}', b'{"model":"","name":"n"}', b'{"name":"n","model":null}'):
+        assert read_fields(body, reads_name=True).model == "n"
+        assert read_fields(body).model == ""
+    assert read_fields(b'{"name":"n","model":"m"}', reads_name=True).model == "m"
+
+
+# --- keys that repeat ---
+
+TWICE = {
+    "the same": '{"model":"a","model":"b"}',
+    "the same value": '{"model":"a","model":"a"}',
+    "in upper case": '{"model":"a","MODEL":"b"}',
+    "escaped": r'{"model":"a","\u006dodel":"b"}',
+    "escaped upper case": r'{"mode\u004C":"a","model":"b"}',
+    "null": '{"model":"a","model":null}',
+    "name": '{"name":"a","model":"m","Name":"b"}',
+    "stream": '{"model":"m","stream":true,"Stream":false}',
+    "long s": '{"model":"m","stream":true,"\u017ftream":false}',
+    "long s, escaped": r'{"model":"m","stream":true,"\u017ftream":false}',
+    "Kelvin sign": '{"model":"m","keep_alive":1,"\u212aeep_alive":0}',
+    "Kelvin sign, escaped": r'{"model":"m","\u212AEEP_ALIVE":1,"keep_alive":0}',
+    "tools": '{"model":"m","tools":[],"tool\u017f":[{}]}',
+    "beside a lone surrogate": r'{"model":"a","prompt":"\ud800","Model":"b"}',
+}
+
+
+@pytest.mark.parametrize("body", TWICE.values(), ids=TWICE.keys())
+def test_a_key_that_the_hub_reads_may_not_repeat(body: str) -> None:
+    """Go matches keys ignoring case, by Unicode's simple folding, and takes the last of them."""
+    fault = refusal(body.encode())
+    assert fault.kind.code == "repeated_key"
+
+
+def test_beside_bytes_that_are_not_utf_8_it_may_not_repeat_either() -> None:
+    assert refusal(b'{"model":"a","prompt":"\xff","model":"b"}').kind.code == "repeated_key"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","messages":[{"role":"model","model":"x","Model":"y"}]}',
+        b'{"model":"m","tools":[{"function":{"parameters":{"properties":{"model":{},"name":{},"Name":{}}}}}]}',
+        b'{"model":"m","options":{"model":1,"model":2}}',
+        b'{"model":"m","seed":1,"seed":2}',
+        b'{"model":"m","models":"a","mode":"b","modell":"c","_model":"d","model ":"e"}',
+        b'{"prompt":"\\"model\\":\\"x\\"","model":"m","suffix":"{\\"model\\":1}"}',
+    ],
+)
+def test_nested_and_other_keys_may(body: bytes) -> None:
+    assert model_of(body) == "m"
+
+
+def test_go_reads_a_model_under_any_case_and_so_does_the_hub() -> None:
+    for body in (b'{"MODEL":"m"}', rb'{"\u004dodel":"m"}'):
+        fields = read_fields(body)
+        assert (fields.model, fields.is_exact) == ("m", False)
+    assert read_fields(rb'{"\u006dodel":"m"}').is_exact
+
+
+# --- what is no JSON object ---
+
+
+@pytest.mark.parametrize("body", [b"", b"   ", b"\r\n"])
+def test_an_empty_body_gets_ollama_s_text(body: bytes) -> None:
+    assert refusal(body).message == "missing request body"
+    assert refusal(body, is_ollama=False).kind.code == "bad_json"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model": ', b"{", b'{"model":"m"', b'{"model":"m","prompt":"abc', b'{"model"', b"["]
+)
+def test_a_cut_body_gets_ollama_s_text(body: bytes) -> None:
+    """63-err-bad-json.txt, the same in 0.9.3, 0.24.0 and 0.33.0."""
+    assert refusal(body).message == "unexpected EOF"
+
+
+BAD = {
+    "list": b'[{"model":"m"}]',
+    "text": b'"model"',
+    "number": b"5",
+    "null": b"null",
+    "NaN": b'{"model":"m","options":{"seed":NaN}}',
+    "NaN for a model": b'{"model":NaN}',
+    "Infinity": b'{"model":"m","x":[-Infinity]}',
+    "NaN beside a lone surrogate": rb'{"model":"m","prompt":"\ud800","x":NaN}',
+    "BOM": b'\xef\xbb\xbf{"model":"m"}',
+    "UTF-16": '{"model":"m"}'.encode("utf-16"),
+    "trailing text": b'{"model":"m"}x',
+    "two objects": b'{"model":"m"}{"model":"n"}',
+    "trailing comma": b'{"model":"m",}',
+    "trailing NUL": b'{"model":"m"}\0',
+    "single quotes": b"{'model':'m'}",
+    "bare key": b'{model:"m"}',
+    "leading zero": b'{"model":"m","x":01}',
+    "comment": b'{"model":"m"/*x*/}',
+    "line in a text": b'{"model":"a\nb"}',
+    "NUL in a text": b'{"model":"m","prompt":"a\0b"}',
+    "unknown escape": rb'{"model":"m","prompt":"\x"}',
+    "vertical tab": b'\x0b{"model":"m"}',
+    "deep": b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep and open": b"[" * 1_000_000,
+    "deep objects": b'{"a":' * 100_000,
+}
+
+
+@pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    assert refusal(body).kind.code == "bad_json"
+
+
+@pytest.mark.parametrize("value", [b"5", b"true", b"[]", b'["m"]', b"{}", b"1e3"])
+def test_a_model_that_is_no_text_is_refused(value: bytes) -> None:
+    assert refusal(b'{"model":%b}' % value).kind.code == "bad_json"
+    assert refusal(b'{"name":%b}' % value, reads_name=True).kind.code == "bad_json"
+
+
+def test_what_go_replaces_in_texts_is_let_through() -> None:
+    for prompt in (rb"\ud83d", rb"\udc00x", b"\xff\xfe", b"\xed\xa0\xbd"):
+        assert model_of(b'{"prompt":"%b","model":"m"}' % prompt) == "m"
+        assert model_of(b'{"%b":1,"model":"m"}' % prompt) == "m"
+
+
+def test_a_model_s_name_that_is_no_text_is_refused_or_replaced() -> None:
+    for name in (rb"m\ud83d", b"m\xff"):
+        try:
+            assert model_of(b'{"model":"%b"}' % name) == "m\ufffd"
+        except Fault as fault:
+            code = fault.kind.code
+        else:
+            code = "bad_json"
+        assert code == "bad_json"
+
+
+@pytest.mark.parametrize("key", ["tools", "messages"])
+def test_no_depth_is_too_deep_for_an_answer(key: str) -> None:
+    """Some depths are within one parser's bound and beyond another's."""
+    for depth in (*range(900, 1010), 5_000, 10_000):
+        for prompt in ("x", r"\ud800"):
+            body = f'{{"model":"m","prompt":"{prompt}","{key}":{"[" * depth}{"]" * depth}}}'
+            try:
+                assert model_of(body.encode()) == "m"
+            except Fault as fault:
+                assert fault.kind.code == "bad_json"  # noqa: PT017 - either is right
+
+
+# --- agreement with Python's json ---
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=8
+)
+KEYS = TEXTS.filter(lambda key: key.casefold() not in READ_KEYS)
+OBJECTS = st.fixed_dictionaries({"model": st.text(max_size=10)}).flatmap(
+    lambda model: st.dictionaries(KEYS, VALUES, max_size=4).map(lambda others: {**others, **model})
+)
+
+
+def encodings(value: object) -> list[bytes]:
+    """The value as JSON in several hands."""
+    texts = [
+        json.dumps(value),
+        json.dumps(value, ensure_ascii=False),
+        json.dumps(value, indent=1, separators=(" ,", " : ")),
+    ]
+    return [text.encode("utf-8", "surrogatepass") for text in texts]
+
+
+@given(OBJECTS)
+@settings(deadline=None, max_examples=150)
+def test_what_python_s_json_accepts_is_accepted_with_the_same_model(value: dict[str, object]) -> None:
+    for body in encodings(value):
+        fields = read_fields(body)
+        assert (fields.model, fields.has_tools, fields.has_keep_alive) == (value["model"], False, False)
+
+
+@given(OBJECTS, st.integers(0, 100), st.integers(0, 3), st.binary(max_size=3))
+@settings(deadline=None, max_examples=300)
+def test_a_damaged_object_is_read_as_json_reads_it_or_refused(
+    value: dict[str, object], place: int, count: int, more: bytes
+) -> None:
+    body = json.dumps(value).encode()
+    damaged = body[:place] + more + body[place + count :]
+    try:
+        found: object = read_fields(damaged).model
+    except Fault as fault:
+        found = fault
+    pairs = as_json(damaged)
+    if isinstance(found, Fault):
+        names = [name.casefold() for name, _ in pairs or []]
+        model = dict(pairs or {}).get("model", "")
+        is_odd = not isinstance(model, str) or not model.isascii() or len(names) != len(set(names))
+        assert pairs is None or is_odd
+    else:
+        assert pairs is not None
+        assert found == next((value or "" for name, value in pairs if name.casefold() == "model"), "")
+
+
+def as_json(body: bytes) -> list[tuple[str, object]] | None:
+    """The pairs of an object; None for anything else."""
+
+    def refuse(constant: str) -> object:
+        raise ValueError(constant)
+
+    try:
+        found = json.loads(
+            body.decode("utf-8", "replace"), object_pairs_hook=lambda pairs: ("object", pairs), parse_constant=refuse
+        )
+    except ValueError:
+        return None
+    return found[1] if isinstance(found, tuple) else None
+
+
+@given(st.binary(max_size=60))
+@settings(deadline=None, max_examples=150)
+def test_arbitrary_bytes_raise_only_faults(body: bytes) -> None:
+    try:
+        read_fields(body)
+    except Fault as fault:
+        assert fault.kind.status == 400  # noqa: PT017 - either is right
+
+
+# --- another model ---
+
+
+@given(OBJECTS, st.text(min_size=1, max_size=10))
+@settings(deadline=None, max_examples=150)
+def test_replacing_the_model_keeps_all_other_values(value: dict[str, object], model: str) -> None:
+    replaced = json.loads(replace_model(json.dumps(value).encode(), model))
+    assert replaced == {**value, "model": model}
+    assert [*replaced] == ["model", *(key for key in value if key != "model")]
+
+
+def test_values_keep_their_very_bytes() -> None:
+    for raw in (b"1e999", b"9" * 5000, b"1.10", rb'"\u00e9\/"', b"[ 1 ,\n2 ]", b'{"model" : "x"}', b"-0.0"):
+        assert b":" + raw in replace_model(b'{"model":"a","x":%b}' % raw, "b").replace(b": " + raw, b":" + raw)
+
+
+@pytest.mark.parametrize("prompt", [rb'"\ud83d"', b'"\xff"', b'"\xed\xa0\xbd"'], ids=["escaped", "not UTF-8", "CESU"])
+def test_what_was_read_can_be_replaced(prompt: bytes) -> None:
+    body = b'{"model":"a","prompt":%b}' % prompt
+    assert model_of(body) == "a"
+    replaced = json.loads(replace_model(body, "b").decode("utf-8", "surrogatepass" if b"\xed" in prompt else "replace"))
+    assert replaced["model"] == "b"
+    assert len(replaced["prompt"]) == 1
+
+
+def test_any_spelling_of_the_key_is_replaced() -> None:
+    assert json.loads(replace_model(rb'{"M\u006fdel":"a","x":1}', "b")) == {"model": "b", "x": 1}
+
+
+def test_numbers_stay_what_they_are() -> None:
+    assert math.isinf(json.loads(replace_model(b'{"model":"a","x":1e999}', "b"))["x"])
