@@ -46,7 +46,11 @@ class Wire:
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(PATIENCE)
-        self.sock.connect(("127.0.0.1", port))
+        try:
+            self.sock.connect(("127.0.0.1", port))
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rest = b""
 
@@ -109,9 +113,7 @@ class Wire:
             if status >= 200:
                 break
             interim.append(status)
-        lines = [
-            (name, value.strip()) for name, _, value in (line.partition(":") for line in head[1:] if line)
-        ]
+        lines = [(name, value.strip()) for name, _, value in (line.partition(":") for line in head[1:] if line)]
         body, is_whole = self._body(status, lines, is_head=is_head)
         return Answer(status, lines, body, is_whole, interim)
 

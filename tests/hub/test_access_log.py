@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +13,7 @@ from hive.testing import ThreadedEngine
 from hive.testing.hub import run_hub
 from hive.testing.scripted import Call, run_scripted
 
+from ..process import serving
 from ..raw import GENERATE, STREAM, Wire, ask, eventually, get, request
 
 PROMPT = "canary-prompt-text"
@@ -83,24 +79,6 @@ def test_a_line_in_text_is_one_line(engine: ThreadedEngine, capfd: pytest.Captur
     assert "tiny:latest on a" in lines[1]
 
 
-@contextmanager
-def serving(data_dir: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[bytes], Path]]:
-    """Run `hive serve` as a process; all its output goes to a file."""
-    output = data_dir.parent / "output"
-    command = [sys.executable, "-m", "hive.cli", "serve", "--port", "0", "--data-dir", str(data_dir), *arguments]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
-    environment["HIVE_ADMIN_KEY"] = "canary-admin-key"
-    with output.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=data_dir.parent)
-        try:
-            eventually(lambda: b"Hive serves" in output.read_bytes() or process.poll() is not None, 15)
-            line = next(line for line in output.read_text().splitlines() if "Hive serves" in line)
-            yield int(line.partition("http://127.0.0.1:")[2].partition(" ")[0]), process, output
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
 def test_no_text_and_no_secret_in_any_output_whatever_goes_wrong(tmp_path: Path) -> None:
     scripts: list[str] = []
 
@@ -128,8 +106,9 @@ def test_no_text_and_no_secret_in_any_output_whatever_goes_wrong(tmp_path: Path)
 
     with (
         run_scripted(script) as engine,
-        serving(tmp_path / "data", "--node", f"a={engine.url}", "--log-level", "debug") as (port, _, output),
+        serving(tmp_path, "--node", f"a={engine.url}", "--log-level", "debug") as hub,
     ):
+        port = hub.port
         admin = "Authorization: Bearer canary-admin-key\r\n"
         keys = {"in-path": "", "in-field": ""}
         for name in keys:
@@ -164,7 +143,7 @@ def test_no_text_and_no_secret_in_any_output_whatever_goes_wrong(tmp_path: Path)
             shown = repr(answer.lines).encode() + answer.body
             for secret in (*keys.values(), "canary-wrong-key", "canary-admin-key"):
                 assert secret.encode() not in shown
-    seen = output.read_text()
+    seen = hub.said()
     assert seen.count('"event":"exchange"') >= 36
     for secret in (PROMPT, ANSWER, "canary", *keys.values()):
         assert secret not in seen
