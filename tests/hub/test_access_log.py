@@ -68,6 +68,32 @@ def test_a_departure_and_a_broken_stream_have_their_line(capfd: pytest.CaptureFi
     assert (broken["outcome"], broken["error"]) == ("node_error", "node_broke_off")
 
 
+@pytest.mark.parametrize("where", ["in the queue", "before its first byte", "in its stream"])
+def test_what_the_end_of_the_hub_ends_is_the_hubs_own_doing(where: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def script(call: Call) -> None:
+        if where == "in its stream":
+            call.begin()
+            call.chunk(b'{"response":"a","done":false}\n')
+        call.wait_for_departure()
+
+    with (
+        run_scripted(script) as engine,
+        run_hub({"a": engine.url}, slots=1, log_format=LogFormat.JSON) as hub,
+        Wire(hub.port) as first,
+        Wire(hub.port) as second,
+    ):
+        first.send(request(body=STREAM))
+        engine.call_number(0)
+        if where == "in its stream":
+            first.until(b'"done":false}\n\r\n')
+        second.send(request(body=STREAM))
+        hub.until(lambda server: server.hub.queue.waiting_count == 1)
+        hub.stop()
+    lines = {line["attempts"]: line for line in exchanges(capfd.readouterr().err)}
+    line = lines[0 if where == "in the queue" else 1]
+    assert (line["outcome"], line["error"]) == ("hub_error", "draining")
+
+
 def test_a_line_in_text_is_one_line(engine: ThreadedEngine, capfd: pytest.CaptureFixture[str]) -> None:
     with run_hub({"a": engine.url}, log_format=LogFormat.TEXT) as hub:
         answer = ask(hub.port, request(body={**GENERATE, "model": "tiny\n\x1b[31mred"}))
@@ -109,7 +135,7 @@ def test_no_text_and_no_secret_in_any_output_whatever_goes_wrong(tmp_path: Path)
         serving(tmp_path, "--node", f"a={engine.url}", "--log-level", "debug") as hub,
     ):
         port = hub.port
-        admin = "Authorization: Bearer canary-admin-key\r\n"
+        admin = "Authorization: Bearer canary-admin-key\r\nContent-Type: application/json\r\n"
         keys = {"in-path": "", "in-field": ""}
         for name in keys:
             created = ask(port, request("/hive/v1/keys", {"name": name, "role": "client"}, head=admin))

@@ -90,9 +90,7 @@ MALFORMED = {
     "gzip, chunked": POST + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunked, identity": POST + HOST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     "identity": POST + HOST + b"Transfer-Encoding: identity\r\n\r\n",
-    "chunked twice": POST
-    + HOST
-    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": POST + HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "xchunked": POST + HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "chunked after a vertical tab": POST + HOST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     "a space before the colon": POST + HOST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
@@ -204,9 +202,7 @@ def test_a_head_of_13_megabytes_is_431_before_it_is_read(shared_hub: ThreadedHub
         assert (answer.status, answer.header("Connection")) == (431, "close")
 
 
-@pytest.mark.parametrize(
-    "start", [b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ", b"GET / HTTP/1.1\r\nX-"]
-)
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ", b"GET / HTTP/1.1\r\nX-"])
 def test_one_endless_line_is_431(shared_hub: ThreadedHub, start: bytes) -> None:
     assert ask(shared_hub.port, start + b"a" * 40_000).status == 431
 
@@ -663,9 +659,7 @@ def gist(answer: Answer) -> object:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(VALID)), places=st.lists(st.floats(0, 1), max_size=4))
-def test_a_request_in_any_pieces_gets_the_same_answer(
-    shared_hub: ThreadedHub, name: str, places: list[float]
-) -> None:
+def test_a_request_in_any_pieces_gets_the_same_answer(shared_hub: ThreadedHub, name: str, places: list[float]) -> None:
     data = VALID[name]
     whole = gist(ask(shared_hub.port, data))
     cuts = [0, *sorted(int(place * len(data)) for place in places), len(data)]

@@ -170,9 +170,7 @@ def test_the_end_of_a_stream_to_a_slow_reader_does_not_stop_the_connection_it_ca
 
     def script(call: Call) -> None:
         if call.number == 0:
-            head = (
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-            )
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
             call.send(head + whole)
         else:
             call.answer(b'{"done":true}')

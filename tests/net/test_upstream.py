@@ -69,9 +69,7 @@ BROKEN: dict[str, Script] = {
     "a negative length": bytes_then(HEAD + b"Content-Length: -1\r\n\r\n" + OK, wait),
     "an endless head": bytes_then(HEAD + b"X-A: b\r\n" * 20_000, wait),
     "an endless field": bytes_then(HEAD + b"X-A: " + b"b" * 100_000, wait),
-    "interim answers without end": bytes_then(
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3_000, wait
-    ),
+    "interim answers without end": bytes_then(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3_000, wait),
     "no HTTP": bytes_then(b"220 mail.example ESMTP\r\n", wait),
     "an odd version": bytes_then(b"HTTP/4.2 200 OK\r\nContent-Length: 0\r\n\r\n", wait),
     "no status": bytes_then(b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", wait),
@@ -90,9 +88,7 @@ BROKEN: dict[str, Script] = {
 }
 
 
-def two(
-    bad: Script, scenario: Callable[[int, ScriptedEngine, ScriptedEngine], None], **settings: object
-) -> None:
+def two(bad: Script, scenario: Callable[[int, ScriptedEngine, ScriptedEngine], None], **settings: object) -> None:
     """Run a scenario over an engine that misbehaves and one that is good."""
     with (
         run_scripted(bad, bad, good) as broken,  # twice: the first may die on a connection of the probes
@@ -235,9 +231,7 @@ def test_a_stream_with_its_end_mark_is_whole_whatever_the_engine_does_then(
             call.chunk(DONE)
         else:
             size = len(TOKEN + DONE) + 10
-            call.send(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n" % size
-            )
+            call.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n" % size)
             call.send(TOKEN)
             time.sleep(0.02)
             call.send(DONE)
@@ -282,9 +276,7 @@ def test_a_begun_stream_that_falls_silent_ends_with_an_error_line() -> None:
         assert answer.ndjson()[0]["response"] == "a"
         assert list(answer.ndjson()[-1]) == ["error"]
         with Wire(hub.port) as wire:  # with tools the gap may be longer
-            wire.send(
-                request("/api/chat", {"model": "tiny", "messages": [], "tools": [{"type": "function"}]})
-            )
+            wire.send(request("/api/chat", {"model": "tiny", "messages": [], "tools": [{"type": "function"}]}))
             wire.until(TOKEN)
             wire.sock.settimeout(1.2)
             with pytest.raises(TimeoutError):
@@ -534,16 +526,12 @@ def ends(path: str, answer: Answer) -> str:
         return "error" if named and decoded.get("type") == "error" and "error" in decoded else "silently"
     if path == "/v1/responses":
         kind = decoded.get("type")
-        return (
-            "whole" if kind == "response.completed" else "error" if kind == "response.failed" else "silently"
-        )
+        return "whole" if kind == "response.completed" else "error" if kind == "response.failed" else "silently"
     return "error" if isinstance(decoded.get("error"), dict) else "silently"
 
 
 AFTER_THE_FIRST_LINE = ("drop", "reset", "cut-line", "bad-chunk", "no-end", "malformed")
-MALFORMED_EVENT = pytest.mark.xfail(
-    strict=True, reason="an event that is no JSON goes on to the client, as if whole"
-)
+MALFORMED_EVENT = pytest.mark.xfail(strict=True, reason="an event that is no JSON goes on to the client, as if whole")
 
 
 @pytest.mark.parametrize(
@@ -577,9 +565,7 @@ def test_an_error_line_of_the_engine_itself_comes_through_once(path: str, engine
         assert answer.body.count(b"unexpected EOF") == 1
 
 
-@pytest.mark.parametrize(
-    "fault", ["drop", "reset", "lying-length", "bad-chunk", "close-delimited", "early-hints"]
-)
+@pytest.mark.parametrize("fault", ["drop", "reset", "lying-length", "bad-chunk", "close-delimited", "early-hints"])
 @pytest.mark.parametrize("path", ["/api/generate", "/v1/chat/completions", "/v1/messages"])
 def test_an_unstreamed_answer_is_whole_whatever_one_engine_does(
     fault: str, path: str, engine: ThreadedEngine, second_engine: ThreadedEngine

@@ -74,7 +74,7 @@ class Front:
             stream.plan = _Preflight(preflight_fields(origin))
             return
         operation = methods.get(head.method)
-        if operation is None:
+        if operation is None or (operation.answered is Answered.UPGRADE and b"upgrade" not in head.fields):
             stream.plan = self._without_operation(head, methods)
             return
         key_name = self._door.admit(
@@ -90,7 +90,7 @@ class Front:
     def _without_operation(head: RequestHead, methods: dict[str, Operation]) -> _Redirect:
         """Return where a path that only differs by slashes leads. Raises `Fault`: 404 or 405, as Ollama's router."""
         if methods:
-            allow = ", ".join(sorted(methods))
+            allow = ", ".join(sorted(m for m, found in methods.items() if found.answered is not Answered.UPGRADE))
             raise Fault(errors.METHOD_NOT_ALLOWED, "405 method not allowed", (("Allow", allow),))
         clean = "/" + "/".join(part for part in head.path.split("/") if part)
         if clean != head.path and head.method in methods_of(clean) and head.path_key is None:

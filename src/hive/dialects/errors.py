@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from hive import errors
@@ -38,6 +40,7 @@ _ANTHROPIC_TYPES = {
     529: "overloaded_error",
 }
 
+_SEQUENCE = re.compile(rb'"sequence_number": ?(\d{1,12})')
 _encode = msgspec.json.encode
 
 
@@ -80,8 +83,14 @@ def error_headers(fault: Fault) -> list[tuple[str, str]]:
     return headers
 
 
-def stream_error(dialect: Dialect, fault: Fault, request_id: str) -> bytes:
-    """Return what ends a stream of this dialect that has begun and cannot go on."""
+def _next_number(last_units: bytes) -> int:
+    """Return the number that the next event of a Responses stream bears."""
+    numbers = _SEQUENCE.findall(last_units)
+    return int(numbers[-1]) + 1 if numbers else 0
+
+
+def stream_error(dialect: Dialect, fault: Fault, request_id: str, last_units: bytes = b"") -> bytes:
+    """Return what ends a stream of this dialect that has begun and cannot go on after `last_units`."""
     if dialect is Dialect.OLLAMA:
         return _encode({"error": fault.message}) + b"\n"
     if dialect is Dialect.ANTHROPIC:
@@ -89,6 +98,6 @@ def stream_error(dialect: Dialect, fault: Fault, request_id: str) -> bytes:
     if dialect is Dialect.RESPONSES:
         error = {"code": "server_error", "message": fault.message}
         response = {"id": f"resp_{request_id}", "object": "response", "status": "failed", "error": error, "output": []}
-        event = {"type": "response.failed", "sequence_number": 0, "response": response}
+        event = {"type": "response.failed", "sequence_number": _next_number(last_units), "response": response}
         return b"event: response.failed\ndata: " + _encode(event) + b"\n\n"
     return b"data: " + _encode(_openai_error(fault)) + b"\n\n"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from hive.fleet.engines import EngineKind, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import EngineKind, Fleet, Health, LoadedModel, Model, version_numbers
 from hive.fleet.names import canonical
 
 MAX_MODELS = 10_000
@@ -185,12 +185,12 @@ class Catalog:
         self._revision = self._fleet.revision
         models: dict[str, Model] = {}
         loaded: dict[str, LoadedModel] = {}
-        for engine in self._fleet.engines:
+        # Newer engines list more of a model: theirs is the entry that clients get.
+        for engine in sorted(self._fleet.engines, key=lambda engine: version_numbers(engine.version), reverse=True):
             if engine.health is Health.DOWN:
                 continue
             for key, model in engine.models.items():
-                if key not in models or models[key].modified_at < model.modified_at:
-                    models[key] = model
+                models.setdefault(key, model)
             for key, entry in engine.loaded.items():
                 if key not in loaded or loaded[key].expires_at < entry.expires_at:
                     loaded[key] = entry

@@ -143,7 +143,7 @@ class Exchange:
         name = self._routing.model
         if self._find_model():
             return
-        if name and not is_valid(name) and self._operation.dialect is Dialect.OLLAMA:
+        if name and not is_valid(name):
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
         raise Fault(errors.MODEL_NOT_FOUND, self._unknown_model_text(name))
 
@@ -157,17 +157,19 @@ class Exchange:
     # --- attempts ---
 
     async def _serve(self) -> None:
-        hub, operation = self._hub, self._operation
+        hub, operation, record = self._hub, self._operation, self.record
         ticket = Ticket(self._model, operation, hub.now() + hub.settings.queue_timeout)
         is_over = False
         while not is_over:
             lease = hub.queue.try_lease(ticket)
             if lease is None:
                 lease = await self._wait(ticket)
-            self._note_lease(lease)
+            self.engine = engine = lease.engine
+            record.node, record.why = engine.node, lease.reason
+            record.attempts += 1
             try:
-                relay = await self._send(lease.engine, hub.links[lease.engine])
-                is_over = self._consider(relay, lease.engine, ticket)
+                relay = await self._send(engine, hub.links[engine])
+                is_over = self._consider(relay, engine, ticket)
             finally:
                 hub.queue.release(lease)
 
@@ -186,11 +188,6 @@ class Exchange:
         if not any(engine.serves(self._operation) for engine in engines):
             kinds = ", ".join(sorted({engine.kind.value for engine in engines}))
             raise Fault(errors.NOT_YET, f"no engine with this model serves {self._operation.path} (it is on {kinds})")
-
-    def _note_lease(self, lease: Lease) -> None:
-        self.engine, record = lease.engine, self.record
-        record.node, record.why = lease.engine.node, lease.reason
-        record.attempts += 1
 
     async def _send(self, engine: Engine, link: DialedLink) -> Relay | None:
         """Send the request and wait for the end of its answer; None when there is no way to the engine.
@@ -320,7 +317,7 @@ class Exchange:
         if not relay.is_stream:
             self._stream.cut()
             return
-        text = stream_error(self._operation.dialect, fault, self.record.request_id)
+        text = stream_error(self._operation.dialect, fault, self.record.request_id, relay.last_units)
         self._stream.write((relay.separator if relay.is_inside_unit else b"") + text)
         self._stream.finish()
 

@@ -90,7 +90,8 @@ class Relay:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._partial = b""
-        self._last_units = b""
+        self.last_units = b""
+        """The last whole units that the client got."""
         self._long_unit: bytes | None = None
         """The start of a unit that is too long to be held and has not ended."""
         self._last_long = b""
@@ -154,7 +155,7 @@ class Relay:
 
     def on_failure(self, kind: Kind, reason: str) -> None:
         self.fault = Fault(kind, reason)
-        self._resolve(Result.FAILED)
+        self.finished.keep(Result.FAILED)
 
     # --- an answer that does not stream ---
 
@@ -169,32 +170,32 @@ class Relay:
             self._take = self._pass
 
     def _pass(self, data: bytes) -> None:
-        self._last_units = data
+        self.last_units = data
         self._client.write(data)
 
     def _end_held(self) -> None:
         head = self.head
         assert head is not None
         if head.status >= 300:
-            self._resolve(Result.REFUSED)
+            self.finished.keep(Result.REFUSED)
             return
         body = b"".join(self._held)
-        if head.is_close_delimited and not _may_be_whole(head, body):
+        if head.content_length is None and head.is_close_delimited and not _may_be_whole(head, body):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
             return
         if self._renaming is not None:
             body = self._renaming.apply(body)
-        self._client.send(head.status, self._answer_fields(head), body)
-        self._resolve(Result.DELIVERED)
+        self._client.send(head.status, response_fields(head.fields) + self._fields, body)
+        self.finished.keep(Result.DELIVERED)
 
     def _end_passing(self) -> None:
         head = self.head
         assert head is not None
-        if head.is_close_delimited and not _may_be_whole(head, self._last_units):
+        if head.is_close_delimited and not _may_be_whole(head, self.last_units):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
             return
         self._client.finish()
-        self._resolve(Result.DELIVERED)
+        self.finished.keep(Result.DELIVERED)
 
     def _answer_fields(self, head: ResponseHead) -> bytes:
         return response_fields(head.fields) + self._fields
@@ -231,7 +232,7 @@ class Relay:
         if self._renaming is not None:
             units = self._renaming.apply(units)
         if self.has_begun:
-            self._last_units = units
+            self.last_units = units
             self._client.write(units)
             return
         if self._is_worth_retrying(units):
@@ -243,7 +244,7 @@ class Relay:
 
     def _start_stream(self, units: bytes) -> None:
         assert self.head is not None
-        self._last_units = units
+        self.last_units = units
         self._client.start(200, self._answer_fields(self.head) + _NO_BUFFERING)
         self._begin(units)
 
@@ -277,7 +278,7 @@ class Relay:
         assert framing is not None
         rest = units.partition(framing.separator)[2]
         self._client.write(units[: len(units) - len(rest)])
-        self._last_units, self._last_long, self._long_unit = b"", start, None
+        self.last_units, self._last_long, self._long_unit = b"", start, None
         return rest
 
     def _end_stream(self) -> None:
@@ -290,15 +291,15 @@ class Relay:
             return
         if self._long_unit is not None:
             ending = Ending.MISSING
-        elif self._last_units:
-            ending = framing.ending(self._last_units)
+        elif self.last_units:
+            ending = framing.ending(self.last_units)
         else:
             ending = framing.ending_of_start(self._last_long)
         if ending is Ending.MISSING:
             self.on_failure(errors.NODE_BROKE_OFF, "the engine ended the stream without its end mark")
             return
         self._client.finish()
-        self._resolve(Result.DELIVERED if ending is Ending.WHOLE else Result.ENGINE_ERROR)
+        self.finished.keep(Result.DELIVERED if ending is Ending.WHOLE else Result.ENGINE_ERROR)
 
     @property
     def unloads(self) -> bool:
@@ -319,9 +320,6 @@ class Relay:
     def is_inside_unit(self) -> bool:
         """Has the client got the beginning of a unit and not its end?"""
         return self._long_unit is not None
-
-    def _resolve(self, result: Result) -> None:
-        self.finished.keep(result)
 
 
 def _may_be_whole(head: ResponseHead, body: bytes) -> bool:

@@ -21,12 +21,13 @@ _log = logging.getLogger(__name__)
 class Promise(Generic[T]):
     """A value that comes once; who awaits it is resumed in the call that keeps it."""
 
-    __slots__ = ("_resume", "is_kept", "value")
+    __slots__ = ("is_kept", "resume", "value")
 
     def __init__(self) -> None:
         self.is_kept = False
         self.value: T | None = None
-        self._resume: Callable[[], None] | None = None
+        self.resume: Callable[[], None] | None = None
+        """Whom to call when the value comes."""
 
     def keep(self, value: T) -> None:
         """Set the value; only the first one counts."""
@@ -34,12 +35,8 @@ class Promise(Generic[T]):
             return
         self.is_kept = True
         self.value = value
-        if self._resume is not None:
-            self._resume()
-
-    def on_kept(self, resume: Callable[[], None] | None) -> None:
-        """Say whom to call when the value comes."""
-        self._resume = resume
+        if self.resume is not None:
+            self.resume()
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.is_kept:
@@ -71,7 +68,7 @@ class Runner:
         if not self._is_running:
             waits_for = self._waits_for
             if isinstance(waits_for, Promise):
-                waits_for.on_kept(None)
+                waits_for.resume = None
             elif waits_for is not None:
                 waits_for.remove_done_callback(self._on_future)
                 waits_for.cancel()
@@ -105,7 +102,7 @@ class Runner:
     def _wait(self, awaited: Any) -> None:
         self._waits_for = awaited
         if isinstance(awaited, Promise):
-            awaited.on_kept(self._step)
+            awaited.resume = self._step
         else:
             awaited._asyncio_future_blocking = False
             awaited.add_done_callback(self._on_future)

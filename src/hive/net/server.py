@@ -164,7 +164,8 @@ class ClientConnection(asyncio.Protocol):
                 return
             if self._state is State.HEAD:
                 self._judge(reader.head)
-            self._count_body()
+            if reader.body_bytes:
+                self._count_body()
         except Fault as fault:
             if fault.delay and self._server.hold(self, fault):
                 self._state = State.HELD
@@ -250,7 +251,8 @@ class ClientConnection(asyncio.Protocol):
     def answered(self) -> None:
         """The answer is whole: wait for the next request, or close."""
         self._stream = None
-        self._release_body()
+        if self._held_bytes:
+            self._release_body()
         if self._state is State.CLOSED or self._transport is None:
             return
         has_unread = not self._reader.is_complete or self._reader.has_excess

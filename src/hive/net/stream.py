@@ -72,7 +72,7 @@ class ClientStream:
         self.has_started = self.is_finished = True
         head = b"".join(
             (
-                status_line(status),
+                _STATUS_LINES.get(status) or status_line(status),
                 fields,
                 self._connection.own_lines(self.head),
                 b"Content-Length: %d\r\n\r\n" % len(body),

@@ -148,7 +148,8 @@ class UpstreamConnection(asyncio.Protocol):
         if transport is None:
             pass
         elif self._reader.can_be_reused and transport.get_write_buffer_size() == 0:
-            self.resume()  # a slow client may have paused it
+            if self._is_paused:  # by a slow client
+                self.resume()
             self._on_idle(self)
         else:
             transport.close()

@@ -147,7 +147,9 @@ class Dispatcher:
         return [
             engine
             for engine in self._fleet.having(ticket.model)
-            if self._is_open(engine, takes_slot, now) and ticket.accepts(engine)
+            if self._is_open(engine, takes_slot, now)
+            and engine not in ticket.excluded
+            and engine.serves(ticket.operation)
         ]
 
     def _serve(self, ticket: Ticket, now: float) -> Lease | None:

@@ -114,7 +114,9 @@ class RequestReader:
             self.has_excess = self.has_excess or bool(data.strip(b"\r\n"))
             return
         if self.head is None:
-            self._check_start(data)
+            if self._head_bytes == 0:
+                self._check_start(data)
+            self._head_bytes += len(data)
         before = self.body_bytes
         try:
             self._parser.feed_data(data)
@@ -127,11 +129,9 @@ class RequestReader:
         self._check_bounds(data, before)
 
     def _check_start(self, data: bytes) -> None:
-        if self._head_bytes == 0:
-            if data[0] not in _FIRST_BYTES:
-                raise Fault(BAD_REQUEST, "not an HTTP/1.1 request")
-            self._first_bytes = data[:_REQUEST_LINE_BYTES]
-        self._head_bytes += len(data)
+        if data[0] not in _FIRST_BYTES:
+            raise Fault(BAD_REQUEST, "not an HTTP/1.1 request")
+        self._first_bytes = data[:_REQUEST_LINE_BYTES]
 
     def _explain_line(self) -> None:
         """Raise the `Fault` that a request line deserves which the parser did not understand."""
@@ -224,7 +224,9 @@ class RequestReader:
             raise Fault(BAD_REQUEST, "Transfer-Encoding must be chunked, in HTTP/1.1")
         length = fields.get(b"content-length")
         path, _, query = url.decode("latin-1").partition("?")
-        path, key = split_key(path)
+        key = None
+        if path.startswith("/k/"):
+            path, key = split_key(path)
         return RequestHead(
             parser.get_method().decode("ascii"),
             path,

@@ -42,7 +42,8 @@ class ResponseReader:
         self._parser = httptools.HttpResponseParser(self)
         self.head: ResponseHead | None = None
         self.is_complete = True
-        self.has_excess = False
+        self.can_be_reused = False
+        """May the connection carry another exchange after this answer? Known when it is complete."""
         self._keep_alive = False
         self._body: bytes | None = None
         self._more: list[bytes] = []
@@ -52,14 +53,9 @@ class ResponseReader:
     def begin(self) -> None:
         """A request was sent: an answer may come now."""
         self.head = None
-        self.is_complete = False
+        self.is_complete = self.can_be_reused = False
         self._fields = []
         self._overhead_bytes = 0
-
-    @property
-    def can_be_reused(self) -> bool:
-        """May the connection carry another exchange after this answer?"""
-        return self._keep_alive and self.is_complete and not self.has_excess
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the engine, return the body bytes among them. Raises `GarbledAnswer`."""
@@ -85,8 +81,8 @@ class ResponseReader:
 
     def _ended_by_itself(self) -> bool:
         """Did bytes follow a chunked answer, whose own end proves it whole? The count of a counted one may be a lie."""
-        self.has_excess = self.is_complete and self.head is not None and self.head.is_chunked
-        return self.has_excess
+        self.can_be_reused = False
+        return self.is_complete and self.head is not None and self.head.is_chunked
 
     def end_of_connection(self) -> None:
         """The engine closed: completes a body that only the close ends. Raises `GarbledAnswer` for a cut one."""
@@ -116,10 +112,10 @@ class ResponseReader:
         fields, self._fields = self._fields, []
         if status < 200:
             return
-        if sum(len(name) + len(value) + 4 for name, value in fields) > self._max_head_bytes:
-            raise ValueError("the head is too large")
         content_type, length, chunked = b"", None, False
+        size = 0
         for name, value in fields:
+            size += len(name) + len(value) + 4
             if name == b"content-type":
                 content_type = value
             elif name == b"content-length":
@@ -128,6 +124,8 @@ class ResponseReader:
                 if value.lower() != b"chunked":
                     raise ValueError("an unknown transfer encoding")
                 chunked = True
+        if size > self._max_head_bytes:
+            raise ValueError("the head is too large")
         self._keep_alive = bool(self._parser.should_keep_alive())  # llhttp forgets it at the end of the message
         self.head = ResponseHead(status, fields, content_type, length, chunked)
 
@@ -140,3 +138,4 @@ class ResponseReader:
     def on_message_complete(self) -> None:
         if self.head is not None:
             self.is_complete = True
+            self.can_be_reused = self._keep_alive

@@ -1,0 +1,112 @@
+"""`hive serve` as a process: its first start, its port, its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hive.testing import SimOptions, run_in_thread
+from hive.testing.scripted import Call, run_scripted
+
+from .process import HIVE, environment, serving
+from .raw import GENERATE, STREAM, Wire, ask, eventually, get, request
+
+
+def test_sigterm_refuses_new_work_finishes_what_runs_and_exits_0(tmp_path: Path) -> None:
+    may_end = threading.Event()
+
+    def script(call: Call) -> None:
+        call.begin()
+        call.chunk(b'{"response":"a","done":false}\n')
+        may_end.wait(10)
+        call.chunk(b'{"response":"","done":true}\n')
+        call.chunk(b"")
+
+    with run_scripted(script) as engine, serving(tmp_path, "--node", f"a={engine.url}") as hub:
+        eventually(lambda: ask(hub.port, get("/readyz")).status == 200)
+        with Wire(hub.port) as runs, Wire(hub.port) as idle:
+            assert idle.is_open()
+            runs.send(request(body=STREAM))
+            runs.until(b'"done":false}\n\r\n')
+            hub.process.send_signal(signal.SIGTERM)
+            assert idle.is_closed()
+            with pytest.raises(ConnectionRefusedError):
+                Wire(hub.port)
+            assert hub.process.poll() is None
+            may_end.set()
+            assert runs.rest().endswith(b'"done":true}\n\r\n0\r\n\r\n')
+        assert hub.process.wait(3) == 0
+        assert "Traceback" not in hub.said()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_hub_ends_at_once_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path) as hub:
+        ask(hub.port, get("/api/version"))
+        began = time.monotonic()
+        hub.process.send_signal(number)
+        assert hub.process.wait(5) == 0
+        assert time.monotonic() - began < 2
+        assert "Traceback" not in hub.said()
+
+
+def test_what_outlasts_the_drain_is_ended_and_the_exit_is_0(tmp_path: Path) -> None:
+    with (
+        run_in_thread(SimOptions(tokens_per_second=20, default_tokens=400)) as engine,
+        serving(tmp_path, "--node", f"a={engine.url}", "--drain-timeout", "0.3") as hub,
+    ):
+        eventually(lambda: ask(hub.port, get("/readyz")).status == 200)
+        with Wire(hub.port) as wire:
+            wire.send(request(body=STREAM))
+            wire.until(b'"done":false}\n\r\n')
+            hub.process.send_signal(signal.SIGTERM)
+            assert b'{"error":' in wire.rest()
+        assert hub.process.wait(3) == 0
+
+
+def test_a_second_sigterm_does_not_end_it_badly(tmp_path: Path) -> None:
+    with run_scripted(lambda call: call.wait_for_departure() and None) as engine:
+        with serving(tmp_path, "--node", f"a={engine.url}", "--drain-timeout", "0.6") as hub:
+            eventually(lambda: ask(hub.port, get("/readyz")).status == 200)
+            with Wire(hub.port) as wire:
+                wire.send(request(body=GENERATE))
+                engine.call_number(0)
+                hub.process.send_signal(signal.SIGTERM)
+                time.sleep(0.1)
+                hub.process.send_signal(signal.SIGTERM)
+                assert wire.answer().status == 503
+            assert hub.process.wait(3) == 0
+
+
+def test_a_taken_port_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [HIVE, "serve", "--port", str(port), "--data-dir", tmp_path / "data"],
+            capture_output=True, text=True, env=environment(), timeout=20, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert str(port) in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_first_start_shows_an_admin_key_once(tmp_path: Path) -> None:
+    with serving(tmp_path, admin_key=None) as hub:
+        line = next(line for line in hub.said().splitlines() if "key" in line.lower())
+        key = line.rsplit(" ", 1)[1]
+        head = f"Authorization: Bearer {key}\r\n"
+        assert ask(hub.port, request("/hive/v1/keys", method="GET", head=head, host="hub.example")).status == 200
+    with serving(tmp_path, admin_key=None) as hub:
+        assert key not in hub.said()
+        assert "admin key" not in hub.said().lower()
+        assert ask(hub.port, request("/hive/v1/keys", method="GET", head=head, host="hub.example")).status == 200
+    database = b"".join(path.read_bytes() for path in (tmp_path / "data").iterdir() if path.is_file())
+    assert key.encode() not in database
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
