@@ -71,17 +71,22 @@ def test_what_outlasts_the_drain_is_ended_and_the_exit_is_0(tmp_path: Path) -> N
 
 
 def test_a_second_sigterm_does_not_end_it_badly(tmp_path: Path) -> None:
-    with run_scripted(lambda call: call.wait_for_departure() and None) as engine:
-        with serving(tmp_path, "--node", f"a={engine.url}", "--drain-timeout", "0.6") as hub:
-            eventually(lambda: ask(hub.port, get("/readyz")).status == 200)
-            with Wire(hub.port) as wire:
-                wire.send(request(body=GENERATE))
-                engine.call_number(0)
-                hub.process.send_signal(signal.SIGTERM)
-                time.sleep(0.1)
-                hub.process.send_signal(signal.SIGTERM)
-                assert wire.answer().status == 503
-            assert hub.process.wait(3) == 0
+    def script(call: Call) -> None:
+        call.wait_for_departure()
+
+    with (
+        run_scripted(script) as engine,
+        serving(tmp_path, "--node", f"a={engine.url}", "--drain-timeout", "0.6") as hub,
+    ):
+        eventually(lambda: ask(hub.port, get("/readyz")).status == 200)
+        with Wire(hub.port) as wire:
+            wire.send(request(body=GENERATE))
+            engine.call_number(0)
+            hub.process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            hub.process.send_signal(signal.SIGTERM)
+            assert wire.answer().status == 503
+        assert hub.process.wait(3) == 0
 
 
 def test_a_taken_port_is_one_sentence_and_exit_1(tmp_path: Path) -> None:

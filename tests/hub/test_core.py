@@ -103,14 +103,18 @@ def test_what_waits_in_the_queue_is_finished_too() -> None:
         may_end.acquire(timeout=5)
         call.answer(OK)
 
-    with run_scripted(script) as engine, run_hub({"a": engine.url}, slots=1, drain_timeout=5) as hub:
-        with Wire(hub.port) as first, Wire(hub.port) as second:
-            for wire in (first, second):
-                wire.send(request(body=GENERATE))
-            eventually(lambda: metric(hub.port, "hive_queue_waiting", hub.admin_key) == 1)
-            hub.begin_stop()
-            may_end.release(2)
-            assert [wire.answer().body for wire in (first, second)] == [OK, OK]
+    with (
+        run_scripted(script) as engine,
+        run_hub({"a": engine.url}, slots=1, drain_timeout=5) as hub,
+        Wire(hub.port) as first,
+        Wire(hub.port) as second,
+    ):
+        for wire in (first, second):
+            wire.send(request(body=GENERATE))
+        eventually(lambda: metric(hub.port, "hive_queue_waiting", hub.admin_key) == 1)
+        hub.begin_stop()
+        may_end.release(2)
+        assert [wire.answer().body for wire in (first, second)] == [OK, OK]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -57,7 +57,7 @@ BAD_JSON = {
     "a doubled model in capitals": (b'{"model":"tiny","MODEL":"other"}', 400),
     "a doubled model, escaped": (b'{"model":"tiny","\\u006dodel":"other"}', 400),
     "a doubled stream": (b'{"model":"tiny","stream":true,"stream":false}', 400),
-    "a doubled model with a Kelvin-like fold": ('{"model":"tiny","moDel":"other"}'.encode(), 400),
+    "a doubled model in mixed case": (b'{"model":"tiny","moDel":"other"}', 400),
     "a doubled keep_alive by the Kelvin sign": (
         '{"model":"tiny","keep_alive":1,"\u212aeep_alive":2}'.encode(),
         400,
@@ -175,8 +175,8 @@ def test_a_bomb_is_413_and_rubbish_400(engine: ThreadedEngine, name: str) -> Non
 
 SECRETS = (
     "Authorization: Bearer {key}\r\nx-api-key: {key}\r\nCookie: session=canary-cookie\r\nOrigin: http://localhost:3000\r\n"
-    "Referer: http://localhost/canary-referer\r\nAccept-Encoding: gzip, br\r\nForwarded: for=10.0.0.1\r\nVia: 1.1 canary\r\n"
-    "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: canary.example\r\nX-Real-IP: 10.0.0.1\r\n"
+    "Referer: http://localhost/canary\r\nAccept-Encoding: gzip, br\r\nForwarded: for=10.0.0.1\r\nVia: 1.1 canary\r\n"
+    "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: canary\r\nX-Real-IP: 10.0.0.1\r\n"
     "Node: canary\r\nX-Hive-Node: canary\r\nTE: trailers\r\nTrailer: X-A\r\nKeep-Alive: 5\r\nConnection: X-Canary\r\n"
     "X-Canary: canary\r\nProxy-Authorization: canary\r\nProxy-Connection: keep-alive\r\nUser-Agent: test/1\r\n"
     "anthropic-version: 2023-06-01\r\n"
@@ -230,8 +230,8 @@ def test_a_key_in_a_trailer_is_no_key_and_goes_nowhere() -> None:
 
 def test_of_the_engines_head_nothing_comes_down_that_is_its_own() -> None:
     fields = (
-        "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: X-A\r\nSet-Cookie: canary=1\r\nVary: Origin\r\n"
-        "X-Hive-Node: canary\r\nX-Hive-Request-Id: canary\r\nX-Hive-Whatever: canary\r\nKeep-Alive: timeout=5\r\n"
+        "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: A\r\nSet-Cookie: canary\r\nVary: Origin\r\n"
+        "X-Hive-Node: canary\r\nX-Hive-Request-Id: canary\r\nX-Hive-What: canary\r\nKeep-Alive: 5\r\n"
         "Server: an-engine\r\nX-Fine: fine\r\n"
         "Proxy-Authenticate: canary\r\nUpgrade: canary\r\n"
     )
@@ -426,7 +426,7 @@ def test_at_most_two_other_nodes_are_tried() -> None:
         call.answer(b'{"error":"llama runner process has terminated"}', status="500 Internal Server Error")
 
     with run_scripted(fails) as engine:
-        with run_hub({name: engine.url for name in "abcdef"}) as hub:
+        with run_hub(dict.fromkeys("abcdef", engine.url)) as hub:
             answer = ask(hub.port, request(body=GENERATE))
             assert answer.status >= 500
         assert len(engine.calls) == 3

@@ -1,4 +1,4 @@
-"""The management application behind the server protocol: the same rules of the connection, whole answers, no surprise."""
+"""The management application behind the server protocol: the same rules of the connection, whole answers."""
 
 from __future__ import annotations
 

@@ -406,6 +406,21 @@ def test_after_an_early_answer_the_rest_is_never_read_as_a_request(shared_hub: T
     assert data.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.xfail(strict=True, reason="a client that still sends is reset while its refusal is held back")
+def test_a_refusal_that_is_held_back_arrives_although_the_client_still_sends() -> None:
+    with run_hub({}, local_access="off", wait=False) as hub:
+        for number in range(6):
+            ask(hub.port, get("/api/tags", f"Authorization: Bearer guess-{number}\r\n"))
+        with Wire(hub.port) as wire:
+            wire.send(POST + HOST + b"Authorization: Bearer wrong\r\nContent-Length: 5000000\r\n\r\n")
+            sender = threading.Thread(target=wire.send_anyway, args=(b"a" * 5_000_000,))
+            sender.start()
+            try:
+                assert wire.answer().status == 401
+            finally:
+                sender.join()
+
+
 # --- one request at a time ---
 
 

@@ -164,17 +164,13 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _settings(nodes: Nodes, admin_key: str, data_dir: Path, changes: Mapping[str, object]) -> Settings:
-    base = Settings(
-        port=0, data_dir=data_dir, admin_key=Secret(admin_key), nodes=_nodes(nodes), drain_timeout=0
-    )
+    base = Settings(port=0, data_dir=data_dir, admin_key=Secret(admin_key), nodes=_nodes(nodes), drain_timeout=0)
     return msgspec.structs.replace(base, **changes)
 
 
 def _nodes(nodes: Nodes) -> tuple[NodeSettings, ...]:
     return tuple(
-        NodeSettings(name=name, url=node)
-        if isinstance(node, str)
-        else msgspec.structs.replace(node, name=name)
+        NodeSettings(name=name, url=node) if isinstance(node, str) else msgspec.structs.replace(node, name=name)
         for name, node in nodes.items()
     )
 
@@ -196,11 +192,7 @@ async def _leftovers(server: HubServer, selector: selectors.BaseSelector) -> lis
 
 def _left_now(server: HubServer, selector: selectors.BaseSelector) -> list[str]:
     current = asyncio.current_task()
-    left = [
-        f"the task {task.get_name()} ({task.get_coro()!r})"
-        for task in asyncio.all_tasks()
-        if task is not current
-    ]
+    left = [f"the task {task.get_name()} ({task.get_coro()!r})" for task in asyncio.all_tasks() if task is not current]
     left += [repr(connection) for connection in server.server.connections]
     sockets = len(selector.get_map()) - 1  # the loop's own, if it is an asyncio one
     return left + ([f"{sockets} sockets"] if sockets > 0 else [])

@@ -45,26 +45,20 @@ class Call:
     def fields(self) -> dict[str, str]:
         """The header fields, names in lower case."""
         lines = self.head.decode("latin-1").split("\r\n")[1:]
-        return {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
-        }
+        return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""
         self.sock.sendall(data)
 
-    def answer(
-        self, body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = ""
-    ) -> None:
+    def answer(self, body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = "") -> None:
         """Send a whole counted answer; `more` are header lines."""
         head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(body)}\r\n\r\n"
         self.send(head.encode("latin-1") + body)
 
     def begin(self, kind: str = "application/x-ndjson", more: str = "") -> None:
         """Send the head of a chunked answer."""
-        self.send(
-            f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{more}Transfer-Encoding: chunked\r\n\r\n".encode()
-        )
+        self.send(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{more}Transfer-Encoding: chunked\r\n\r\n".encode())
 
     def chunk(self, data: bytes) -> None:
         """Send one chunk; an empty one ends the answer."""
@@ -215,9 +209,7 @@ class ScriptedEngine:
         known: dict[str, object] = {
             "/api/version": {"version": OLLAMA_API_VERSION},
             "/api/tags": {"models": listed},
-            "/api/ps": {
-                "models": [{**one, "expires_at": "2030-01-01T00:00:00Z", "size_vram": 1} for one in listed]
-            },
+            "/api/ps": {"models": [{**one, "expires_at": "2030-01-01T00:00:00Z", "size_vram": 1} for one in listed]},
         }
         path = path[max(path.find("/api/"), 0) :]
         body = msgspec.json.encode(known.get(path, {"error": "unknown"}))
