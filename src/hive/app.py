@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Callable, Sequence
 
 from hive.api.front import Front
 from hive.auth.access import Door, Guesses
@@ -17,6 +18,7 @@ from hive.errors import Fault
 from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
 from hive.hub.keys import Keys
+from hive.hub.records import Record
 from hive.net.asgi import Application
 from hive.net.server import HttpServer, ServerLimits
 from hive.store.errors import StoreError
@@ -34,7 +36,8 @@ _LOCAL_RIGHTS: dict[LocalAccess, frozenset[Right] | None] = {
 class HubServer:
     """A whole hub, from its database to its listener. `start`, then `wait`, then `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, write_records: Callable[[Sequence[Record]], None] | None = None) -> None:
+        """`write_records` takes the records of exchanges in place of the log."""
         self.settings = settings
         self.store = Store(settings.data_dir)
         self.ring = KeyRing()
@@ -43,7 +46,7 @@ class HubServer:
             settings.log_format is LogFormat.AUTO and not sys.stderr.isatty()
         )
         self.log = ExchangeLog(sys.stderr.buffer, as_json=as_json)
-        self.hub = Hub(settings, self.log.write)
+        self.hub = Hub(settings, write_records or self.log.write)
         self.server = self._make_server()
         self.port = 0
         self.new_admin_key: str | None = None

@@ -101,7 +101,8 @@ def test_a_key_comes_in_three_forms(hub: ThreadedHub, keys: dict[str, str]) -> N
 
 
 ALL_ROUTES = [
-    ("GET", "/"), ("HEAD", "/"), ("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version"),
+    ("GET", "/"), ("HEAD", "/"), ("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"),
+    ("GET", "/api/version"),
     ("GET", "/v1/models"), ("GET", "/v1/models/tiny"), ("POST", "/api/generate"), ("POST", "/api/chat"),
     ("POST", "/api/show"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/messages"),
     ("POST", "/v1/responses"), ("POST", "/generate"), ("POST", "/chat"), ("GET", "/healthz"), ("GET", "/readyz"),
@@ -125,7 +126,8 @@ def test_the_path_prefix_works_on_every_route_and_shows_nowhere(
 def test_the_path_prefix_shows_in_no_error_and_no_redirect(hub: ThreadedHub, keys: dict[str, str]) -> None:
     key = keys["client"]
     for path in (
-        f"/k/{key}", f"/k/{key}/", f"/k/{key}/nowhere", f"/k/{key}//api/tags", f"/k/{key}/api/tags/", f"//k/{key}/api/tags",
+        f"/k/{key}", f"/k/{key}/", f"/k/{key}/nowhere", f"/k/{key}//api/tags", f"/k/{key}/api/tags/",
+        f"//k/{key}/api/tags",
         f"/k/{key}/k/{key}/api/tags", f"/k/{key}/hive/v1/keys", f"/k/{key}/api/blobs/sha256:0", f"/k/{key}/../api/tags",
         f"/K/{key}/api/tags", f"/k/%6b/{key}", f"/k/{key}x/api/tags", f"/k//{key}/api/tags", f"/k/{key}/v1/models/nope",
     ):  # fmt: skip
@@ -176,7 +178,8 @@ def test_rights_are_judged_before_whether_the_route_exists(
 @pytest.mark.parametrize(
     "head",
     [
-        "Forwarded: for=1.2.3.4\r\n", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-Proto: https\r\n", "X-Real-IP: 127.0.0.1\r\n",
+        "Forwarded: for=1.2.3.4\r\n", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-Proto: https\r\n",
+        "X-Real-IP: 127.0.0.1\r\n",
         "Via: 1.1 proxy\r\n", "X-Forwarded-Anything: a\r\n",
     ],
 )  # fmt: skip
@@ -188,7 +191,8 @@ def test_what_came_through_a_proxy_is_not_local(hub: ThreadedHub, head: str) -> 
     ("host", "status"),
     [
         ("localhost", 200), ("localhost:4483", 200), ("127.0.0.1", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200),
-        ("hub.example", 401), ("192.168.1.2", 401), ("localhost.example", 401), ("127.0.0.1.example", 401), ("0x7f.1", 401),
+        ("hub.example", 401), ("192.168.1.2", 401), ("localhost.example", 401), ("127.0.0.1.example", 401),
+        ("0x7f.1", 401),
     ],
 )  # fmt: skip
 def test_the_host_decides_whether_a_request_is_local(hub: ThreadedHub, host: str, status: int) -> None:

@@ -137,7 +137,6 @@ def test_a_client_that_reads_slowly_but_reads_is_not_dropped() -> None:
 BIG = b'{"response":"' + b"x" * 12_000_000 + b'","done":true}'
 
 
-@pytest.mark.xfail(strict=True, reason="a pooled engine connection stays paused")
 @pytest.mark.parametrize("use_uvloop", [True, False])
 def test_a_big_unstreamed_answer_to_a_slow_reader_does_not_stop_the_connection_it_came_on(
     use_uvloop: bool,

@@ -32,10 +32,10 @@ class ExchangeLog:
         now = timestamp(time.time())
         for record in records:
             record.time = now
-            record.queued_ms = round(record.queued_ms, 2)
-            record.total_ms = round(record.total_ms, 2)
+            record.queued_ms = int(record.queued_ms * 100) / 100  # `round` takes five times as long
+            record.total_ms = int(record.total_ms * 100) / 100
             if record.first_byte_ms is not None:
-                record.first_byte_ms = round(record.first_byte_ms, 2)
+                record.first_byte_ms = int(record.first_byte_ms * 100) / 100
         encode = self._encode if self._as_json else _as_text
         lines = b"\n".join([encode(record) for record in records])
         try:

@@ -78,9 +78,12 @@ class RequestReader:
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpRequestParser(self)
-        self._start()
+        self._hosts: tuple[bytes, ...] = ()
+        """The last Host that was found well-formed: a client repeats itself."""
+        self.restart()
 
-    def _start(self) -> None:
+    def restart(self) -> None:
+        """Make ready for the next request on the same connection."""
         self.head: RequestHead | None = None
         self.is_complete = False
         self.has_excess = False
@@ -98,10 +101,6 @@ class RequestReader:
     def is_idle(self) -> bool:
         """Has nothing of a request arrived yet?"""
         return self._head_bytes == 0
-
-    def restart(self) -> None:
-        """Make ready for the next request on the same connection."""
-        self._start()
 
     def take_body(self) -> bytes:
         """Return the body read so far and forget it."""
@@ -208,6 +207,9 @@ class RequestReader:
             size = len(url) + sum(len(name) + len(value) + 4 for name, value in fields.items())
             if size > self._max_head_bytes:
                 raise Fault(HEAD_TOO_LARGE, f"the request's head is larger than {self._max_head_bytes} bytes")
+        method = _METHODS.get(parser.get_method())
+        if method is None:
+            raise Fault(METHOD_NOT_ALLOWED, "405 method not allowed")
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Fault(HTTP_VERSION, f"HTTP/{version} is not spoken here, only HTTP/1.1")
@@ -217,18 +219,21 @@ class RequestReader:
         host = fields.get(b"host")
         if host is None and is_http11:
             raise Fault(BAD_REQUEST, "the header Host is missing")
-        if host is not None and not _HOST.fullmatch(host):
-            raise Fault(BAD_REQUEST, "the header Host is malformed")
+        if host is not None and host not in self._hosts:
+            if not _HOST.fullmatch(host):
+                raise Fault(BAD_REQUEST, "the header Host is malformed")
+            self._hosts = (host,)
         is_chunked = b"transfer-encoding" in fields
         if is_chunked and (fields[b"transfer-encoding"].lower() != b"chunked" or not is_http11):
             raise Fault(BAD_REQUEST, "Transfer-Encoding must be chunked, in HTTP/1.1")
         length = fields.get(b"content-length")
-        path, _, query = url.decode("latin-1").partition("?")
-        key = None
+        path, query, key = url.decode("latin-1"), "", None
+        if "?" in path:
+            path, _, query = path.partition("?")
         if path.startswith("/k/"):
             path, key = split_key(path)
         return RequestHead(
-            parser.get_method().decode("ascii"),
+            method,
             path,
             query,
             is_http11,
@@ -240,4 +245,6 @@ class RequestReader:
         )
 
 
-_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE"})
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+}

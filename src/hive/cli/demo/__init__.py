@@ -1,0 +1,25 @@
+"""`hive demo`: a hub with three simulated nodes, a few requests to watch, and lines to try oneself."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the requests.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, show_default=False, help="The hub's port. [default: 4483, or a free one]"),
+    ] = None,
+) -> int:
+    """Show a hub at work, then keep it running until Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop takes both
+    try:
+        from hive.cli.demo.run import run
+
+        return run(port, once=once)
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,99 @@
+"""The machines of the demo: three simulated ones that differ, and the real engines of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from hive.config import NodeSettings
+from hive.errors import Fault
+from hive.fleet.engines import EngineKind
+from hive.fleet.listings import UnreadableListing, read_v1_models
+from hive.hub.ask import ask
+from hive.net.dialed import DialedLink
+from hive.net.outbox import Outbox
+from hive.testing import EngineKind as SimKind
+from hive.testing import SimOptions, SimulatedEngine
+
+CHAT_MODEL = "sim-chat"
+CODE_MODEL = "sim-code"
+
+SIMULATED: Mapping[str, SimOptions] = {
+    "lab-gpu": SimOptions(models=(CHAT_MODEL,), kind=SimKind.VLLM, slots=2, ttft=0.05, tokens_per_second=100, seed=1),
+    "office-mac": SimOptions(
+        models=(CHAT_MODEL, CODE_MODEL), slots=2, load_time=0.3, ttft=0.1, tokens_per_second=60, seed=2
+    ),
+    "old-laptop": SimOptions(
+        models=(CHAT_MODEL, CODE_MODEL), slots=1, load_time=0.6, ttft=0.2, tokens_per_second=30, seed=3
+    ),
+}
+"""Slots, speed and load time make the choice among them interesting; the sum of it all is a show of 5 seconds."""
+
+REAL_ENGINES: Mapping[str, int] = {"ollama": 11434, "vllm": 8000, "llama-cpp": 8080, "lm-studio": 1234}
+"""The port on which each is usually found; each becomes a node of that name."""
+
+_LOOK_TIMEOUT = 0.5
+_MAX_HEAD_BYTES = 32 * 1024
+
+Engines = Mapping[str, SimulatedEngine]
+
+
+@asynccontextmanager
+async def simulated_engines(options: Mapping[str, SimOptions] = SIMULATED) -> AsyncIterator[Engines]:
+    """Run the simulated engines for the length of the block, each on a free port of loopback."""
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(SimulatedEngine(chosen)) for name, chosen in options.items()}
+
+
+def nodes_of(engines: Engines, found: Mapping[str, str]) -> tuple[NodeSettings, ...]:
+    """Return what the hub is to dial: the simulated engines, then the real ones by URL."""
+    simulated = [
+        NodeSettings(name=name, url=engine.url, slots=engine.options.slots) for name, engine in engines.items()
+    ]
+    return (*simulated, *(NodeSettings(name=name, url=url) for name, url in found.items()))
+
+
+async def find_engines(ports: Mapping[str, int] = REAL_ENGINES) -> Mapping[str, str]:
+    """Return the URLs of engines that answer on these ports of loopback; a silent port costs half a second."""
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    answers = await asyncio.gather(*(_is_engine(url) for url in urls.values()))
+    return {name: url for (name, url), is_one in zip(urls.items(), answers, strict=True) if is_one}
+
+
+async def _is_engine(url: str) -> bool:
+    """Does something list models here? All four kinds do so in OpenAI's form."""
+    link = DialedLink(url, Outbox(), connect_timeout=_LOOK_TIMEOUT, max_head_bytes=_MAX_HEAD_BYTES)
+    try:
+        head, body = await ask(link, "/v1/models", _LOOK_TIMEOUT)
+        if head.status == 200:
+            read_v1_models(body, EngineKind.OPENAI)
+        return head.status == 200
+    except (Fault, UnreadableListing):
+        return False
+    finally:
+        link.close()
+
+
+async def break_next(engines: Sequence[SimulatedEngine]) -> SimulatedEngine:
+    """Let whichever of the engines is asked first break off in the middle of its answer; return it.
+
+    All are armed, so the show does not depend on the policy; the others are disarmed before that one breaks.
+    """
+    for engine in engines:
+        engine.set_fault("drop", count=1)
+    waiting = {asyncio.create_task(_struck(engine)): engine for engine in engines}
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+    broken = waiting[done.pop()]
+    for engine in engines:
+        if engine is not broken:
+            engine.clear_faults()
+    return broken
+
+
+async def _struck(engine: SimulatedEngine) -> None:
+    await engine.until(lambda state: any("drop" in request.faults for request in state.requests))

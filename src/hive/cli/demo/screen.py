@@ -1,0 +1,187 @@
+"""What the demo shows: lines of fixed columns that move on a terminal, and plain ones, when done, elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from hive.cli.output import plain
+from hive.hub.records import Outcome, Record
+
+PLAIN_WIDTH = 100
+"""Columns of an output that is no terminal."""
+_REFRESHES_PER_SECOND = 12
+_WIDEST_NAME = 24
+_HEADINGS = ("QUEUED", "FIRST", "TOTAL", "OUTCOME", "WHY THIS NODE")
+_APIS = {
+    "chat": "Ollama",
+    "generate": "Ollama",
+    "v1_chat": "OpenAI",
+    "v1_completions": "OpenAI",
+    "v1_responses": "OpenAI",
+    "v1_messages": "Anthropic",
+}
+"""What a request of an operation is called; others go by their own name."""
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One request on its way: what its client knows, and at the end the hub's own record of it."""
+
+    operation: str
+    model: str
+    started_at: float | None = None
+    node: str = ""
+    record: Record | None = None
+    error: str = ""
+    """Why there is no record."""
+
+    @property
+    def is_over(self) -> bool:
+        """Will nothing change any more?"""
+        return self.record is not None or bool(self.error)
+
+    @property
+    def is_ok(self) -> bool:
+        """Did the client get a whole answer?"""
+        return self.record is not None and self.record.outcome is Outcome.OK
+
+    @property
+    def has_moved(self) -> bool:
+        """Did more than one node try?"""
+        return self.record is not None and self.record.attempts > 1
+
+
+def row_of(record: Record) -> Row:
+    """Return the row of a request that somebody else sent."""
+    return Row(record.operation, record.model.removesuffix(":latest"), node=record.node, record=record)
+
+
+class Screen:
+    """Where the demo writes; `models` and `nodes` are the names that columns have to hold."""
+
+    def __init__(self) -> None:
+        console = Console(highlight=False, emoji=False, markup=False)
+        self._is_live = console.is_terminal and not console.is_dumb_terminal
+        if not console.is_terminal:
+            console.width = PLAIN_WIDTH
+        self._console = console
+        self._model_width = self._node_width = 0
+
+    def fit(self, models: Iterable[str], nodes: Iterable[str]) -> None:
+        """Make the columns wide enough for these names."""
+        self._model_width = _width("MODEL", models)
+        self._node_width = _width("NODE", nodes)
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """Print a sentence, folded at the screen's width."""
+        self._console.print(Text(plain_lines(text), style=style))
+
+    def code(self, text: str) -> None:
+        """Print lines to be copied: they are never folded."""
+        self._console.print(Text(text, style="cyan"), soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows under their columns' names; the last column is cut where the screen ends."""
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for number, row in enumerate((columns, *rows)):
+            cells = [plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self._line(Text("  ".join(cells).rstrip(), style="" if number else "bold"))
+
+    def headings(self) -> None:
+        """Print the names of the columns of requests."""
+        names = f"{'REQUEST':<9}  {'MODEL':<{self._model_width}}  {'NODE':<{self._node_width}}"
+        self._line(Text(f"{names}  {'  '.join(_HEADINGS)}", style="bold"))
+
+    def row(self, row: Row) -> None:
+        """Print a request as it is."""
+        self._line(self._text_of(row))
+
+    @contextmanager
+    def watching(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Show requests while they run on a terminal; elsewhere, call `row` for each that is over."""
+        if not self._is_live:
+            yield
+            return
+
+        def render() -> Text:
+            return Text("\n").join(self._text_of(row) for row in rows)
+
+        with Live(console=self._console, get_renderable=render, refresh_per_second=_REFRESHES_PER_SECOND) as live:
+            yield
+            live.refresh()
+
+    def over(self, row: Row) -> None:
+        """Say that a request that is watched is over."""
+        if not self._is_live:
+            self.row(row)
+
+    def _line(self, text: Text) -> None:
+        self._console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+
+    def _text_of(self, row: Row) -> Text:
+        record = row.record
+        outcome, style = _outcome(row)
+        queued = _seconds(record.queued_ms if record else None)
+        first = _seconds(record.first_byte_ms if record else None)
+        elapsed = (time.monotonic() - row.started_at) * 1000 if row.started_at is not None else None
+        total = _seconds(record.total_ms if record else None if row.error else elapsed)
+        model = _cut(plain(row.model) or "-", self._model_width)
+        node = _cut(row.node or ("-" if row.is_over else ""), self._node_width)
+        api = _cut(_APIS.get(row.operation, row.operation), 9)
+        text = Text(f"{api:<9}  {model:<{self._model_width}}  ", no_wrap=True, overflow="ellipsis")
+        text.append(f"{node:<{self._node_width}}", style="bold")
+        text.append(f"  {queued:>6}  {first:>5}  {total:>5}  ")
+        text.append(f"{outcome:<7}", style=style)
+        text.append(f"  {_why(row)}", style="dim")
+        text.rstrip()
+        return text
+
+
+def plain_lines(text: str) -> str:
+    """Return a text of several lines without other control characters."""
+    return "\n".join(plain(line) for line in text.split("\n"))
+
+
+def _outcome(row: Row) -> tuple[str, str]:
+    record = row.record
+    if record is None:
+        if row.error:
+            return "failed", "red"
+        if row.started_at is None:
+            return "", ""
+        return ("answers" if row.node else "waits"), "yellow"
+    if record.outcome is Outcome.OK:
+        return ("moved", "bold yellow") if row.has_moved else ("ok", "green")
+    if record.outcome is Outcome.CLIENT_GONE:
+        return "gone", "yellow"
+    return str(record.status or "failed"), "red"
+
+
+def _why(row: Row) -> str:
+    record = row.record
+    if record is None:
+        return row.error
+    reasons = (record.error, record.why, f"{record.attempts} nodes tried" if row.has_moved else "")
+    return ", ".join(reason for reason in reasons if reason)
+
+
+def _seconds(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return ""
+    seconds = milliseconds / 1000
+    return f"{seconds:.2f}" if seconds < 100 else f"{seconds:.0f}"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 2] + ".."
+
+
+def _width(heading: str, names: Iterable[str]) -> int:
+    return min(max(len(heading), *map(len, names)), _WIDEST_NAME)

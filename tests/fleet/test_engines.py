@@ -1,0 +1,166 @@
+"""What the hub knows of its engines: versions and routes, slots, health, and who has which model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hive.dialects.operations import methods_of
+from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model, version_numbers
+
+
+def model(key: str, *, digest: str = "d", modified_at: str = "2026-01-01T00:00:00Z") -> Model:
+    return Model(key, key, digest, 1, modified_at, b"{}", b"{}")
+
+
+def report(
+    *keys: str,
+    kind: EngineKind = EngineKind.OLLAMA,
+    version: str = "0.33.0",
+    loaded: tuple[str, ...] = (),
+    slots: int | None = None,
+) -> EngineReport:
+    models = tuple(model(key) for key in keys)
+    return EngineReport(kind, version, models, tuple(LoadedModel(key, "", b"{}") for key in loaded), slots)
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [
+        ("0.33.0-rc2", (0, 33, 0)),
+        ("0.9.3", (0, 9, 3)),
+        ("0.13.3+build.7", (0, 13, 3)),
+        ("1", (1,)),
+        ("0.10.x", (0, 10)),
+        ("b11434", ()),
+        ("", ()),
+        ("dev", ()),
+        ("0.²", (0,)),
+        ("0.99999999999999999999", (0, 999999999)),
+    ],
+)
+def test_versions_are_read_by_their_leading_numbers(version: str, numbers: tuple[int, ...]) -> None:
+    assert version_numbers(version) == numbers
+
+
+@given(st.text(max_size=20))
+@settings(deadline=None, max_examples=100)
+def test_any_version_can_be_read(version: str) -> None:
+    assert all(number >= 0 for number in version_numbers(version))
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "since"),
+    [
+        ("/v1/responses", "0.13.2", "0.13.3"),
+        ("/v1/messages", "0.13.9", "0.14.0"),
+        ("/v1/audio/transcriptions", "0.19.5", "0.20.0"),
+    ],
+)
+def test_an_ollama_serves_a_route_since_the_release_that_brought_it(path: str, before: str, since: str) -> None:
+    operation = methods_of(path)["POST"]
+    engine = Engine("a", "http://a")
+    fleet = Fleet([engine])
+    for version, serves in ((before, False), (since, True), (since + "-rc1", True), ("0.33.0-rc2", True), ("", True)):
+        fleet.learn(engine, report("m", version=version))
+        assert engine.serves(operation) is serves
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/messages/count_tokens", "/v1/audio/speech", "/v1/audio/translations", "/v1/rerank"]
+)
+def test_an_ollama_never_had_these(path: str) -> None:
+    engine = Engine("a", "http://a")
+    Fleet([engine]).learn(engine, report("m"))
+    assert not engine.serves(methods_of(path)["POST"])
+
+
+@pytest.mark.parametrize("kind", [EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI])
+def test_the_others_serve_v1_and_nothing_of_ollama_s_own(kind: EngineKind) -> None:
+    engine = Engine("a", "http://a")
+    Fleet([engine]).learn(engine, report("m", kind=kind, version=""))
+    assert engine.serves(methods_of("/v1/chat/completions")["POST"])
+    assert engine.serves(methods_of("/v1/messages")["POST"])
+    assert not engine.serves(methods_of("/api/chat")["POST"])
+
+
+@pytest.mark.parametrize(
+    ("configured", "reported", "kind", "slots"),
+    [
+        (None, None, EngineKind.OLLAMA, 4),
+        (None, None, EngineKind.VLLM, 32),
+        (None, None, EngineKind.OPENAI, 8),
+        (None, 2, EngineKind.LLAMA_CPP, 2),
+        (7, 2, EngineKind.LLAMA_CPP, 7),
+        (1, None, EngineKind.VLLM, 1),
+    ],
+)
+def test_slots_are_configured_or_reported_or_usual(
+    configured: int | None, reported: int | None, kind: EngineKind, slots: int
+) -> None:
+    engine = Engine("a", "http://a", configured_slots=configured)
+    Fleet([engine]).learn(engine, report("m", kind=kind, slots=reported))
+    assert engine.slots == slots
+
+
+def test_a_free_slot_is_one_that_nobody_runs_on() -> None:
+    engine = Engine("a", "http://a", slots=2)
+    assert engine.has_free_slot
+    engine.running = 2
+    assert not engine.has_free_slot
+
+
+def test_the_fleet_knows_who_has_a_model() -> None:
+    a, b = Engine("a", "http://a"), Engine("b", "http://b")
+    fleet = Fleet([a, b])
+    assert fleet.having("m:latest") == []
+    fleet.learn(a, report("m:latest", "n:latest"))
+    fleet.learn(b, report("m:latest"))
+    assert fleet.having("m:latest") == [a, b]
+    assert fleet.having("n:latest") == [a]
+    fleet.set_health(a, Health.DOWN)
+    assert fleet.having("n:latest") == [a]
+    fleet.learn(a, report("o:latest"))
+    assert fleet.having("m:latest") == [b]
+    assert fleet.having("n:latest") == []
+
+
+def test_what_changes_a_listing_raises_the_revision_and_nothing_else_does() -> None:
+    engine = Engine("a", "http://a")
+    fleet = Fleet([engine])
+
+    def changes(is_change: bool) -> bool:
+        nonlocal last
+        rose, last = fleet.revision > last, fleet.revision
+        assert rose is is_change
+        return rose
+
+    last = fleet.revision
+    assert changes(fleet.learn(engine, report("m:latest")))
+    assert not changes(fleet.learn(engine, report("m:latest")))
+    assert not changes(fleet.learn(engine, report("m:latest", version="0.34.0", slots=3)))
+    assert changes(fleet.learn(engine, report("m:latest", loaded=("m:latest",))))
+    assert not changes(fleet.learn_loaded(engine, [LoadedModel("m:latest", "", b"{}")]))
+    assert changes(fleet.learn_loaded(engine, [LoadedModel("m:latest", "later", b"{}")]))
+    assert changes(fleet.learn_loaded(engine, []))
+    assert changes(fleet.set_health(engine, Health.READY))
+    assert not changes(fleet.set_health(engine, Health.READY))
+    assert changes(fleet.set_health(engine, Health.SUSPECT, "silent for 5 s"))
+    assert engine.error == "silent for 5 s"
+
+
+REPORTS = st.lists(st.sampled_from(["m", "n", "o", "p"]), unique=True, max_size=4)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), REPORTS), max_size=12))
+@settings(deadline=None, max_examples=100)
+def test_the_index_agrees_with_the_last_reports(steps: list[tuple[int, list[str]]]) -> None:
+    engines = [Engine(str(number), f"http://{number}") for number in range(3)]
+    fleet = Fleet(engines)
+    last: dict[int, list[str]] = {}
+    for number, keys in steps:
+        fleet.learn(engines[number], report(*keys))
+        last[number] = keys
+    for key in ("m", "n", "o", "p"):
+        assert fleet.having(key) == [engines[number] for number in range(3) if key in last.get(number, [])]

@@ -1,0 +1,196 @@
+"""What the engines' real refusals mean; the words are literal, of three generations of Ollama and two of llama.cpp."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hive import errors
+from hive.errors import Family, Kind
+from hive.fleet.engines import EngineKind
+from hive.fleet.failures import TABLE, Verdict, judge
+
+OLLAMA, LLAMA_CPP, VLLM, OPENAI = EngineKind.OLLAMA, EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI
+
+BUSY = [
+    (OLLAMA, 503, b'{"error":"server busy, please try again.  maximum pending requests exceeded"}'),
+    (
+        OLLAMA,
+        503,
+        b'{"error":{"message":"server busy, please try again.  maximum pending requests exceeded","type":"api_error",'
+        b'"param":null,"code":null}}\n',
+    ),
+    (
+        OLLAMA,
+        503,
+        b'{"type":"error","error":{"type":"overloaded_error","message":"server busy, please try again.  '
+        b'maximum pending requests exceeded"},"request_id":"req_5d91b2b07b0e5a487f3ec13e"}\n',
+    ),
+    (LLAMA_CPP, 503, b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}'),
+    (LLAMA_CPP, 503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'),
+    (LLAMA_CPP, 503, b'{"error":{"code":503,"message":"no slot available","type":"unavailable_error"}}'),
+    (VLLM, 429, b'{"error":{"message":"too many requests","type":"RateLimitError","param":null,"code":429}}'),
+    (OPENAI, 429, b""),
+    (OLLAMA, 429, b'{"error":"too many concurrent requests"}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "status", "body"), BUSY)
+def test_busy_puts_the_ticket_back_and_is_shown_as_busy(kind: EngineKind, status: int, body: bytes) -> None:
+    row = judge(kind, status, body)
+    assert (row.verdict, row.kind) == (Verdict.BUSY, errors.NODE_BUSY)
+
+
+LOST_MODEL = [
+    (OLLAMA, b"""{"error":"model 'nope' not found"}"""),
+    (OLLAMA, b"""{"error":"model 'nope:latest' not found"}"""),
+    (OLLAMA, rb'{"error":"model \"nope\" not found, try pulling it first"}'),
+    (
+        OLLAMA,  # 0.9.3
+        rb'{"error":{"message":"model \"nope\" not found, try pulling it first","type":"api_error",'
+        b'"param":null,"code":null}}\n',
+    ),
+    (
+        OLLAMA,  # 0.24.0 and 0.33.0
+        b"""{"error":{"message":"model 'nope' not found","type":"not_found_error","param":null,"code":null}}\n""",
+    ),
+    (
+        OLLAMA,
+        b"""{"type":"error","error":{"type":"not_found_error","message":"model 'nope' not found"},"request_id":"r"}""",
+    ),
+    (
+        VLLM,
+        b'{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","param":"model","code":404}}',
+    ),
+    (VLLM, b'{"object":"error","message":"The model `nope` does not exist.","type":"NotFoundError","code":404}'),
+]
+LACKS_ROUTE = [
+    (OLLAMA, 404, b"404 page not found"),
+    (LLAMA_CPP, 404, b'{"error":{"message":"File Not Found","type":"not_found_error","code":404}}'),
+    (OPENAI, 404, b'{"detail":"Not Found"}'),
+    (OPENAI, 405, b'{"detail":"Method Not Allowed"}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), LOST_MODEL)
+def test_an_engine_that_lost_the_model_sends_the_client_elsewhere(kind: EngineKind, body: bytes) -> None:
+    assert judge(kind, 404, body).verdict is Verdict.ELSEWHERE
+
+
+@pytest.mark.parametrize(("kind", "status", "body"), LACKS_ROUTE)
+def test_so_does_one_that_lacks_the_route(kind: EngineKind, status: int, body: bytes) -> None:
+    """An old build has no /v1/responses or /v1/messages, and another node may."""
+    assert judge(kind, status, body).verdict is Verdict.ELSEWHERE
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+@pytest.mark.parametrize("kind", list(EngineKind))
+def test_refused_credentials_are_the_hub_s_own_and_never_reach_a_client(kind: EngineKind, status: int) -> None:
+    for body in (b'{"error":"unauthorized"}', b""):
+        row = judge(kind, status, body)
+        assert (row.verdict, row.kind) == (Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB)
+
+
+DIED = [
+    b'{"error":"model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, '
+    b'check ollama server logs for details"}',
+    b'{"error":"llama runner process has terminated: exit status 2"}',
+    b'{"error":"llama runner process has terminated: signal: killed"}',
+    b'{"error":"an error was encountered while running the model: unexpected EOF"}\n',
+    b'{"error":"model requires more system memory (12.4 GiB) than is available (3.1 GiB)"}',
+    b'{"error":"timed out waiting for llama runner to start - progress 0.00 - "}',
+    b'{"error":"unable to load model: /root/.ollama/models/blobs/sha256-00"}',
+    b'{"error":{"message":"llama runner process has terminated: CUDA error","type":"api_error","param":null}}',
+]
+
+
+@pytest.mark.parametrize("body", DIED)
+def test_a_runner_that_died_sends_the_client_elsewhere_with_the_engine_s_words_if_there_is_none(body: bytes) -> None:
+    row = judge(OLLAMA, 500, body)
+    assert (row.verdict, row.kind) == (Verdict.ELSEWHERE, None)
+
+
+ABOUT_THE_REQUEST = [
+    (OLLAMA, 500, rb'{"error":"option \"temperature\" must be of type float32"}'),
+    (OLLAMA, 400, rb'{"error":"option \"num_ctx\" must be of type integer"}'),
+    (OLLAMA, 400, rb'{"error":"time: invalid duration \"soon\""}'),
+    (OLLAMA, 400, rb'{"error":"\"tiny-embed\" does not support generate"}'),
+    (OLLAMA, 400, b'{"error":"registry.ollama.ai/library/tiny-babble:latest does not support thinking"}'),
+    (OLLAMA, 400, rb'{"error":"\"tiny-babble\" does not support thinking"}'),
+    (OLLAMA, 400, b'{"error":"input length exceeds maximum context length"}'),
+    (OLLAMA, 400, b'{"error":"the input length exceeds the context length"}'),
+    (OLLAMA, 400, b"""{"error":{"message":"[] is too short - 'messages'","type":"invalid_request_error"}}"""),
+    (
+        OLLAMA,
+        400,
+        rb'{"error":"{\"error\":{\"code\":400,\"message\":\"request (5025 tokens) exceeds the available context size '
+        rb'(2048 tokens), try increasing it\",\"type\":\"exceed_context_size_error\"}}"}',
+    ),
+    (
+        LLAMA_CPP,
+        400,
+        b'{"error":{"code":400,"message":"request (6025 tokens) exceeds the available context size (2048 tokens), '
+        b'try increasing it","type":"exceed_context_size_error","n_prompt_tokens":6025,"n_ctx":2048}}',
+    ),
+    (
+        LLAMA_CPP,
+        500,
+        b'{"error":{"code":500,"message":"input (3002 tokens) is too large to process. increase the physical batch size '
+        b'(current batch size: 512)","type":"server_error"}}',
+    ),
+    (
+        LLAMA_CPP,
+        500,
+        b'{"error":{"code":500,"message":"the current context does not support logits computation. skipping",'
+        b'"type":"server_error"}}',
+    ),
+    (OPENAI, 500, b'{"error":{"message":"list object has no element 0","type":"internal_server_error"}}'),
+    (
+        VLLM,
+        400,
+        b'{"error":{"message":"max_tokens must be at least 1","type":"BadRequestError","code":400}}',
+    ),
+    (VLLM, 422, b'{"detail":[{"msg":"Field required"}]}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "status", "body"), ABOUT_THE_REQUEST)
+def test_what_is_about_the_request_reaches_the_client_as_it_is(kind: EngineKind, status: int, body: bytes) -> None:
+    """A bad option would be refused everywhere: trying on would sicken the whole fleet."""
+    assert judge(kind, status, body).verdict is Verdict.PASS
+
+
+def test_499_is_shown_to_nobody() -> None:
+    row = judge(OLLAMA, 499, b'{"error":"request canceled"}')
+    assert (row.verdict, row.kind) == (Verdict.ELSEWHERE, errors.NODE_FAILED)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+@pytest.mark.parametrize("kind", list(EngineKind))
+def test_a_proxy_s_error_before_an_engine_sends_the_client_elsewhere(kind: EngineKind, status: int) -> None:
+    assert judge(kind, status, b"<html>Bad Gateway</html>").verdict is Verdict.ELSEWHERE
+
+
+@pytest.mark.parametrize("status", [301, 302, 304, 307, 308])
+def test_a_redirect_is_not_followed_and_not_passed_on(status: int) -> None:
+    for kind in EngineKind:
+        row = judge(kind, status, b"")
+        assert (row.verdict, row.kind) == (Verdict.ELSEWHERE, errors.NODE_FAILED)
+
+
+@given(st.sampled_from(list(EngineKind)), st.integers(300, 599), st.binary(max_size=60))
+@settings(deadline=None, max_examples=200)
+def test_any_answer_has_a_verdict_and_what_replaces_it_is_a_node_s_fault(
+    kind: EngineKind, status: int, body: bytes
+) -> None:
+    row = judge(kind, status, body)
+    assert row.kind is None or (row.kind.family is Family.NODE and row.kind.another_node)
+    if status in (401, 403, 407, 429, 499) or status < 400:
+        assert isinstance(row.kind, Kind)
+
+
+def test_no_row_stands_behind_one_that_hides_it() -> None:
+    for place, row in enumerate(TABLE):
+        earlier = [each for each in TABLE[:place] if each.status == row.status and not each.texts]
+        assert all(each.kinds is not None and row.kinds != each.kinds for each in earlier)
