@@ -23,6 +23,12 @@ OBJECTS = st.fixed_dictionaries({"model": st.text(max_size=10)}).flatmap(
 )
 
 
+def is_utf_8(value: object) -> bool:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode() == json.dumps(
+        value, ensure_ascii=False
+    )
+
+
 def encodings(value: object) -> list[bytes]:
     """The value as JSON in several hands."""
     texts = [
@@ -122,14 +128,14 @@ def test_a_long_body_is_read_as_a_short_one(value: dict[str, object], reads_name
     """A fast path may accept what the slow one would, and nothing else."""
     short = json.dumps(value).encode()
     for padding in ("é", r"\\", "p" * 10_000):
-        long = json.dumps({**value, "padding": padding}, ensure_ascii=False).encode()
+        long = json.dumps({**value, "padding": padding}, ensure_ascii=False).encode("utf-8", "surrogatepass")
         assert outcome(long, reads_name) == outcome(short, reads_name)
 
 
 # --- another model ---
 
 
-@given(OBJECTS, st.text(min_size=1, max_size=10))
+@given(OBJECTS.filter(is_utf_8), st.text(min_size=1, max_size=10))
 @settings(deadline=None, max_examples=150)
 def test_replacing_the_model_keeps_all_other_values(value: dict[str, object], model: str) -> None:
     replaced = json.loads(replace_model(json.dumps(value).encode(), model))

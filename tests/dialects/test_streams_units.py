@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hive.dialects.operations import Dialect
@@ -157,6 +157,7 @@ PLACES = st.lists(st.integers(0, 400), max_size=6)
 
 
 @given(st.lists(st.tuples(OBJECTS, st.sampled_from([b"", *BLANK]), st.booleans()), max_size=6), PLACES)
+@example([({}, b"\r\n", True)], [3])
 @settings(deadline=None, max_examples=150)
 def test_any_cut_passes_the_same_lines_on(
     lines: list[tuple[dict[str, object], bytes, bool]], places: list[int]
@@ -175,6 +176,8 @@ def test_any_cut_passes_the_same_events_on(events: list[bytes], places: list[int
 
 
 @given(st.lists(st.sampled_from([b'{"a":1}\n', b"\n", b'{"b":', b"2}\n", b"x\n", b"\r\n"]), max_size=6), PLACES)
+@example([b"\n", b"\r\n"], [1])
+@example([b'{"b":', b"\n", b"2}\n"], [6])
 @settings(deadline=None, max_examples=200)
 def test_no_cut_lets_a_malformed_line_pass(parts: list[bytes], places: list[int]) -> None:
     data = b"".join(parts)

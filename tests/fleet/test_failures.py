@@ -136,8 +136,8 @@ ABOUT_THE_REQUEST = [
     (
         LLAMA_CPP,
         500,
-        b'{"error":{"code":500,"message":"input (3002 tokens) is too large to process. increase the physical batch size '
-        b'(current batch size: 512)","type":"server_error"}}',
+        b'{"error":{"code":500,"message":"input (3002 tokens) is too large to process. increase the physical batch '
+        b'size (current batch size: 512)","type":"server_error"}}',
     ),
     (
         LLAMA_CPP,

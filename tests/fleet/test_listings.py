@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
@@ -159,6 +159,7 @@ def test_an_odd_entry_costs_no_other_its_place(odd: str) -> None:
 
 
 @given(st.binary(max_size=50), st.integers(0, 400), st.integers(0, 10))
+@example(b"\x80", 20, 0)
 @settings(deadline=None, max_examples=200)
 def test_damaged_lists_are_read_or_unreadable(more: bytes, place: int, count: int) -> None:
     tags = listing(TAGS_ENTRY)
@@ -193,12 +194,22 @@ def test_entries_come_through_as_the_engine_wrote_them() -> None:
 
 
 def test_one_entry_a_model_the_newest_first() -> None:
-    a, b = tags_entry("a:latest", "2026-01-01T00:00:00Z"), tags_entry("b:latest", "2026-03-01T00:00:00Z")
-    c, newer_a = tags_entry("c:latest", "2026-02-01T00:00:00Z"), tags_entry("a:latest", "2026-04-01T00:00:00Z", size=7)
-    _, _, catalog = fleet_of((listing(a, b), listing()), (listing(c, newer_a), listing()))
-    assert names(catalog.tags()) == ["a:latest", "b:latest", "c:latest"]
-    assert json.loads(catalog.tags())["models"][0]["size"] == 7
-    assert names(catalog.v1_models(), "data", "id") == ["a:latest", "b:latest", "c:latest"]
+    a, b = tags_entry("a:latest", "2026-04-01T00:00:00Z"), tags_entry("b:latest", "2026-03-01T00:00:00Z")
+    c, d = tags_entry("c:latest", "2026-02-01T00:00:00Z"), tags_entry("D:latest", "2026-01-01T00:00:00Z")
+    _, _, catalog = fleet_of((listing(c, a), listing()), (listing(a, d, b), listing()))
+    assert names(catalog.tags()) == ["a:latest", "b:latest", "c:latest", "D:latest"]
+    assert names(catalog.v1_models(), "data", "id") == ["a:latest", "b:latest", "c:latest", "D:latest"]
+
+
+def test_of_a_model_on_several_engines_the_newest_engine_s_entry_is_shown() -> None:
+    """It says more of it: 0.33.0 knows context lengths and capabilities."""
+    engines = [Engine(version, f"http://{version}", health=Health.READY) for version in ("0.9.3", "0.33.0", "0.24.0")]
+    fleet = Fleet(engines)
+    for engine in engines:
+        tags = read_tags(listing(tags_entry("m:latest", by=engine.node)))
+        fleet.learn(engine, EngineReport(EngineKind.OLLAMA, engine.node, tags, ()))
+    (entry,) = json.loads(Catalog(fleet).tags())["models"]
+    assert entry["by"] == "0.33.0"
 
 
 def test_the_newest_is_first_wherever_its_clock_stands() -> None:

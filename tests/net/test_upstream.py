@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
-from hive.testing.hub import run_hub
+from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, Script, ScriptedEngine, run_scripted
 
 from ..raw import GENERATE, STREAM, Answer, Wire, ask, eventually, metric, request
@@ -543,17 +543,32 @@ MALFORMED_EVENT = pytest.mark.xfail(strict=True, reason="an event that is no JSO
     ],
 )
 def test_a_stream_cut_after_its_first_line_ends_with_the_error_of_its_dialect(
-    fault: str, path: str, engine: ThreadedEngine, second_engine: ThreadedEngine
+    fault: str, path: str, paced: tuple[ThreadedEngine, ThreadedEngine, ThreadedHub]
 ) -> None:
-    with run_hub({"a": engine.url, "b": second_engine.url}) as hub:
-        for each in (engine, second_engine):
-            each.set_fault(fault, 5, path=path)
-        with Wire(hub.port) as wire:
-            wire.send(request(path, body_for(path, stream=True)))
-            answer = wire.answer()
-            assert (answer.status, answer.is_whole, ends(path, answer)) == (200, True, "error")
-            assert text_of(answer, path)
-            assert wire.is_open()
+    *engines, hub = paced
+    before = sum(each.state().received.get(path, 0) for each in engines)
+    for each in engines:
+        each.clear_faults()
+        each.set_fault(fault, 5, path=path)
+    with Wire(hub.port) as wire:
+        wire.send(request(path, body_for(path, stream=True)))
+        answer = wire.answer()
+        assert (answer.status, answer.is_whole, ends(path, answer)) == (200, True, "error")
+        assert text_of(answer, path)
+        assert wire.is_open()
+    assert sum(each.state().received.get(path, 0) for each in engines) == before + 1  # nobody computed it twice
+
+
+@pytest.fixture(scope="module")
+def paced() -> Iterator[tuple[ThreadedEngine, ThreadedEngine, ThreadedHub]]:
+    """Two engines whose tokens arrive apart, and a hub over them."""
+    options = SimOptions(slots=8, tokens_per_second=150)
+    with (
+        run_in_thread(options) as first,
+        run_in_thread(options) as second,
+        run_hub({"a": first.url, "b": second.url}) as hub,
+    ):
+        yield first, second, hub
 
 
 @pytest.mark.parametrize("path", PATHS)

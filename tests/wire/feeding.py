@@ -105,6 +105,7 @@ def mutations(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
         other = draw(st.integers(0, len(data)))
         data[start:end] = draw(
             st.one_of(
+                st.just(bytes(data[start:end]).swapcase()),
                 st.binary(max_size=4),
                 st.sampled_from(TELLING),
                 st.just(bytes(data[other : other + 20])),

@@ -120,6 +120,23 @@ def test_the_body_of_a_request_that_offers_to_upgrade_is_read(data: bytes) -> No
         assert (read.body, read.is_complete, read.has_excess) == (b"hello", True, False)
 
 
+@pytest.mark.parametrize("name", [b"UPGRADE", b"upgrade", b"uPgRaDe", b"UpGrade"])
+@pytest.mark.parametrize("lines", [b"Connection: %b\r\n%b: h2c\r\n", b"Connection: x,%b\r\n%b:h2c,websocket\r\n"])
+def test_so_is_one_in_any_spelling(name: bytes, lines: bytes) -> None:
+    data = b"POST /a HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n" + lines % (name, name) + b"\r\nhello"
+    for pieces in ([data], one_by_one(data)):
+        read = read_request(pieces)
+        assert read.head is not None
+        assert read.head.fields[b"upgrade"].startswith(b"h2c")
+        assert (read.body, read.is_complete, read.has_excess) == (b"hello", True, False)
+
+
+def test_connect_to_a_path_is_no_tunnel() -> None:
+    for data in (b"CONNECT /a HTTP/1.1\r\nHost: hub\r\n\r\n", b"CONNECT /a HTTP/1.1\r\nHost: hub\r\n\r\nmore"):
+        read = read_request([data])
+        assert read.status in (400, 405) or (read.is_complete and read.has_excess is data.endswith(b"more"))
+
+
 def test_bytes_after_an_offer_to_upgrade_are_excess() -> None:
     for data in (H2C_BARE, H2C_COUNTED):
         read = read_request([data + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])

@@ -1,14 +1,16 @@
 """Reads one client's HTTP/1.1 requests from bytes, and refuses what could be read in two ways.
 
-The reader is given bytes as they come (`feed`) and says what it knows so far: `head` once the headers are
-whole, `body` pieces, `is_complete`. It never starts a second message: bytes of one set `has_excess`, and the
-connection must close after the answer. llhttp (httptools) does the parsing; the rules that it leaves open stand
-here:
+The reader is given bytes as they come (`feed`) and says what it knows so far: `head` once the headers are whole, `body` pieces,
+`is_complete`. It never starts a second message: bytes of one set `has_excess`, and the connection must close after the answer.
+The head is gathered first and given to llhttp (httptools) whole, so that no cut of the bytes changes the answer. llhttp does
+the parsing; the rules that it leaves open stand here:
 
-* exactly one Host, and it must look like one; origin-form targets only (RFC 9112, 3.2);
+* the request line has two single spaces and ends in HTTP/1.0 or 1.1; its target is a path (RFC 9112, 3);
+* exactly one Host, and it must look like one (RFC 9112, 3.2);
 * Transfer-Encoding is `chunked` and nothing else, never with Content-Length, never under HTTP/1.0 (RFC 9112, 6.1);
 * fields that carry a credential or a length stand once;
-* the head is at most `max_head_bytes`, counted as it arrives; so are chunk extensions and trailers, which are dropped.
+* the head is at most `max_head_bytes`; so are chunk extensions and trailers, which are dropped;
+* an offer to upgrade is an ordinary request: llhttp would take what follows for another protocol.
 """
 
 from __future__ import annotations
@@ -20,8 +22,16 @@ import httptools
 
 from hive.errors import BAD_REQUEST, BODY_TOO_LARGE, HEAD_TOO_LARGE, HTTP_VERSION, METHOD_NOT_ALLOWED, Fault
 
-_REQUEST_LINE = re.compile(rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (\S+) HTTP/(\d)\.\d\r?\n")
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+}
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (\S+)(?: HTTP/(\d)\.(\d))?\r\n")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
+_OFFER = re.compile(rb"(\r\n)(upgrade[ \t]*:)", re.IGNORECASE)
+_HIDDEN = b"x-hive-offered-"
+"""Stands before the name of an Upgrade field while llhttp reads it."""
+_HIDDEN_OFFER = _HIDDEN + b"upgrade"
+_TRAILING_SPACE = re.compile(rb"[ \t]+\r\n")
 _SINGLE = frozenset(
     {
         b"host",
@@ -34,7 +44,6 @@ _SINGLE = frozenset(
         b"origin",
     }
 )
-_REQUEST_LINE_BYTES = 256
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~0123456789")
 
 
@@ -46,7 +55,7 @@ class RequestHead:
     path: str
     query: str
     is_http11: bool
-    fields: dict[bytes, bytes]
+    fields: dict[bytes, bytes] = field(repr=False)
     keep_alive: bool = True
     content_length: int | None = None
     is_chunked: bool = False
@@ -78,7 +87,7 @@ class RequestReader:
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpRequestParser(self)
-        self._hosts: tuple[bytes, ...] = ()
+        self._known_host: bytes | None = None
         """The last Host that was found well-formed: a client repeats itself."""
         self.restart()
 
@@ -88,19 +97,17 @@ class RequestReader:
         self.is_complete = False
         self.has_excess = False
         self.body_bytes = 0
+        self._gathered: bytearray | None = None
         self._body: list[bytes] = []
         self._url = b""
         self._fields: dict[bytes, bytes] = {}
-        self._head_bytes = 0
-        self._first_bytes = b""
         self._overhead_bytes = 0
-        self._has_begun = False
         self._fault: Fault | None = None
 
     @property
     def is_idle(self) -> bool:
         """Has nothing of a request arrived yet?"""
-        return self._head_bytes == 0
+        return self._gathered is None and self.head is None
 
     def take_body(self) -> bytes:
         """Return the body read so far and forget it."""
@@ -113,58 +120,92 @@ class RequestReader:
             self.has_excess = self.has_excess or bool(data.strip(b"\r\n"))
             return
         if self.head is None:
-            if self._head_bytes == 0:
-                self._check_start(data)
-            self._head_bytes += len(data)
+            if not data:
+                return
+            end = data.find(b"\r\n\r\n") + 4
+            if self._gathered is not None or end == 3 or data[0] in b"\r\n":
+                data, end = self._gather(data)
+                if not end:
+                    return
+            data = self._check_head(data, end)
+        self._parse(data)
+
+    # --- the head ---
+
+    def _gather(self, data: bytes) -> tuple[bytes, int]:
+        """Add to a head that came in pieces; return all of it, and where it ends (0: not yet)."""
+        gathered = self._gathered
+        if gathered is None:
+            gathered = self._gathered = bytearray()
+        gathered += data
+        if gathered[0] in b"\r\n":  # an empty line before a request line is ignored (RFC 9112, 2.2)
+            count = len(gathered) - len(gathered.lstrip(b"\r\n"))
+            del gathered[:count]
+            self._overhead_bytes += count
+            if self._overhead_bytes > self._max_head_bytes:
+                self._refuse_size()
+        if gathered and gathered[0] not in _FIRST_BYTES:
+            raise Fault(BAD_REQUEST, "not an HTTP/1.1 request")
+        end = gathered.find(b"\r\n\r\n", max(0, len(gathered) - len(data) - 3)) + 4
+        if end == 3:
+            if len(gathered) > self._max_head_bytes:
+                self._refuse_size()
+            if gathered.count(b"\n") != gathered.count(b"\r\n"):
+                raise Fault(BAD_REQUEST, "malformed HTTP request: a line that does not end in CR LF")
+            return b"", 0
+        return bytes(gathered), end
+
+    def _refuse_size(self) -> None:
+        raise Fault(HEAD_TOO_LARGE, f"the request's head is larger than {self._max_head_bytes} bytes")
+
+    def _check_head(self, data: bytes, end: int) -> bytes:
+        """Refuse a head that is too large or begins oddly; return the bytes as the parser is to have them."""
+        if end > self._max_head_bytes:
+            self._refuse_size()
+        line_end = data.find(b"\r\n")
+        if data[line_end - 9 : line_end - 1] != b" HTTP/1." or data.count(b" ", 0, line_end) != 2:
+            self._refuse_line(data)
+        if data.find(b"pgrade", 0, end) < 0 and data.find(b"PGRADE", 0, end) < 0:
+            if data.find(b" \r\n", 0, end) < 0 and data.find(b"\t\r\n", 0, end) < 0:
+                return data
+        head = _OFFER.sub(rb"\1" + _HIDDEN + rb"\2", data[:end])
+        return _TRAILING_SPACE.sub(b"\r\n", head) + data[end:]
+
+    def _refuse_line(self, raw: bytes) -> None:
+        """Raise the `Fault` that an odd request line deserves."""
+        line = _REQUEST_LINE.match(raw)
+        if line is None:
+            raise Fault(BAD_REQUEST, "malformed HTTP request: not a method, a target and HTTP/1.1")
+        if line[3] != b"1":
+            version = f"HTTP/{line[3].decode()}" if line[3] else "HTTP/0.9"
+            raise Fault(HTTP_VERSION, f"{version} is not spoken here, only HTTP/1.1")
+
+    def _parse(self, data: bytes) -> None:
         before = self.body_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # We answer in HTTP/1.1; the parser has paused for good.
-            self._parser = httptools.HttpRequestParser(self)
-            self.has_excess = len(data) > int(upgrade.args[0])
+        except httptools.HttpParserInvalidMethodError:
+            raise Fault(METHOD_NOT_ALLOWED, "405 method not allowed") from None
         except httptools.HttpParserError as error:
             self._explain(error)
-        self._check_bounds(data, before)
-
-    def _check_start(self, data: bytes) -> None:
-        if data[0] not in _FIRST_BYTES:
-            raise Fault(BAD_REQUEST, "not an HTTP/1.1 request")
-        self._first_bytes = data[:_REQUEST_LINE_BYTES]
-
-    def _explain_line(self) -> None:
-        """Raise the `Fault` that a request line deserves which the parser did not understand."""
-        line = _REQUEST_LINE.match(self._first_bytes)
-        if line is None:
             return
-        method, target, major = line.groups()
-        if major != b"1":
-            raise Fault(HTTP_VERSION, f"HTTP/{major.decode()} is not spoken here, only HTTP/1.1")
-        if method not in _METHODS:
-            raise Fault(METHOD_NOT_ALLOWED, "405 method not allowed")
-        if not target.startswith(b"/"):
-            raise Fault(BAD_REQUEST, "the request target must be a path that begins with /")
-
-    def _explain(self, error: httptools.HttpParserError) -> None:
-        if self._fault:
-            raise self._fault
-        if self.is_complete:
-            self.has_excess = True
-            self._parser = httptools.HttpRequestParser(self)
-            return
-        self._explain_line()
-        reason = str(error).split("\n")[0][:100] or "malformed request"
-        raise Fault(BAD_REQUEST, f"malformed HTTP request: {reason}") from None
-
-    def _check_bounds(self, data: bytes, body_before: int) -> None:
-        if self.head is None:
-            if self._head_bytes > self._max_head_bytes:
-                raise Fault(HEAD_TOO_LARGE, f"the request's head is larger than {self._max_head_bytes} bytes")
-            return
-        if self.head.is_chunked and not self.is_complete:
-            self._overhead_bytes = 0 if self.body_bytes > body_before else self._overhead_bytes + len(data)
+        head = self.head
+        if head is None:
+            raise Fault(BAD_REQUEST, "malformed HTTP request")
+        if head.is_chunked and not self.is_complete:
+            self._overhead_bytes = 0 if self.body_bytes > before else self._overhead_bytes + len(data)
             if self._overhead_bytes > self._max_head_bytes:
                 raise Fault(BODY_TOO_LARGE, "chunk extensions or trailers are too large")
+
+    def _explain(self, error: httptools.HttpParserError) -> None:
+        """Raise the `Fault` behind an error of the parser; one behind a whole request is but the start of another."""
+        if self._fault:
+            raise self._fault from None
+        if not self.is_complete:
+            reason = str(error).split("\n")[0][:100] or "malformed request"
+            raise Fault(BAD_REQUEST, f"malformed HTTP request: {reason}") from None
+        self.has_excess = True
+        self._parser = httptools.HttpRequestParser(self)
 
     # --- callbacks of the parser ---
 
@@ -203,26 +244,22 @@ class RequestReader:
 
     def _make_head(self, fields: dict[bytes, bytes]) -> RequestHead:
         url, parser = self._url, self._parser
-        if self._head_bytes > self._max_head_bytes:  # some of it may be body
-            size = len(url) + sum(len(name) + len(value) + 4 for name, value in fields.items())
-            if size > self._max_head_bytes:
-                raise Fault(HEAD_TOO_LARGE, f"the request's head is larger than {self._max_head_bytes} bytes")
+        if _HIDDEN_OFFER in fields:
+            fields[b"upgrade"] = fields.pop(_HIDDEN_OFFER)
         method = _METHODS.get(parser.get_method())
         if method is None:
             raise Fault(METHOD_NOT_ALLOWED, "405 method not allowed")
-        version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise Fault(HTTP_VERSION, f"HTTP/{version} is not spoken here, only HTTP/1.1")
         if url[:1] != b"/" or b"#" in url:
             raise Fault(BAD_REQUEST, "the request target must be a path that begins with /")
-        is_http11 = version == "1.1"
+        is_http11 = parser.get_http_version() == "1.1"
         host = fields.get(b"host")
-        if host is None and is_http11:
-            raise Fault(BAD_REQUEST, "the header Host is missing")
-        if host is not None and host not in self._hosts:
+        if host is None:
+            if is_http11:
+                raise Fault(BAD_REQUEST, "the header Host is missing")
+        elif host != self._known_host:
             if not _HOST.fullmatch(host):
                 raise Fault(BAD_REQUEST, "the header Host is malformed")
-            self._hosts = (host,)
+            self._known_host = host
         is_chunked = b"transfer-encoding" in fields
         if is_chunked and (fields[b"transfer-encoding"].lower() != b"chunked" or not is_http11):
             raise Fault(BAD_REQUEST, "Transfer-Encoding must be chunked, in HTTP/1.1")
@@ -243,8 +280,3 @@ class RequestReader:
             is_chunked,
             key,
         )
-
-
-_METHODS = {
-    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
-}

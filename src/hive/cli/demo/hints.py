@@ -23,10 +23,8 @@ _OLLAMA = 'OLLAMA_HOST={url} ollama run {model} "Hello"'
 _OPENAI = """\
 python3 - <<'END'
 from openai import OpenAI
-hive = OpenAI(
-    base_url="{url}/v1",
-    api_key="{client_key}",
-)
+hive = OpenAI(base_url="{url}/v1",
+              api_key="{client_key}")
 messages = [{{"role": "user", "content": "Hello"}}]
 answer = hive.chat.completions.create(model="{model}", messages=messages)
 print(answer.choices[0].message.content)
@@ -47,7 +45,7 @@ def show_hints(screen: Screen, url: str, client_key: str, admin_key: str, real_m
         "admin_key": admin_key,
         "hive": hive_command(),
     }
-    screen.say(f"\nThe hub now serves {url} until Ctrl-C. Try, in another terminal:", style="bold")
+    screen.say(f"\n{url} is up until Ctrl-C. To try, in another terminal:", style="bold")
     screen.say("\nOllama's API, and Ollama's command line (on this machine they need no key)")
     screen.code(_CURL.format(**words))
     screen.code(_OLLAMA.format(**words))

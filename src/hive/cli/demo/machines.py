@@ -25,7 +25,7 @@ SIMULATED: Mapping[str, SimOptions] = {
         models=(CHAT_MODEL, CODE_MODEL), slots=2, load_time=0.3, ttft=0.1, tokens_per_second=60, seed=2
     ),
     "old-laptop": SimOptions(
-        models=(CHAT_MODEL, CODE_MODEL), slots=1, load_time=0.6, ttft=0.2, tokens_per_second=30, seed=3
+        models=(CHAT_MODEL, CODE_MODEL), slots=1, load_time=0.5, ttft=0.2, tokens_per_second=40, seed=3
     ),
 }
 """Slots, speed and load time make the choice among them interesting; the sum of it all is a show of 5 seconds."""

@@ -3,175 +3,122 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 
 import httpx
 
 from hive.app import HubServer
 from hive.auth.keys import Role
 from hive.cli.demo.hints import show_hints
-from hive.cli.demo.machines import CHAT_MODEL, Engines, find_engines, nodes_of, simulated_engines
+from hive.cli.demo.hub import PORT, run_hub, warnings_to
+from hive.cli.demo.machines import Engines, find_engines, nodes_of, simulated_engines
 from hive.cli.demo.screen import Screen, row_of
 from hive.cli.demo.show import KEY_NAME, Records, Show
-from hive.cli.errors import CommandError
-from hive.config import NodeSettings, Settings
-from hive.errors import Fault
 from hive.fleet.engines import Engine, Health
-from hive.hub.records import Record
-from hive.store.errors import StoreError
-
-PORT = 4483
-_DRAIN_TIMEOUT = 1.0
-_PORT_TAKEN = (48, 98, 10_048)
-"""EADDRINUSE of macOS, Linux and Windows."""
 
 
 def run(port: int | None, *, once: bool) -> int:
-    """Run the demo to its end, or until SIGINT or SIGTERM, and return the exit code: 1 if a request of it failed."""
+    """Run the demo to its end, or until a signal ends it; return the exit code: 1 when a request of it failed."""
     screen = Screen()
-    with _hub_warnings(screen):
-        return asyncio.run(_run(screen, port, once=once))
+    with warnings_to(lambda text: screen.say(text, style="yellow")):
+        code = asyncio.run(_run(screen, port, once=once))
+    screen.end()
+    return code
 
 
 async def _run(screen: Screen, port: int | None, *, once: bool) -> int:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
     records = Records()
-    with tempfile.TemporaryDirectory(prefix="hive-demo-") as directory:
-        async with simulated_engines() as engines:
-            found = await find_engines()
-            async with _hub(port, nodes_of(engines, found), Path(directory) / "data", records) as server:
-                return await _until(stopping, _present(screen, server, engines, found, records, once=once))
+    async with simulated_engines() as engines:
+        found = await find_engines()
+        async with run_hub(port, nodes_of(engines, found), records.write) as server:
+            demo = Demo(screen, server, engines, found, records, has_moved=port is None and server.port != PORT)
+            return await _until(stopping, demo.play() if once else demo.play_and_serve())
 
 
-async def _present(
-    screen: Screen,
-    server: HubServer,
-    engines: Engines,
-    found: Mapping[str, str],
-    records: Records,
-    *,
-    once: bool,
-) -> int:
-    await server.hub.first_look()
-    url = f"http://127.0.0.1:{server.port}"
-    _introduce(screen, server, engines, url)
-    show_key = (await server.keys.create(KEY_NAME, Role.CLIENT)).secret
-    client_key = (await server.keys.create("demo", Role.CLIENT)).secret
-    headers = {"Authorization": f"Bearer {show_key}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
-        show = Show(client, screen, records, server.hub.records.settle)
-        await show.play(engines)
-    failed = sum(not row.is_ok for row in show.rows)
-    answered = f"All {len(show.rows)} requests were answered."
-    if once:
-        screen.say(f"\n{f'{failed} of {len(show.rows)} requests failed.' if failed else answered}")
-        if not failed:
-            screen.say("Without --once the hub keeps serving, and shows how to use it.")
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demo does once its hub is up."""
+
+    screen: Screen
+    server: HubServer
+    engines: Engines
+    found: Mapping[str, str]
+    """The real engines: URLs by node."""
+    records: Records
+    has_moved: bool
+    """Was the usual port taken?"""
+
+    @property
+    def url(self) -> str:
+        """Return where the hub is."""
+        return f"http://127.0.0.1:{self.server.port}"
+
+    async def play(self) -> int:
+        """Show the machines and the requests."""
+        await self.server.hub.first_look()
+        self._introduce()
+        key = (await self.server.keys.create(KEY_NAME, Role.CLIENT)).secret
+        headers = {"Authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False) as client:
+            show = Show(client, self.screen, self.records, self.server.hub.records.settle)
+            await show.play(self.engines)
+        failed, count = sum(not row.is_ok for row in show.rows), len(show.rows)
+        verdict = f"{failed} of {count} requests failed." if failed else f"All {count} requests were answered."
+        self.screen.say(f"\n{verdict}", style="bold red" if failed else "bold green")
         return 1 if failed else 0
-    real_models = [
-        model.id for engine in server.hub.fleet.engines if engine.node in found for model in engine.models.values()
-    ]
-    show_hints(screen, url, client_key, server.new_admin_key or "", real_models)
-    screen.say("\nEvery request to the hub appears here:")
-    screen.headings()
-    records.on_other = lambda record: _show_other(screen, record)
-    await asyncio.Event().wait()
-    return 0
+
+    async def play_and_serve(self) -> int:
+        """Show it all, say what to try next, and show whatever else is asked of the hub, without an end."""
+        await self.play()
+        key = (await self.server.keys.create("demo", Role.CLIENT)).secret
+        real_models = [
+            _short(model.id)
+            for engine in self._engines()
+            if engine.node in self.found
+            for model in engine.models.values()
+        ]
+        show_hints(self.screen, self.url, key, self.server.new_admin_key or "", real_models)
+        self.screen.say("\nEvery request to a model appears here:")
+        self.screen.headings()
+        self.records.on_other = lambda record: self.screen.row(row_of(record))
+        told_to_end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        return await told_to_end
+
+    def _engines(self) -> list[Engine]:
+        return [engine for engine in self.server.hub.fleet.engines if engine.health is Health.READY]
+
+    def _introduce(self) -> None:
+        screen, shown = self.screen, self._engines()
+        models = (_short(model) for engine in shown for model in engine.models)
+        screen.fit(models, (engine.node for engine in shown))
+        screen.say("Hive: one URL for all the machines that run your models", style="bold")
+        moved = f" ({PORT} is taken)" if self.has_moved else ""
+        screen.say(f"A hub on {self.url}{moved} and its nodes:\n")
+        columns = ("NODE", "ENGINE", "SLOTS", "TOKENS/S", "LOAD", "MODELS")
+        screen.table(columns, [self._cells(engine) for engine in shown])
+
+    def _cells(self, engine: Engine) -> list[str]:
+        models = ", ".join(map(_short, engine.models)) or "-"
+        simulated = self.engines.get(engine.node)
+        if simulated is None:
+            return [engine.node, f"{engine.kind} {engine.version}".rstrip(), str(engine.slots), "-", "-", models]
+        options = simulated.options
+        load = f"{options.load_time:g} s" if options.load_time else "-"
+        speed = f"{options.tokens_per_second:g}"
+        return [engine.node, f"{engine.kind}, simulated", str(engine.slots), speed, load, models]
 
 
-def _introduce(screen: Screen, server: HubServer, engines: Engines, url: str) -> None:
-    shown = [engine for engine in server.hub.fleet.engines if engine.health is Health.READY]
-    screen.fit(
-        (model.removesuffix(":latest") for engine in shown for model in engine.models),
-        (engine.node for engine in shown),
-    )
-    screen.say("Hive: one URL for all your machines that run models.", style="bold")
-    if server.settings.port != server.port:
-        screen.say(f"Port {PORT} is taken, so the hub took {server.port}." if server.settings.port == 0 else "")
-    screen.say(f"Hub    {url}\n")
-    columns = ("NODE", "ENGINE", "SLOTS", "TOKENS/S", "LOAD", "MODELS")
-    screen.table(columns, [_node_cells(engine, engines) for engine in shown])
-
-
-def _node_cells(engine: Engine, engines: Engines) -> list[str]:
-    models = ", ".join(model.removesuffix(":latest") for model in engine.models) or "-"
-    simulated = engines.get(engine.node)
-    what = f"{'simulated' if simulated else 'real'} {engine.kind}"
-    if simulated is None:
-        return [engine.node, what, str(engine.slots), "?", "?", models]
-    options = simulated.options
-    speed, load = f"{options.tokens_per_second:g}", f"{options.load_time:g} s" if options.load_time else "-"
-    return [engine.node, what, str(engine.slots), speed, load, models]
-
-
-def _show_other(screen: Screen, record: Record) -> None:
-    screen.row(row_of(record))
-
-
-# --- the hub ---
-
-
-@asynccontextmanager
-async def _hub(
-    port: int | None, nodes: tuple[NodeSettings, ...], data_dir: Path, records: Records
-) -> AsyncIterator[HubServer]:
-    """Run a hub for the length of the block; without a port on the usual one, or on a free one if that is taken."""
-    server = await _start_hub(PORT if port is None else port, nodes, data_dir, records, may_move=port is None)
-    try:
-        yield server
-    finally:
-        await server.stop()
-
-
-async def _start_hub(
-    port: int, nodes: tuple[NodeSettings, ...], data_dir: Path, records: Records, *, may_move: bool
-) -> HubServer:
-    settings = Settings(port=port, data_dir=data_dir, nodes=nodes, drain_timeout=_DRAIN_TIMEOUT)
-    server = HubServer(settings, records.write)
-    try:
-        await server.start()
-    except OSError as error:
-        is_taken = error.errno in _PORT_TAKEN
-        if is_taken and may_move:
-            return await _start_hub(0, nodes, data_dir, records, may_move=False)
-        reason = "is taken" if is_taken else f"cannot be used ({error.strerror or error})"
-        raise CommandError(f"port {port} on 127.0.0.1 {reason}") from error
-    except (StoreError, Fault) as error:
-        raise CommandError(str(error)) from error
-    return server
-
-
-@contextmanager
-def _hub_warnings(screen: Screen) -> Iterator[None]:
-    """Let what the hub has to say, beyond its records, appear among the demo's lines."""
-
-    class Voice(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            screen.say(self.format(record), style="yellow")
-
-    voice, log = Voice(logging.WARNING), logging.getLogger("hive")
-    voice.setFormatter(logging.Formatter("hub: %(message)s"))
-    log.addHandler(voice)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(voice)
-        log.propagate = True
-
-
-# --- the end ---
+def _short(model: str) -> str:
+    return model.removesuffix(":latest")
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}:  # HUP: a closed terminal
         try:
             loop.add_signal_handler(number, stopping.set)
         except NotImplementedError:  # Windows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -17,7 +17,7 @@ from hive.hub.records import Outcome, Record
 PLAIN_WIDTH = 100
 """Columns of an output that is no terminal."""
 _REFRESHES_PER_SECOND = 12
-_WIDEST_NAME = 24
+_API_WIDTH = 9
 _HEADINGS = ("QUEUED", "FIRST", "TOTAL", "OUTCOME", "WHY THIS NODE")
 _APIS = {
     "chat": "Ollama",
@@ -43,6 +43,11 @@ class Row:
     """Why there is no record."""
 
     @property
+    def elapsed_ms(self) -> float | None:
+        """How long it has been running; None when it is not."""
+        return None if self.is_over or self.started_at is None else (time.monotonic() - self.started_at) * 1000
+
+    @property
     def is_over(self) -> bool:
         """Will nothing change any more?"""
         return self.record is not None or bool(self.error)
@@ -64,7 +69,7 @@ def row_of(record: Record) -> Row:
 
 
 class Screen:
-    """Where the demo writes; `models` and `nodes` are the names that columns have to hold."""
+    """Where the demo writes: standard output."""
 
     def __init__(self) -> None:
         console = Console(highlight=False, emoji=False, markup=False)
@@ -72,12 +77,15 @@ class Screen:
         if not console.is_terminal:
             console.width = PLAIN_WIDTH
         self._console = console
+        is_narrow = console.width < PLAIN_WIDTH
+        self._gap = " " if is_narrow else "  "
+        self._widest_name = 10 if is_narrow else 24
         self._model_width = self._node_width = 0
 
     def fit(self, models: Iterable[str], nodes: Iterable[str]) -> None:
         """Make the columns wide enough for these names."""
-        self._model_width = _width("MODEL", models)
-        self._node_width = _width("NODE", nodes)
+        self._model_width = _width("MODEL", models, self._widest_name)
+        self._node_width = _width("NODE", nodes, self._widest_name)
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print a sentence, folded at the screen's width."""
@@ -96,8 +104,8 @@ class Screen:
 
     def headings(self) -> None:
         """Print the names of the columns of requests."""
-        names = f"{'REQUEST':<9}  {'MODEL':<{self._model_width}}  {'NODE':<{self._node_width}}"
-        self._line(Text(f"{names}  {'  '.join(_HEADINGS)}", style="bold"))
+        names = ("REQUEST".ljust(_API_WIDTH), "MODEL".ljust(self._model_width), "NODE".ljust(self._node_width))
+        self._line(Text(self._gap.join((*names, *_HEADINGS)), style="bold"))
 
     def row(self, row: Row) -> None:
         """Print a request as it is."""
@@ -111,7 +119,7 @@ class Screen:
             return
 
         def render() -> Text:
-            return Text("\n").join(self._text_of(row) for row in rows)
+            return Text("\n", no_wrap=True, overflow="ellipsis").join(self._text_of(row) for row in rows)
 
         with Live(console=self._console, get_renderable=render, refresh_per_second=_REFRESHES_PER_SECOND) as live:
             yield
@@ -122,24 +130,27 @@ class Screen:
         if not self._is_live:
             self.row(row)
 
+    def end(self) -> None:
+        """Leave the line on which a terminal shows ^C, if there still is a terminal."""
+        if self._is_live:
+            with suppress(OSError):
+                self._console.print()
+
     def _line(self, text: Text) -> None:
         self._console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
 
     def _text_of(self, row: Row) -> Text:
         record = row.record
         outcome, style = _outcome(row)
-        queued = _seconds(record.queued_ms if record else None)
-        first = _seconds(record.first_byte_ms if record else None)
-        elapsed = (time.monotonic() - row.started_at) * 1000 if row.started_at is not None else None
-        total = _seconds(record.total_ms if record else None if row.error else elapsed)
-        model = _cut(plain(row.model) or "-", self._model_width)
-        node = _cut(row.node or ("-" if row.is_over else ""), self._node_width)
-        api = _cut(_APIS.get(row.operation, row.operation), 9)
-        text = Text(f"{api:<9}  {model:<{self._model_width}}  ", no_wrap=True, overflow="ellipsis")
-        text.append(f"{node:<{self._node_width}}", style="bold")
-        text.append(f"  {queued:>6}  {first:>5}  {total:>5}  ")
-        text.append(f"{outcome:<7}", style=style)
-        text.append(f"  {_why(row)}", style="dim")
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(_cell(_APIS.get(row.operation, row.operation), _API_WIDTH) + self._gap)
+        text.append(_cell(plain(row.model) or "-", self._model_width) + self._gap)
+        text.append(_cell(row.node or ("-" if row.is_over else ""), self._node_width) + self._gap, style="bold")
+        text.append(f"{_seconds(record.queued_ms if record else None):>6}{self._gap}")
+        text.append(f"{_seconds(record.first_byte_ms if record else None):>5}{self._gap}")
+        text.append(f"{_seconds(record.total_ms if record else row.elapsed_ms):>5}{self._gap}")
+        text.append(f"{outcome:<7}{self._gap}", style=style)
+        text.append(_why(row), style="dim")
         text.rstrip()
         return text
 
@@ -168,8 +179,8 @@ def _why(row: Row) -> str:
     record = row.record
     if record is None:
         return row.error
-    reasons = (record.error, record.why, f"{record.attempts} nodes tried" if row.has_moved else "")
-    return ", ".join(reason for reason in reasons if reason)
+    tries = f"try {record.attempts}: " if row.has_moved else ""
+    return tries + ", ".join(reason for reason in (record.error, record.why) if reason)
 
 
 def _seconds(milliseconds: float | None) -> str:
@@ -179,9 +190,9 @@ def _seconds(milliseconds: float | None) -> str:
     return f"{seconds:.2f}" if seconds < 100 else f"{seconds:.0f}"
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 2] + ".."
+def _cell(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else text[: width - 2] + ".."
 
 
-def _width(heading: str, names: Iterable[str]) -> int:
-    return min(max(len(heading), *map(len, names)), _WIDEST_NAME)
+def _width(heading: str, names: Iterable[str], widest: int) -> int:
+    return min(max(len(heading), *map(len, names)), widest)

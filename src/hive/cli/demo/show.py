@@ -16,7 +16,8 @@ KEY_NAME = "demo-show"
 """The key of the show's own requests: by it their records are told from those of others."""
 
 _PATHS = {"chat": "/api/chat", "v1_chat": "/v1/chat/completions", "v1_messages": "/v1/messages"}
-_BURST = 6
+_BREATH = 0.3
+"""Seconds between two requests: so the hub has seen by then which models are loaded."""
 _RECORD_TIMEOUT = 2.0
 _REQUEST_TIMEOUT = 20.0
 
@@ -62,13 +63,14 @@ class Show:
     async def play(self, engines: Engines) -> None:
         """Send all requests and say what is to be seen."""
         screen = self._screen
-        screen.say("\nThree requests in three dialects, one after the other:")
+        screen.say("\nThree requests in three dialects, one after the other (times in seconds):")
         screen.headings()
         for operation, model in (("chat", CODE_MODEL), ("v1_chat", CODE_MODEL), ("v1_messages", CHAT_MODEL)):
             await self._send_all([Row(operation, model)], tokens=12)
+            await asyncio.sleep(_BREATH)
         slots = sum(engine.options.slots for engine in engines.values())
-        screen.say(f"\n{_BURST} at once, with {slots} slots on three machines:")
-        await self._send_all([Row("v1_chat", CHAT_MODEL) for _ in range(_BURST)], tokens=24)
+        screen.say(f"\nSix at once, for {slots} slots on three machines:")
+        await self._send_all([Row("v1_chat", CHAT_MODEL) for _ in range(6)], tokens=20)
         screen.say("\nThe next node that is asked breaks its connection in the middle of the answer:")
         await self._play_failover(engines)
 

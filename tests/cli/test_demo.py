@@ -1,0 +1,152 @@
+"""`hive demo`: it shows a failover, every line to try works, and it ends at once and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hive.cli.demo.hints import hive_command
+from hive.cli.demo.machines import find_engines
+from hive.testing import EngineKind, SimOptions, run_in_thread
+
+HIVE = (sys.executable, "-c", "from hive.cli import main; raise SystemExit(main())")
+USUAL_PORT = 4483
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@contextmanager
+def taken(port: int) -> Iterator[int]:
+    """Hold a port, 0 for any; whoever has it already holds it as well."""
+    with socket.socket() as sock:
+        with suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            sock.listen()
+        yield sock.getsockname()[1] or port
+
+
+@contextmanager
+def demo(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the demo, its temporary files in a directory of the test."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "default", "NO_PROXY": "*"}
+    with subprocess.Popen(
+        [*HIVE, "demo", *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], beginning: str) -> str:
+    """Return what the demo prints up to the line that begins like this."""
+    assert process.stdout is not None
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if line.startswith(beginning):
+            return shown
+    raise AssertionError(f"no line {beginning!r} in {shown!r}")
+
+
+def test_once_answers_everything_and_shows_a_failover(tmp_path: Path) -> None:
+    with taken(USUAL_PORT), demo(tmp_path, "--once") as process:
+        out, err = process.communicate(timeout=30)
+    lines = out.splitlines()
+    assert (process.returncode, err) == (0, "")
+    assert lines[-1] == "All 10 requests were answered."
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert f"({USUAL_PORT} is taken)" in lines[1]
+    assert len(re.findall(r" \d\.\d\d  ok ", out)) == 9
+    (moved,) = re.findall(r"^Ollama +sim-code +(\S+) .*  moved ", out, re.MULTILINE)
+    assert re.search(rf"^(?!{moved})\S+ broke off; Hive asked {moved}\. ", out, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix_only
+def test_every_line_to_try_works_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    with demo(tmp_path, "--port", "0") as process:
+        shown = read_until(process, "Every request")
+        assert max(map(len, shown.splitlines())) <= 100
+        chat = found(r"^curl (\S+/api/chat) \\$", shown)
+        body = found(r"^  -d '(.*)'$", shown)
+        assert '"done":true' in httpx.post(chat, content=body, trust_env=False).text
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert re.match(r"Ollama +sim-chat +\S+ .* ok ", process.stdout.readline())
+
+        host = found(r"^OLLAMA_HOST=(\S+) ollama run sim-chat ", shown)
+        assert httpx.get(host, trust_env=False).text == "Ollama is running"
+
+        base_url, key = found(r'base_url="(.*)",', shown), found(r'api_key="(.*)"\)', shown)
+        answer = httpx.get(f"{base_url}/models", headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        assert {"sim-chat", "sim-code"} <= {model["id"].partition(":")[0] for model in answer.json()["data"]}
+
+        exported = dict(re.findall(r"^export (\w+)=(\S+)$", shown, re.MULTILINE))
+        nodes = subprocess.run([*HIVE, "nodes"], env={**os.environ, **exported}, capture_output=True, text=True)
+        assert len(re.findall(r"^(?:lab-gpu|office-mac|old-laptop) +ready ", nodes.stdout, re.MULTILINE)) == 3
+
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def found(pattern: str, text: str) -> str:
+    """Return what the one group of the pattern holds."""
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match, f"no {pattern} in {text}"
+    return match[1]
+
+
+@posix_only
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_it_in_the_middle_of_the_show(tmp_path: Path, name: str) -> None:
+    with demo(tmp_path, "--port", "0") as process:
+        read_until(process, "Six at once")
+        process.send_signal(signal.Signals[name])
+        _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_one_sentence(tmp_path: Path) -> None:
+    with taken(0) as port, demo(tmp_path, "--port", str(port)) as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (1, "", f"hive: port {port} on 127.0.0.1 is taken\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", EngineKind)
+def test_a_real_engine_of_any_kind_is_found(kind: EngineKind) -> None:
+    with run_in_thread(SimOptions(kind=kind)) as engine:
+        port = int(engine.url.rpartition(":")[2])
+        assert asyncio.run(find_engines({"one": port})) == {"one": engine.url}
+
+
+def test_ports_that_are_dead_silent_or_no_engine_are_passed_over() -> None:
+    with taken(0) as silent, run_in_thread(SimOptions()) as refusing:
+        refusing.set_fault("error-500", path="/v1/models")
+        ports = {"dead": 1, "silent": silent, "web": int(refusing.url.rpartition(":")[2])}
+        assert asyncio.run(find_engines(ports)) == {}
+
+
+def test_hive_is_named_by_its_path_where_the_shell_does_not_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / ".venv" / "bin" / "hive"), "demo"])
+    assert hive_command() == str(Path(".venv", "bin", "hive"))
