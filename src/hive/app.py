@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,9 @@ from hive.store.errors import StoreError
 from hive.store.store import Store
 
 _log = logging.getLogger(__name__)
+
+FAREWELL = 0.5
+"""Seconds that the last errors have to leave, also after the drain time."""
 
 _LOCAL_RIGHTS: dict[LocalAccess, frozenset[Right] | None] = {
     LocalAccess.OFF: None,
@@ -84,8 +88,10 @@ class HubServer:
 
     async def stop(self) -> None:
         """Refuse new work, finish what runs within the drain time, and take everything down."""
+        deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
         await self.hub.finish(self.settings.drain_timeout)
+        await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
         self.server.close()
         await self.hub.close()
         await self.store.close()
@@ -129,7 +135,7 @@ async def _serve(settings: Settings) -> int:
     except (StoreError, Fault) as error:
         return _fail(error.message if isinstance(error, Fault) else str(error))
     except OSError as error:
-        reason = "is taken" if error.errno in (48, 98) else f"cannot be used ({error.strerror or error})"
+        reason = "is taken" if error.errno in (48, 98) else f"cannot be used ({os.strerror(error.errno or 0)})"
         return _fail(f"port {settings.port} on {settings.host} {reason}")
     _greet(server)
     _tune_collector()

@@ -67,6 +67,7 @@ HEAD_TOO_LARGE = _client("head_too_large", 431)
 
 INTERNAL = Kind("internal", 500, Family.HUB)
 NOT_YET = Kind("not_yet", 501, Family.HUB, retry=False)
+NOT_SERVED = Kind("not_served", 501, Family.HUB, retry=False)
 HTTP_VERSION = _client("http_version", 505)
 QUEUE_FULL = Kind("queue_full", 503, Family.HUB)
 QUEUE_TIMEOUT = Kind("queue_timeout", 503, Family.HUB)

@@ -36,6 +36,7 @@ _NO_REFERRER = b"Referrer-Policy: no-referrer\r\n"
 class _Redirect:
     status: int
     location: str
+    fields: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,11 @@ class Front:
             raise Fault(errors.ORIGIN_REFUSED, "this origin is not allowed")
         methods = methods_of(head.path)
         if head.method == "OPTIONS" and origin is not None and b"access-control-request-method" in head.fields:
-            stream.plan = _Preflight(preflight_fields(origin))
+            stream.plan = _Preflight(preflight_fields(origin) + self._request_id(stream.request_id))
             return
         operation = methods.get(head.method)
         if operation is None or (operation.answered is Answered.UPGRADE and b"upgrade" not in head.fields):
-            stream.plan = self._without_operation(head, methods)
+            stream.plan = self._without_operation(head, methods, stream.request_id)
             return
         key_name = self._door.admit(
             head, stream.peer, operation.right, self._hub.now(), locally_open=operation.locally_open
@@ -86,20 +87,24 @@ class Front:
             raise Fault(errors.UPGRADE_REQUIRED, "WebSockets are not spoken here; use POST", (("Upgrade", "HTTP/1.1"),))
         stream.plan = Plan(operation, key_name, self._fields(head, stream.request_id))
 
-    @staticmethod
-    def _without_operation(head: RequestHead, methods: dict[str, Operation]) -> _Redirect:
+    def _without_operation(self, head: RequestHead, methods: dict[str, Operation], request_id: str) -> _Redirect:
         """Return where a path that only differs by slashes leads. Raises `Fault`: 404 or 405, as Ollama's router."""
         if methods:
             allow = ", ".join(sorted(m for m, found in methods.items() if found.answered is not Answered.UPGRADE))
             raise Fault(errors.METHOD_NOT_ALLOWED, "405 method not allowed", (("Allow", allow),))
         clean = "/" + "/".join(part for part in head.path.split("/") if part)
         if clean != head.path and head.method in methods_of(clean) and head.path_key is None:
-            return _Redirect(301 if head.method == "GET" and head.path == clean + "/" else 307, clean)
+            status = 301 if head.method == "GET" and head.path == clean + "/" else 307
+            return _Redirect(status, clean, self._fields(head, request_id))
         raise Fault(errors.NOT_FOUND, "404 page not found")
+
+    @staticmethod
+    def _request_id(request_id: str) -> bytes:
+        return b"X-Hive-Request-Id: %b\r\n" % request_id.encode()
 
     def _fields(self, head: RequestHead, request_id: str) -> bytes:
         """Return the header lines that every answer carries."""
-        fields = b"X-Hive-Request-Id: %b\r\n" % request_id.encode()
+        fields = self._request_id(request_id)
         origin = head.fields.get(b"origin")
         if origin is not None and self._origins.allows(origin, head.fields.get(b"host", b"")):
             fields += cors_fields(origin)
@@ -108,6 +113,8 @@ class Front:
     def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
         """Return status, header lines and body that tell a client of a fault in its dialect."""
         status, fields, body = self._hub.refuse(head, request_id, fault)
+        operation = methods_of(head.path).get(head.method) if head is not None else None
+        self._hub.note_refusal(operation, request_id, fault, len(body))
         if head is not None:
             fields += self._fields(head, request_id)
         return status, fields, body
@@ -130,7 +137,8 @@ class Front:
             location = plan.location.encode("latin-1")
             link = b'<a href="%b">%b</a>.\n\n' % (location, HTTPStatus(plan.status).phrase.encode())
             body = link if stream.head.method in ("GET", "HEAD") else b""
-            stream.send(plan.status, b"Location: %b\r\nContent-Type: text/html; charset=utf-8\r\n" % location, body)
+            fields = b"Location: %b\r\nContent-Type: text/html; charset=utf-8\r\n" % location
+            stream.send(plan.status, fields + plan.fields, body)
 
     def _answer_from_memory(self, stream: ClientStream, plan: Plan) -> None:
         try:

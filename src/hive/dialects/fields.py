@@ -84,12 +84,15 @@ def _read_quickly(body: bytes) -> RoutingFields | None:
         return None
     try:
         short = _decode_short(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     if not short.model:
         return None
-    tools, keep_alive = bytes(short.tools), bytes(short.keep_alive)
-    return RoutingFields(short.model, tools not in _EMPTY_TOOLS, keep_alive != b"null")
+    return RoutingFields(short.model, _has_tools(bytes(short.tools)), bytes(short.keep_alive) != b"null")
+
+
+def _has_tools(raw: bytes) -> bool:
+    return raw not in _EMPTY_TOOLS and (len(raw) > _SHORT_BODY_BYTES or bytes(raw).translate(None, b" \t\r\n") != b"[]")
 
 
 def _read_slowly(body: bytes) -> list[tuple[str, bytes]]:
@@ -110,7 +113,12 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _raw(value: object) -> bytes:
-    return json.dumps(dict(value) if isinstance(value, _Pairs) else value, default=str).encode("utf-8", "replace")
+    """Return JSON for what routing asks of a value: is it text, null, an empty list or something else?"""
+    if isinstance(value, str):
+        return json.dumps(value).encode()
+    if value is None:
+        return b"null"
+    return b"[]" if value == [] and not isinstance(value, _Pairs) else b"0"
 
 
 def _refuse_constant(constant: str) -> object:
@@ -139,7 +147,7 @@ def _pick(pairs: list[tuple[str, bytes]], *, reads_name: bool) -> RoutingFields:
     fields = RoutingFields(is_exact=is_exact)
     fields.model = _text(values, "model") or (_text(values, "name") if reads_name else "")
     fields.has_keep_alive = values.get("keep_alive", b"null") != b"null"
-    fields.has_tools = values.get("tools", b"[]") not in _EMPTY_TOOLS
+    fields.has_tools = _has_tools(values.get("tools", b"[]"))
     return fields
 
 
@@ -158,5 +166,14 @@ def _text(values: dict[str, bytes], key: str) -> str:
 
 def replace_model(body: bytes, model: str) -> bytes:
     """Return the body with another model; every other value keeps its bytes."""
-    members = {name.text: value for name, value in _decode(body).items() if name.text.casefold() != "model"}
-    return msgspec.json.encode({"model": model, **members})
+    try:
+        members = {name.text: value for name, value in _decode(body).items() if name.text.casefold() != "model"}
+        return msgspec.json.encode({"model": model, **members})
+    except (msgspec.DecodeError, UnicodeDecodeError, UnicodeEncodeError, RecursionError):
+        pass
+    try:
+        loose = json.loads(body.decode("utf-8", "replace"))
+        kept = {key: value for key, value in loose.items() if key.casefold() != "model"}
+        return json.dumps({"model": model, **kept}).encode()
+    except (ValueError, RecursionError, AttributeError):
+        raise Fault(errors.BAD_JSON, "the request body cannot be read") from None

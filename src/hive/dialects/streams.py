@@ -23,24 +23,36 @@ class MalformedStream(ValueError):  # noqa: N818 - it names what arrived
     """A unit that no client could read."""
 
 
-class _Line(msgspec.Struct):
+class _Unit(msgspec.Struct):
+    """What the JSON of a line or an event may say of the end."""
+
     done: bool = False
-    error: msgspec.Raw = msgspec.Raw(b"")
-
-
-class _Event(msgspec.Struct):
     type: str = ""
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
-_decode_lines = msgspec.json.Decoder(_Line).decode_lines
-_decode_event = msgspec.json.Decoder(_Event).decode
-_EVENT_STARTS = (b"data:", b"event:", b":", b"id:", b"retry:")
+_decode_lines = msgspec.json.Decoder(_Unit).decode_lines
+_decode = msgspec.json.Decoder(_Unit).decode
+_NO_ERROR = frozenset({b"", b"null", b'""'})
+_FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 _RESPONSES_ENDS = frozenset({"response.completed", "response.incomplete"})
+_OPENING_BRACE = ord("{")
 
 
-def _is_empty_error(error: msgspec.Raw) -> bool:
-    return bytes(error) in (b"", b"null", b'""')
+def _read(data: bytes) -> _Unit:
+    """Return what a JSON object says; lenient, as clients are. Raises `MalformedStream` for what is none."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        value = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise MalformedStream("something that is not a JSON object")
+    type_, error = value.get("type"), msgspec.Raw(b"1" if value.get("error") else b"")
+    return _Unit(value.get("done") is True, type_ if isinstance(type_, str) else "", error)
 
 
 class NdjsonStream:
@@ -55,28 +67,27 @@ class NdjsonStream:
         return data.rfind(b"\n") + 1
 
     @staticmethod
-    def check(units: bytes) -> bytes:
-        """Return whole lines as they may go on. Raises `MalformedStream`."""
-        if units[0] == 10 or b"\n\n" in units or b"\n\r" in units:
-            units = b"".join(line + b"\n" for line in units.split(b"\n") if line.strip())
-        try:
-            _decode_lines(units)
-        except msgspec.DecodeError:
-            _check_slowly(units)
-        return units
+    def check(units: bytes) -> tuple[bytes, Ending | None]:
+        """Return whole lines as they may go on, and how the last ends the stream. Raises `MalformedStream`."""
+        if units[0] == _OPENING_BRACE and units.find(b"\n") == len(units) - 1:
+            try:
+                (unit,) = _decode_lines(units)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+                unit = _read(units)
+            return units, _ending_of_line(unit)
+        lines = [line for line in units.split(b"\n") if line.strip()]
+        if not lines:
+            return b"", None
+        for line in lines:
+            unit = _read(line)
+        return b"\n".join(lines) + b"\n", _ending_of_line(unit)
 
-    @staticmethod
-    def ending(units: bytes) -> Ending:
-        """Return how the last of these whole lines ends the stream."""
+    def ending(self, unit: bytes) -> Ending:
+        """Return how a line without its line end would end the stream."""
         try:
-            last = _decode_lines(units.rstrip().rpartition(b"\n")[2])
-        except msgspec.DecodeError:
+            return self.check(unit + b"\n")[1] or Ending.MISSING
+        except MalformedStream:
             return Ending.MISSING
-        if not last:
-            return Ending.MISSING
-        if not _is_empty_error(last[0].error):
-            return Ending.ERROR
-        return Ending.WHOLE if last[0].done else Ending.MISSING
 
     @staticmethod
     def ending_of_start(start: bytes) -> Ending:
@@ -84,21 +95,14 @@ class NdjsonStream:
         return Ending.WHOLE if b',"done":true,' in start else Ending.MISSING
 
 
-def _check_slowly(units: bytes) -> None:
-    """Accept what strict decoding refuses and clients read: lone surrogates, bytes that are not UTF-8."""
-    for line in units.split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            is_object = isinstance(json.loads(line.decode("utf-8", "replace")), dict)
-        except (ValueError, RecursionError):
-            is_object = False
-        if not is_object:
-            raise MalformedStream("a line that is not a JSON object")
+def _ending_of_line(unit: _Unit) -> Ending:
+    if bytes(unit.error) not in _NO_ERROR:
+        return Ending.ERROR
+    return Ending.WHOLE if unit.done else Ending.MISSING
 
 
 class SseStream:
-    """Server-sent events; `marks` says which event ends a stream of this dialect."""
+    """Server-sent events; the dialect says which event ends a stream."""
 
     content_types = (b"text/event-stream", b"application/x-ndjson")
     """Ollama labels some event streams of /v1/responses as NDJSON."""
@@ -116,59 +120,68 @@ class SseStream:
         crlf = data.rfind(b"\r\n\r\n")
         return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
 
-    @staticmethod
-    def check(units: bytes) -> bytes:
-        """Return whole events as they may go on. Raises `MalformedStream`."""
-        if not units.startswith(_EVENT_STARTS) and not units.lstrip(b"\r\n").startswith(_EVENT_STARTS):
-            raise MalformedStream("a line that is no server-sent event")
-        return units
+    def check(self, units: bytes) -> tuple[bytes, Ending | None]:
+        """Return whole events as they may go on, and how the last with data ends the stream; None without data.
 
-    def ending(self, units: bytes) -> Ending:
-        """Return how the last of these whole events ends the stream."""
-        name, data = _last_event(units)
-        if data is None:
-            return Ending.MISSING
-        if data == b"[DONE]":
-            return Ending.WHOLE
+        Raises `MalformedStream`.
+        """
+        if units.startswith(b"data: {") and units.find(b"\n") == len(units) - 2:
+            return units, self._ending_of(b"", units[6:-2])
+        ending: Ending | None = None
+        plain = units.replace(b"\r\n", b"\n") if b"\r" in units else units
+        for event in plain.split(b"\n\n"):
+            name, data = _parse(event)
+            if data:
+                ending = self._ending_of(name, data)
+        return units, ending
+
+    def ending(self, unit: bytes) -> Ending:
+        """Return how an event without its blank line would end the stream."""
         try:
-            event = _decode_event(data)
-        except msgspec.DecodeError:
+            return self.check(unit + b"\n\n")[1] or Ending.MISSING
+        except MalformedStream:
             return Ending.MISSING
-        if name == b"error" or event.type == "error" or not _is_empty_error(event.error):
-            return Ending.ERROR
-        if self._dialect is Dialect.ANTHROPIC and event.type == "message_stop":
-            return Ending.WHOLE
-        if self._dialect is Dialect.RESPONSES:
-            if event.type in _RESPONSES_ENDS:
-                return Ending.WHOLE
-            if event.type == "response.failed":
-                return Ending.ERROR
-        return Ending.MISSING
 
     def ending_of_start(self, start: bytes) -> Ending:
         """Return how an event too long to be kept ends the stream, from its first bytes."""
         name = start.lstrip(b"\r\n").partition(b"\n")[0].removeprefix(b"event:").strip().decode("latin-1")
         return Ending.WHOLE if name in _RESPONSES_ENDS else Ending.MISSING
 
+    def _ending_of(self, name: bytes, data: bytes) -> Ending:
+        if data == b"[DONE]":
+            return Ending.WHOLE
+        unit = _read(data)
+        if name == b"error" or unit.type == "error" or bytes(unit.error) not in _NO_ERROR:
+            return Ending.ERROR
+        if self._dialect is Dialect.ANTHROPIC and unit.type == "message_stop":
+            return Ending.WHOLE
+        if self._dialect is Dialect.RESPONSES:
+            if unit.type in _RESPONSES_ENDS:
+                return Ending.WHOLE
+            if unit.type == "response.failed":
+                return Ending.ERROR
+        return Ending.MISSING
 
-def _last_event(units: bytes) -> tuple[bytes, bytes | None]:
-    """Return name and data of the last event that has data; comments after it do not count."""
-    for event in reversed(units.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n\n")):
-        name, data = b"", None
-        for line in event.split(b"\n"):
-            if line.startswith(b"data:"):
-                data = line[5:].strip() if data is None else data + b"\n" + line[5:].strip()
-            elif line.startswith(b"event:"):
-                name = line[6:].strip()
-        if data is not None:
-            return name, data
-    return b"", None
+
+def _parse(event: bytes) -> tuple[bytes, bytes]:
+    """Return name and data of an event; empty data for comments. Raises `MalformedStream` for an unknown field."""
+    name, data = b"", b""
+    for line in event.split(b"\n"):
+        if not line:
+            continue
+        key, _, value = line.partition(b":")
+        if key not in _FIELDS:
+            raise MalformedStream("a line that is no server-sent event")
+        if key == b"data":
+            data = data + b"\n" + value.strip() if data else value.strip()
+        elif key == b"event":
+            name = value.strip()
+    return name, data
 
 
 Stream = NdjsonStream | SseStream
-_NDJSON = NdjsonStream()
 _STREAMS: dict[Dialect, Stream] = {
-    Dialect.OLLAMA: _NDJSON,
+    Dialect.OLLAMA: NdjsonStream(),
     Dialect.OPENAI: SseStream(Dialect.OPENAI),
     Dialect.RESPONSES: SseStream(Dialect.RESPONSES),
     Dialect.ANTHROPIC: SseStream(Dialect.ANTHROPIC),

@@ -49,7 +49,7 @@ def _as_text(line: Record) -> bytes:
     where = f"{line.model} on {line.node}" if line.node else line.model or "-"
     tail = f" {line.error}" if line.error else ""
     text = (
-        f"{line.time[11:19]} {line.status} {line.outcome.value:<12} {line.operation:<12} {where}"
+        f"{line.time[11:19]} {line.status} {line.outcome.value:<12} {line.operation:<17} {where}"
         f"  {line.total_ms:.0f} ms (queue {line.queued_ms:.0f}, first byte {line.first_byte_ms or 0:.0f})"
         f"  {line.bytes_out} bytes  {line.key or 'no key'}  {line.request_id}{tail}"
     )

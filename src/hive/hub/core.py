@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from hive import errors
 from hive.config import NodeSettings, Settings
 from hive.dialects.errors import error_body, error_headers
-from hive.dialects.operations import Dialect, dialect_of
+from hive.dialects.operations import Dialect, Operation, dialect_of
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.listings import Catalog
 from hive.hub.exchange import Exchange
 from hive.hub.probes import Prober
 from hive.hub.queue import Queue
-from hive.hub.records import Record, Records
+from hive.hub.records import OUTCOMES, Record, Records
 from hive.hub.relay import RelayLimits
 from hive.net.dialed import DialedLink
 from hive.net.outbox import Outbox
@@ -126,6 +126,14 @@ class Hub:
         """Account for an exchange that is over."""
         self.exchanges.discard(exchange)
         self.records.add(exchange.record)
+
+    def note_refusal(self, operation: Operation | None, request_id: str, fault: Fault, size: int) -> None:
+        """A request was refused before it became an exchange: it has its line and its count all the same."""
+        name = operation.name if operation is not None else "none"
+        record = Record(request_id=request_id, operation=name, status=fault.kind.status, error=fault.kind.code)
+        record.outcome = OUTCOMES[fault.kind.family]
+        record.bytes_out = size
+        self.records.add(record)
 
     def note_unreachable(self, engine: Engine, reason: str) -> None:
         """An exchange found no way to an engine: nobody else is to try until a probe does."""

@@ -21,7 +21,7 @@ from hive.errors import Family, Fault
 from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.names import canonical, is_valid, with_tag
-from hive.hub.records import Outcome, Record
+from hive.hub.records import OUTCOMES, Outcome, Record
 from hive.hub.relay import Relay, Renaming, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 MAX_OTHER_NODES = 2
 SILENT_ON_SUSPECT = 10.0
 """Seconds of silence that end a begun answer on an engine that gives no sign of life."""
+END_SILENCE = 1.0
+"""Seconds after a stream's end mark in which the engine is to end its answer too."""
 BUSY_REST = 1.0
 """Seconds that an engine is left alone after it said busy."""
 
@@ -107,7 +109,8 @@ class Exchange:
         except Fault as fault:
             self._answer_fault(fault)
         except asyncio.CancelledError:
-            self.record.outcome = Outcome.CLIENT_GONE
+            if self._stream.has_departed:
+                self.record.outcome = Outcome.CLIENT_GONE
             raise
         except Exception:
             _log.exception("exchange %s", self.record.request_id)
@@ -187,7 +190,8 @@ class Exchange:
         engines = self._hub.fleet.having(self._model)
         if not any(engine.serves(self._operation) for engine in engines):
             kinds = ", ".join(sorted({engine.kind.value for engine in engines}))
-            raise Fault(errors.NOT_YET, f"no engine with this model serves {self._operation.path} (it is on {kinds})")
+            path = self._operation.path
+            raise Fault(errors.NOT_SERVED, f"no engine with this model serves {path} (it is on {kinds})")
 
     async def _send(self, engine: Engine, link: DialedLink) -> Relay | None:
         """Send the request and wait for the end of its answer; None when there is no way to the engine.
@@ -255,12 +259,19 @@ class Exchange:
             return self._consider_refusal(relay, engine, ticket)
         assert relay.fault is not None
         if relay.has_begun:
-            self._break_off(relay, relay.fault)
+            self._break_off(relay, self._named(relay.fault, engine))
             return True
         ticket.excluded.add(engine)
         if not self._may_try_another(ticket):
-            raise relay.fault
+            raise self._named(relay.fault, engine)
         return False
+
+    @staticmethod
+    def _named(fault: Fault, engine: Engine) -> Fault:
+        """Return a node's fault with the name of the node."""
+        if fault.kind.family is not Family.NODE:
+            return fault
+        return Fault(fault.kind, f"node {engine.node!r}: {fault.message}", fault.headers)
 
     def _note_answer(self, relay: Relay, engine: Engine) -> None:
         if relay.first_byte_at is not None:
@@ -301,9 +312,11 @@ class Exchange:
             if self._may_try_another(ticket):
                 return False
             if row.kind is not None:
-                raise Fault(row.kind, f"the node {engine.node!r} refused the hub's request ({head.status})")
+                raise Fault(row.kind, f"node {engine.node!r}: it refused the hub's own request ({head.status})")
         self.record.status = head.status
-        self.record.outcome = Outcome.CLIENT_ERROR if head.status < 500 else Outcome.NODE_ERROR
+        is_about_request = row.verdict is Verdict.PASS and head.status < 500
+        self.record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
+        self.record.error = "engine_refused"
         fields = response_fields(head.fields) + self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
         self._stream.send(head.status, fields, body)
         return True
@@ -312,7 +325,7 @@ class Exchange:
 
     def _break_off(self, relay: Relay, fault: Fault) -> None:
         """End an answer that has begun with its dialect's own error; one that has none for it is cut."""
-        self.record.outcome, self.record.error = Outcome.NODE_ERROR, fault.kind.code
+        self.record.outcome, self.record.error = OUTCOMES[fault.kind.family], fault.kind.code
         self.record.status = 200
         if not relay.is_stream:
             self._stream.cut()
@@ -324,12 +337,13 @@ class Exchange:
     def _answer_fault(self, fault: Fault) -> None:
         record = self.record
         record.status, record.error = fault.kind.status, fault.kind.code
-        record.outcome = _OUTCOMES[fault.kind.family]
+        record.outcome = OUTCOMES[fault.kind.family]
         if self._stream.has_started:
             self._stream.cut()
             return
         status, fields, body = self._hub.refuse(self._stream.head, record.request_id, fault)
-        self._stream.send(status, fields + self._fields, body)
+        node = b"X-Hive-Node: %b\r\n" % record.node.encode() if record.node else b""
+        self._stream.send(status, fields + self._fields + node, body)
 
     def give_up(self, fault: Fault) -> None:
         """End the exchange from outside, with an error for its client."""
@@ -349,24 +363,22 @@ class Exchange:
         silence = now - relay.last_byte_at
         if relay.first_byte_at is None:
             if is_suspect and silence >= SUSPECT_AFTER:
-                relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} gives no sign of life")
+                relay.fail(errors.NODE_SILENT, "it gives no sign of life")
             elif silence >= self._hub.settings.first_byte_timeout:
-                relay.fail(errors.NODE_SILENT, f"the node {engine.node!r} has sent nothing for {silence:.0f} s")
+                relay.fail(errors.NODE_SILENT, f"it has sent nothing for {silence:.0f} s")
+        elif relay.has_ended:
+            if silence >= END_SILENCE:
+                relay.finish_early()
         elif not self._stream.is_paused:
             limit = SILENT_ON_SUSPECT if is_suspect else self.gap_timeout
             if silence >= limit:
-                relay.fail(
-                    errors.NODE_SILENT, f"the node {engine.node!r} fell silent for {silence:.0f} s inside its answer"
-                )
+                relay.fail(errors.NODE_SILENT, f"it fell silent for {silence:.0f} s inside its answer")
 
     def _account(self) -> None:
         self.record.total_ms = (self._hub.now() - self._began_at) * 1000
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)
-
-
-_OUTCOMES = {Family.CLIENT: Outcome.CLIENT_ERROR, Family.NODE: Outcome.NODE_ERROR, Family.HUB: Outcome.HUB_ERROR}
 
 
 def _close_unused(dialing: asyncio.Task[UpstreamConnection]) -> None:

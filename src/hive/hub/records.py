@@ -14,6 +14,8 @@ from enum import StrEnum
 
 import msgspec
 
+from hive.errors import Family
+
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
 SETTLE_INTERVAL = 0.2
 MAX_UNSETTLED = 1000
@@ -29,6 +31,9 @@ class Outcome(StrEnum):
     NODE_ERROR = "node_error"
     HUB_ERROR = "hub_error"
     CLIENT_GONE = "client_gone"
+
+
+OUTCOMES = {Family.CLIENT: Outcome.CLIENT_ERROR, Family.NODE: Outcome.NODE_ERROR, Family.HUB: Outcome.HUB_ERROR}
 
 
 class Record(msgspec.Struct):

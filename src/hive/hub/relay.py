@@ -94,7 +94,7 @@ class Relay:
         """The last whole units that the client got."""
         self._long_unit: bytes | None = None
         """The start of a unit that is too long to be held and has not ended."""
-        self._last_long = b""
+        self._ending = Ending.MISSING
         self.connection: UpstreamConnection | None = None
         self.head: ResponseHead | None = None
         self.fault: Fault | None = None
@@ -154,8 +154,26 @@ class Relay:
             self._end_held()
 
     def on_failure(self, kind: Kind, reason: str) -> None:
+        if self.has_ended and not self._partial:
+            self._finish()  # the client has all of it: what came after does not matter
+            return
         self.fault = Fault(kind, reason)
         self.finished.keep(Result.FAILED)
+
+    def finish_early(self) -> None:
+        """End a stream whose end mark has come, though the engine keeps its connection open."""
+        if self.connection is not None:
+            self.connection.cancel()
+        self._finish()
+
+    @property
+    def has_ended(self) -> bool:
+        """Has the stream's end mark gone to the client?"""
+        return self._ending is not Ending.MISSING
+
+    def _finish(self) -> None:
+        self._client.finish()
+        self.finished.keep(Result.DELIVERED if self._ending is Ending.WHOLE else Result.ENGINE_ERROR)
 
     # --- an answer that does not stream ---
 
@@ -221,12 +239,14 @@ class Relay:
             if not units:
                 return
         try:
-            units = framing.check(units)
+            units, ending = framing.check(units)
         except MalformedStream as malformed:
             self.fail(errors.NODE_GARBLED, f"the engine sent {malformed}")
             return
         if units:
             self._send_units(units)
+        if ending is not None:
+            self._ending = ending
 
     def _send_units(self, units: bytes) -> None:
         if self._renaming is not None:
@@ -278,28 +298,23 @@ class Relay:
         assert framing is not None
         rest = units.partition(framing.separator)[2]
         self._client.write(units[: len(units) - len(rest)])
-        self.last_units, self._last_long, self._long_unit = b"", start, None
+        self.last_units, self._long_unit = b"", None
+        self._ending = framing.ending_of_start(start)
         return rest
 
     def _end_stream(self) -> None:
         framing = self._framing
         assert framing is not None
         if self._partial and framing.ending(self._partial) is not Ending.MISSING:
-            partial, self._partial = self._partial.rstrip(b"\r\n") + framing.separator, b""
-            self._send_units(partial)
+            # The last unit without its end: as good as whole.
+            self._pass_units(framing.separator)
         if self.finished.is_kept:
             return
-        if self._long_unit is not None:
-            ending = Ending.MISSING
-        elif self.last_units:
-            ending = framing.ending(self.last_units)
-        else:
-            ending = framing.ending_of_start(self._last_long)
-        if ending is Ending.MISSING:
+        if self._long_unit is not None or self._partial or not self.has_ended:
+            self._ending = Ending.MISSING
             self.on_failure(errors.NODE_BROKE_OFF, "the engine ended the stream without its end mark")
             return
-        self._client.finish()
-        self.finished.keep(Result.DELIVERED if ending is Ending.WHOLE else Result.ENGINE_ERROR)
+        self._finish()
 
     @property
     def unloads(self) -> bool:

@@ -17,10 +17,17 @@ import itertools
 import logging
 import secrets
 import socket
+import sys
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
 from typing import Protocol, cast
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+else:
+    termios = None
 
 from hive.errors import (
     BODY_MEMORY_FULL,
@@ -39,6 +46,7 @@ _log = logging.getLogger(__name__)
 SWEEP_INTERVAL = 0.5
 LINGER_BYTES = 1 << 20
 MAX_HELD_REFUSALS = 1000
+FLUSH_STEP = 0.02
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -169,6 +177,7 @@ class ClientConnection(asyncio.Protocol):
         except Fault as fault:
             if fault.delay and self._server.hold(self, fault):
                 self._state = State.HELD
+                self._pause_reading()
             else:
                 self._refuse(fault)
             return
@@ -209,10 +218,16 @@ class ClientConnection(asyncio.Protocol):
             self._closes = True
         self._server.handler.begin(stream)
 
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
     def refuse_now(self, fault: Fault) -> None:
         """Send a refusal that was held back."""
-        if self._state is State.HELD:
+        if self._state is State.HELD and self._transport is not None and not self._transport.is_closing():
             self._refuse(fault)
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def _refuse(self, fault: Fault) -> None:
         """Answer early: the rest of the request, if any, is not wanted."""
@@ -309,7 +324,9 @@ class ClientConnection(asyncio.Protocol):
         if self._is_stalled(now):
             self.abort()
         elif self._state is State.LINGER:
-            if now >= self._deadline:
+            if self.has_unsent:
+                self._deadline = now + self._limits.linger_timeout  # it runs once the answer has left
+            elif now >= self._deadline:
                 self.abort()
         elif self._state in (State.HEAD, State.BODY) and now >= self._deadline:
             if self._state is State.HEAD and self._reader.is_idle:
@@ -318,10 +335,17 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._refuse(Fault(REQUEST_TIMEOUT, "the request took too long to arrive"))
 
+    @property
+    def has_unsent(self) -> bool:
+        """Do bytes of an answer still wait for the client?"""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def _is_stalled(self, now: float) -> bool:
         """Has the client taken no byte of what waits for it for the send timeout?"""
         assert self._transport is not None
         waiting = self._transport.get_write_buffer_size()
+        if waiting:
+            waiting += _kernel_bytes(self._transport)
         taken = self._written_bytes - waiting
         if waiting == 0 or taken != self._taken_bytes:
             self._taken_bytes = taken
@@ -330,6 +354,17 @@ class ClientConnection(asyncio.Protocol):
         if self._stalled_since is None:
             self._stalled_since = now
         return now - self._stalled_since >= self._limits.send_timeout
+
+
+def _kernel_bytes(transport: asyncio.Transport) -> int:
+    """Return how many bytes the system holds for a client (SIOCOUTQ): it takes bytes from us in big steps only."""
+    sock = transport.get_extra_info("socket")
+    if termios is None or sock is None:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 class HttpServer:
@@ -382,6 +417,13 @@ class HttpServer:
             self._server.close()
         for connection in list(self.connections):
             connection.close_if_idle()
+
+    async def finish(self, timeout: float) -> None:
+        """Wait until every client has taken what was written for it, `timeout` seconds at most."""
+        self.outbox.flush()
+        deadline = self.now() + timeout
+        while any(c.has_unsent for c in self.connections) and self.now() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(FLUSH_STEP)
 
     def close(self) -> None:
         """Drop every connection."""

@@ -152,7 +152,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.resume()
             self._on_idle(self)
         else:
-            transport.close()
+            transport.abort()  # what it has not read of the request is not wanted any more
         sink.on_complete()
 
     def _fail(self, kind: Kind, reason: str) -> None:

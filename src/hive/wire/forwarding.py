@@ -6,7 +6,7 @@ fields never go up; an engine's CORS fields, cookies and framing never come down
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 _HOP_BY_HOP = frozenset(
     {
@@ -61,11 +61,15 @@ def request_head(path: bytes, host: bytes, credential: bytes, fields: dict[bytes
     return b"".join(lines)
 
 
-def response_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+def response_fields(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Return the header lines of an engine's answer that the client gets."""
     lines: list[bytes] = []
+    named: frozenset[bytes] = frozenset()
     for name, value in fields:
-        if name in _NEVER_DOWN or name.startswith(_NEVER_DOWN_PREFIXES):
+        if name == b"connection":
+            named |= _named_by_connection(value)
+    for name, value in fields:
+        if name in _NEVER_DOWN or name.startswith(_NEVER_DOWN_PREFIXES) or name in named:
             continue
         if name == b"vary" and b"origin" in value.lower():
             continue

@@ -1,9 +1,9 @@
 """Reads one client's HTTP/1.1 requests from bytes, and refuses what could be read in two ways.
 
-The reader is given bytes as they come (`feed`) and says what it knows so far: `head` once the headers are whole, `body` pieces,
-`is_complete`. It never starts a second message: bytes of one set `has_excess`, and the connection must close after the answer.
-The head is gathered first and given to llhttp (httptools) whole, so that no cut of the bytes changes the answer. llhttp does
-the parsing; the rules that it leaves open stand here:
+The reader is given bytes as they come (`feed`) and says what it knows so far: `head` once the headers are whole,
+pieces of the body, `is_complete`. It never starts a second message: bytes of one set `has_excess`, and the
+connection must close after the answer. The head is gathered and given to llhttp (httptools) whole, so that no cut
+of the bytes changes the answer. llhttp does the parsing; the rules that it leaves open stand here:
 
 * the request line has two single spaces and ends in HTTP/1.0 or 1.1; its target is a path (RFC 9112, 3);
 * exactly one Host, and it must look like one (RFC 9112, 3.2);
@@ -31,6 +31,8 @@ _OFFER = re.compile(rb"(\r\n)(upgrade[ \t]*:)", re.IGNORECASE)
 _HIDDEN = b"x-hive-offered-"
 """Stands before the name of an Upgrade field while llhttp reads it."""
 _HIDDEN_OFFER = _HIDDEN + b"upgrade"
+_REWRITTEN = (b"pgrade", b"PGRADE", b" \r\n", b"\t\r\n")
+"""A head without any of these is parsed as it is."""
 _TRAILING_SPACE = re.compile(rb"[ \t]+\r\n")
 _SINGLE = frozenset(
     {
@@ -165,9 +167,8 @@ class RequestReader:
         line_end = data.find(b"\r\n")
         if data[line_end - 9 : line_end - 1] != b" HTTP/1." or data.count(b" ", 0, line_end) != 2:
             self._refuse_line(data)
-        if data.find(b"pgrade", 0, end) < 0 and data.find(b"PGRADE", 0, end) < 0:
-            if data.find(b" \r\n", 0, end) < 0 and data.find(b"\t\r\n", 0, end) < 0:
-                return data
+        if all(data.find(text, 0, end) < 0 for text in _REWRITTEN):
+            return data
         head = _OFFER.sub(rb"\1" + _HIDDEN + rb"\2", data[:end])
         return _TRAILING_SPACE.sub(b"\r\n", head) + data[end:]
 
