@@ -99,9 +99,7 @@ def _from_environment(variables: Mapping[str, str]) -> dict[str, object]:
 def _from_flags(flags: Mapping[str, object]) -> dict[str, object]:
     _refuse_unknown("command line", flags, OPTIONS)
     return {
-        name: _read(name, raw, _Origin(f"from {OPTIONS[name].flag}"))
-        for name, raw in flags.items()
-        if raw is not None
+        name: _read(name, raw, _Origin(f"from {OPTIONS[name].flag}")) for name, raw in flags.items() if raw is not None
     }
 
 
@@ -141,9 +139,7 @@ def _converted(label: str, raw: object, kind: object, option: Option, origin: _O
     except msgspec.ValidationError as error:
         is_bound = any(mark in str(error) for mark in (" >", " <", "length", "range"))
         got = "" if option.is_secret else f", got {_shown(raw)}"
-        raise SettingsError(
-            f"{label}: expected {_expected(option.type, is_bound)}{got} ({origin.text})"
-        ) from error
+        raise SettingsError(f"{label}: expected {_expected(option.type, is_bound)}{got} ({origin.text})") from error
 
 
 def _expected(kind: inspect.Type, with_bounds: bool) -> str:
@@ -228,9 +224,7 @@ def _engine_url(label: str, raw: object, origin: _Origin) -> str:
     if not url.hostname or port == 0:
         raise SettingsError(f"{label}: url: expected {wanted}, got {_shown(raw)} ({origin.text})")
     if url.path not in ("", "/") or "?" in raw or "#" in raw:
-        raise SettingsError(
-            f"{label}: url: expected nothing after host and port, got {_shown(raw)} ({origin.text})"
-        )
+        raise SettingsError(f"{label}: url: expected nothing after host and port, got {_shown(raw)} ({origin.text})")
     return f"{url.scheme}://{url.netloc}"
 
 
@@ -253,9 +247,7 @@ def read_secret(label: str, path: Path) -> Secret:
     return check_secret(label, text)
 
 
-def _check_each(
-    name: str, value: object, origin: _Origin, is_good: Callable[[str], bool], wanted: str
-) -> None:
+def _check_each(name: str, value: object, origin: _Origin, is_good: Callable[[str], bool], wanted: str) -> None:
     assert isinstance(value, tuple)
     for text in value:
         if not is_good(text):

@@ -15,9 +15,7 @@ from hive.auth.keys import KeyRing, Role
 from hive.hub.keys import Keys
 from hive.store.store import Store
 
-NODE = NodeView(
-    "a", "http://a:11434", "dialed", "ready", "ollama", "0.24.0", 4, 1, None, 2, ("m:latest",), None
-)
+NODE = NodeView("a", "http://a:11434", "dialed", "ready", "ollama", "0.24.0", 4, 1, 2, ("m:latest",), None)
 MODEL = ModelView("m:latest", ("a", "b"), ("a",), 1000, "abc", {"format": "gguf", "families": ["llama"]})
 
 
@@ -99,7 +97,6 @@ def test_nodes_and_models_are_what_the_fleet_says(tmp_path: Path) -> None:
                 "version": "0.24.0",
                 "slots": 4,
                 "running": 1,
-                "waiting": None,
                 "models": 2,
                 "loaded": ["m:latest"],
                 "error": None,

@@ -250,7 +250,6 @@ def test_of_the_engines_head_nothing_comes_down_that_is_its_own() -> None:
         assert "canary" not in repr(answer.lines)
 
 
-@pytest.mark.xfail(strict=True, reason="fields that the engine's Connection names come down")
 def test_what_the_engines_connection_field_names_stays_there() -> None:
     fields = "Connection: keep-alive, X-Named\r\nX-Named: canary\r\n"
     with run_scripted(lambda call: call.answer(OK, more=fields)) as engine, run_hub({"a": engine.url}) as hub:

@@ -406,7 +406,6 @@ def test_after_an_early_answer_the_rest_is_never_read_as_a_request(shared_hub: T
     assert data.count(b"HTTP/1.1 ") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a client that still sends is reset while its refusal is held back")
 def test_a_refusal_that_is_held_back_arrives_although_the_client_still_sends() -> None:
     with run_hub({}, local_access="off", wait=False) as hub:
         for number in range(6):
@@ -460,7 +459,6 @@ def test_a_second_request_that_comes_during_the_first_answer_is_never_started() 
         assert len(engine.calls) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the time to linger runs before the answer has left")
 def test_a_slow_reader_gets_the_whole_first_answer_although_it_pipelined() -> None:
     body = b'{"response":"' + b"x" * 12_000_000 + b'","done":true}'
 
@@ -603,7 +601,6 @@ def test_a_half_close_together_with_the_request_is_a_departure_that_is_counted()
 # --- upgrades ---
 
 
-@pytest.mark.xfail(strict=True, reason="the body of a request that offers an upgrade is dropped")
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_an_offer_to_upgrade_is_ignored(shared_hub: ThreadedHub, is_cut: bool) -> None:
     """Java's HttpClient offers h2c with every first request."""
@@ -626,7 +623,6 @@ def test_an_offer_to_upgrade_without_a_body_is_ignored(shared_hub: ThreadedHub) 
         assert wire.is_open()
 
 
-@pytest.mark.xfail(strict=True, reason="the body of a request that offers an upgrade is read as a request")
 def test_a_body_after_an_offer_to_upgrade_is_never_read_as_a_request(shared_hub: ThreadedHub) -> None:
     hidden = get("/api/version")
     data = request(body=hidden, head="Connection: Upgrade\r\nUpgrade: h2c\r\n")

@@ -40,7 +40,6 @@ class NodeView:
     version: str | None
     slots: int
     running: int
-    waiting: int | None
     models: int
     """How many models it has."""
     loaded: Sequence[str]

@@ -43,7 +43,6 @@ def _node(engine: Engine) -> NodeView:
         version=engine.version or None,
         slots=engine.slots,
         running=engine.running,
-        waiting=None,
         models=len(engine.models),
         loaded=sorted(engine.loaded),
         error=engine.error or None,

@@ -89,9 +89,7 @@ def _not_called() -> None:
 
 def _root(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(f"hive {__version__}")

@@ -53,9 +53,7 @@ class _Ps(msgspec.Struct):
     models: list[_Loaded]
 
 
-def nodes(
-    hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
-) -> None:
+def nodes(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
     """List the hub's nodes."""
     at = find_hub(hub, api_key_file)
     answer = at.ask("GET", "/hive/v1/nodes")
@@ -74,9 +72,7 @@ def _node_cells(node: _Node) -> list[str]:
     return [node.name, node.status, engine, busy, str(node.models), loaded, node.url or "-", node.error or ""]
 
 
-def models(
-    hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
-) -> None:
+def models(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
     """List the models of all nodes."""
     at = find_hub(hub, api_key_file)
     answer = at.ask("GET", "/hive/v1/models")

@@ -34,6 +34,7 @@ class Row:
 
 
 _OLLAMA = frozenset({EngineKind.OLLAMA})
+_OTHERS = frozenset(EngineKind) - _OLLAMA
 _DIED = (
     b"runner process has terminated",
     b"runner has unexpectedly stopped",
@@ -55,7 +56,8 @@ TABLE: tuple[Row, ...] = (
     Row(None, 401, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB),
     Row(None, 403, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB),
     Row(None, 407, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB),
-    Row(None, 404, (b"not found", b"does not exist"), Verdict.ELSEWHERE),
+    Row(None, 404, (b"not found", b"Not Found", b"does not exist"), Verdict.ELSEWHERE),
+    Row(_OTHERS, 405, (), Verdict.ELSEWHERE),
     Row(None, 499, (), Verdict.ELSEWHERE, errors.NODE_FAILED),
     Row(None, 500, _DIED, Verdict.ELSEWHERE),
     Row(None, 502, (), Verdict.ELSEWHERE),

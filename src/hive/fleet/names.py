@@ -12,8 +12,8 @@ _DEFAULT_PREFIXES = ("registry.ollama.ai/library/", "registry.ollama.ai/", "libr
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,79}"
 _NAME = re.compile(
     r"(?:[a-z]+://)?"
-    r"(?:[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,349}/)?"
-    r"(?:[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}/)?"
+    r"(?:(?:[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,349}/)?"  # a host, which stands only before a namespace
+    r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}/)?"
     rf"{_PART}(?::{_PART})?"
 )
 _MAX_NAME = 600
@@ -23,6 +23,8 @@ _MAX_NAME = 600
 def canonical(name: str) -> str:
     """Return the key under which a model is known: lower case, with a tag, without the default registry."""
     key = name.casefold()
+    if "://" in key:
+        key = key.partition("://")[2]
     for prefix in _DEFAULT_PREFIXES:
         if key.startswith(prefix):
             key = key[len(prefix) :]

@@ -13,7 +13,6 @@ from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault
 
 ADMIN_NAME = "admin"
 """The key that the first start makes and that the setting admin_key sets."""
-SHORTEST_ADMIN_KEY = 8
 _SHOWN_SHARE = 4
 """Of a short key that somebody thought up, listings show a quarter at most."""
 
@@ -95,8 +94,6 @@ class Keys:
         return (await self.create(ADMIN_NAME, Role.ADMIN)).secret
 
     async def _set_admin(self, secret: str) -> None:
-        if len(secret) < SHORTEST_ADMIN_KEY:
-            raise Fault(INVALID_VALUE, f"admin_key: expected at least {SHORTEST_ADMIN_KEY} characters")
         new = self._made(ADMIN_NAME, Role.ADMIN, secret).key
         same = self._by_digest.get(new.digest)
         if same is not None and same.revoked_at is None:

@@ -31,9 +31,9 @@ _OFFER = re.compile(rb"(\r\n)(upgrade[ \t]*:)", re.IGNORECASE)
 _HIDDEN = b"x-hive-offered-"
 """Stands before the name of an Upgrade field while llhttp reads it."""
 _HIDDEN_OFFER = _HIDDEN + b"upgrade"
-_REWRITTEN = (b"pgrade", b"PGRADE", b" \r\n", b"\t\r\n")
-"""A head without any of these is parsed as it is."""
-_TRAILING_SPACE = re.compile(rb"[ \t]+\r\n")
+_REWRITTEN = (b"\nupgrade", b" \r\n", b"\t\r\n")
+"""A head without any of these, in lower case, is parsed as it is."""
+_TRAILING_SPACE = re.compile(rb"(?<=[^ \t\r\n])[ \t]+\r\n")
 _SINGLE = frozenset(
     {
         b"host",
@@ -167,7 +167,8 @@ class RequestReader:
         line_end = data.find(b"\r\n")
         if data[line_end - 9 : line_end - 1] != b" HTTP/1." or data.count(b" ", 0, line_end) != 2:
             self._refuse_line(data)
-        if all(data.find(text, 0, end) < 0 for text in _REWRITTEN):
+        lowered = data[:end].lower()
+        if all(text not in lowered for text in _REWRITTEN):
             return data
         head = _OFFER.sub(rb"\1" + _HIDDEN + rb"\2", data[:end])
         return _TRAILING_SPACE.sub(b"\r\n", head) + data[end:]
@@ -185,7 +186,9 @@ class RequestReader:
         before = self.body_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserInvalidMethodError:
+        except (httptools.HttpParserInvalidMethodError, httptools.HttpParserUpgrade):  # the latter: CONNECT
+            if not _REQUEST_LINE.match(data):
+                raise Fault(BAD_REQUEST, "not an HTTP/1.1 request") from None
             raise Fault(METHOD_NOT_ALLOWED, "405 method not allowed") from None
         except httptools.HttpParserError as error:
             self._explain(error)
