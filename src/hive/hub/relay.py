@@ -68,6 +68,32 @@ class Renaming:
 class Relay:
     """One attempt's answer on its way. `finished` brings its result, once."""
 
+    __slots__ = (
+        "_client",
+        "_dialect",
+        "_ending",
+        "_fields",
+        "_framing",
+        "_held",
+        "_held_bytes",
+        "_kind",
+        "_limits",
+        "_long_unit",
+        "_now",
+        "_partial",
+        "_renaming",
+        "connection",
+        "fault",
+        "finished",
+        "first_byte_at",
+        "has_begun",
+        "head",
+        "last_byte_at",
+        "last_units",
+        "started_at",
+        "was_given_up",
+    )
+
     def __init__(
         self,
         stream: ClientStream,
@@ -86,7 +112,6 @@ class Relay:
         self._limits = limits
         self._renaming = renaming
         self._framing: Stream | None = None
-        self._take: Callable[[bytes], None] = self._hold
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._partial = b""
@@ -136,14 +161,17 @@ class Relay:
         self.head = head
         if head.status == 200:
             self._framing = stream_of(self._dialect, head.content_type)
-            if self._framing is not None:
-                self._take = self._pass_units
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_at = now = self._now()
         if self.first_byte_at is None:
             self.first_byte_at = now
-        self._take(data)
+        if self._framing is not None:
+            self._pass_units(data)
+        elif self.has_begun:
+            self._pass(data)
+        else:
+            self._hold(data)
 
     def on_complete(self) -> None:
         if self._framing is not None:
@@ -185,7 +213,6 @@ class Relay:
             self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)
             self._begin(b"".join(self._held))
             self._held = []
-            self._take = self._pass
 
     def _pass(self, data: bytes) -> None:
         self.last_units = data
@@ -223,6 +250,13 @@ class Relay:
     def _pass_units(self, data: bytes) -> None:
         framing = self._framing
         assert framing is not None
+        if self.has_begun and not self._partial and self._long_unit is None and self._renaming is None:
+            one = framing.check_one(data)
+            if one is not None:
+                self._ending = one
+                self.last_units = data
+                self._client.write(data)
+                return
         if self._partial:
             data = self._partial + data
             self._partial = b""

@@ -92,6 +92,24 @@ class State(Enum):
 class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
+    __slots__ = (
+        "_closes",
+        "_deadline",
+        "_discarded_bytes",
+        "_held_bytes",
+        "_limits",
+        "_reader",
+        "_server",
+        "_stalled_since",
+        "_state",
+        "_stream",
+        "_taken_bytes",
+        "_transport",
+        "_written_bytes",
+        "is_paused",
+        "peer",
+    )
+
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._limits = server.limits

@@ -35,6 +35,18 @@ class Sink(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """A connection to one engine. `on_idle` gets it back when it may carry another exchange."""
 
+    __slots__ = (
+        "_is_announced",
+        "_is_paused",
+        "_on_idle",
+        "_outbox",
+        "_reader",
+        "_sink",
+        "_transport",
+        "has_answered",
+        "was_used",
+    )
+
     def __init__(self, max_head_bytes: int, outbox: Outbox, on_idle: Callable[[UpstreamConnection], None]) -> None:
         self._reader = ResponseReader(max_head_bytes)
         self._outbox = outbox

@@ -86,6 +86,22 @@ def split_key(path: str) -> tuple[str, bytes | None]:
 class RequestReader:
     """One connection's requests, one after the other; call `restart` after each answer."""
 
+    __slots__ = (
+        "_body",
+        "_fault",
+        "_fields",
+        "_gathered",
+        "_known_host",
+        "_max_head_bytes",
+        "_overhead_bytes",
+        "_parser",
+        "_url",
+        "body_bytes",
+        "has_excess",
+        "head",
+        "is_complete",
+    )
+
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpRequestParser(self)

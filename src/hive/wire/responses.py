@@ -37,6 +37,19 @@ class ResponseHead:
 class ResponseReader:
     """The answers on one connection to an engine, one at a time."""
 
+    __slots__ = (
+        "_body",
+        "_fields",
+        "_keep_alive",
+        "_max_head_bytes",
+        "_more",
+        "_overhead_bytes",
+        "_parser",
+        "can_be_reused",
+        "head",
+        "is_complete",
+    )
+
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpResponseParser(self)
