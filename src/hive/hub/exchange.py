@@ -15,14 +15,15 @@ import msgspec
 
 from hive import errors
 from hive.dialects.errors import stream_error
-from hive.dialects.fields import RoutingFields, read_fields, replace_model
+from hive.dialects.fields import RoutingFields, read_fields
 from hive.dialects.operations import BodyForm, Dialect, Operation
 from hive.errors import Family, Fault
 from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.names import canonical, is_valid, with_tag
 from hive.hub.records import OUTCOMES, Outcome, Record
-from hive.hub.relay import Relay, Renaming, Result
+from hive.hub.relay import Relay, Result
+from hive.hub.renaming import rename
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
 from hive.net.upstream import UpstreamConnection
@@ -214,7 +215,9 @@ class Exchange:
 
         A pooled connection that had died unused is replaced by a new one, once.
         """
-        body, renaming = self._body_for(engine)
+        body, renaming = self._body, None
+        if engine.kind is not EngineKind.OLLAMA and self._operation.form is not BodyForm.MULTIPART:
+            body, renaming = rename(body, self._routing, engine.models[self._model].id)
         path = link.base_path + self._operation.path.encode()
         head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
         fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
@@ -294,19 +297,6 @@ class Exchange:
             engine.last_sign = relay.last_byte_at
             self.record.first_byte_ms = (relay.first_byte_at - self._began_at) * 1000
         self._hub.note_exchange(engine, self._model, unloads=relay.unloads, changes=self._routing.has_keep_alive)
-
-    def _body_for(self, engine: Engine) -> tuple[bytes, Renaming | None]:
-        """Return the body for an engine: unchanged where it reads names as Ollama does, else with its own spelling."""
-        if engine.kind is EngineKind.OLLAMA or self._operation.form is BodyForm.MULTIPART:
-            return self._body, None
-        theirs, ours = engine.models[self._model].id, self._routing.model
-        if theirs == ours and self._routing.is_exact:
-            return self._body, None
-        texts = [
-            (b'"model":%b' % _quote(theirs), b'"model":%b' % _quote(ours)),
-            (b'"model": %b' % _quote(theirs), b'"model": %b' % _quote(ours)),
-        ]
-        return replace_model(self._body, theirs), Renaming(tuple(a for a, _ in texts), tuple(b for _, b in texts))
 
     def _may_try_another(self, ticket: Ticket) -> bool:
         if len(ticket.excluded) > MAX_OTHER_NODES or self._is_last_attempt:
@@ -400,7 +390,3 @@ class Exchange:
 def _close_unused(dialing: asyncio.Task[UpstreamConnection]) -> None:
     if not dialing.cancelled() and dialing.exception() is None:
         dialing.result().close()
-
-
-def _quote(text: str) -> bytes:
-    return json.dumps(text, ensure_ascii=False).encode()

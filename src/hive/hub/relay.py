@@ -18,6 +18,7 @@ from hive.dialects.streams import Ending, MalformedStream, Stream, stream_of
 from hive.errors import Fault, Kind
 from hive.fleet.engines import EngineKind
 from hive.fleet.failures import Verdict, judge
+from hive.hub.renaming import Renaming
 from hive.hub.runner import Promise
 from hive.net.stream import ClientStream
 from hive.net.upstream import UpstreamConnection
@@ -49,20 +50,6 @@ class RelayLimits:
 
     held_answer_bytes: int = 1 << 20
     held_line_bytes: int = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Renaming:
-    """The engine knows the model by another name: what stands in its answers, and what the client is to read."""
-
-    engine_text: tuple[bytes, ...]
-    client_text: tuple[bytes, ...]
-
-    def apply(self, data: bytes) -> bytes:
-        """Return whole units with the client's spelling."""
-        for theirs, ours in zip(self.engine_text, self.client_text, strict=True):
-            data = data.replace(theirs, ours)
-        return data
 
 
 class Relay:

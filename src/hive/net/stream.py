@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hive.wire.requests import RequestHead
 
 if TYPE_CHECKING:
-    from hive.net.server import ClientConnection
+    from hive.net.client import ClientConnection
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
