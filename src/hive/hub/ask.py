@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hive.errors import NODE_GARBLED, NODE_SILENT, Fault, Kind
-from hive.net.dialed import DialedLink
+from hive.net.link import Link
 from hive.wire.responses import ResponseHead
 
 MAX_ANSWER_BYTES = 16 << 20
@@ -39,7 +39,7 @@ class _Collector:
             self.done.set_exception(Fault(kind, reason))
 
 
-async def ask(link: DialedLink, path: str, timeout: float) -> tuple[ResponseHead, bytes]:
+async def ask(link: Link, path: str, timeout: float) -> tuple[ResponseHead, bytes]:
     """GET a path of an engine; return head and body. Raises `Fault`: unreachable, silent, broken off or garbled."""
     target = link.base_path + path.encode()
     head = b"GET %b HTTP/1.1\r\nHost: %b\r\n%bAccept: application/json\r\n\r\n" % (

@@ -20,8 +20,8 @@ from hive.hub.queue import Queue
 from hive.hub.records import OUTCOMES, Record, Records
 from hive.hub.relay import RelayLimits
 from hive.net.dialed import DialedLink
+from hive.net.link import Connection, Link
 from hive.net.outbox import Outbox
-from hive.net.upstream import UpstreamConnection
 from hive.scheduling.dispatcher import Dispatcher
 from hive.wire.requests import RequestHead
 
@@ -44,7 +44,7 @@ class Hub:
         self.outbox = Outbox()
         self.relay_limits = RelayLimits(settings.held_answer_bytes, settings.held_line_bytes)
         self.fleet = Fleet()
-        self.links: dict[Engine, DialedLink] = {}
+        self.links: dict[Engine, Link] = {}
         self.queue = Queue(Dispatcher(self.fleet, settings.queue_limit))
         self.catalog = Catalog(self.fleet)
         self.records = Records(write_records)
@@ -118,7 +118,7 @@ class Hub:
 
     # --- for exchanges ---
 
-    def dial(self, link: DialedLink) -> asyncio.Task[UpstreamConnection]:
+    def dial(self, link: Link) -> asyncio.Task[Connection]:
         """Open a connection to an engine, in a task of its own. Raises `Fault` (node_unreachable)."""
         return self._loop.create_task(link.dial())
 
@@ -179,7 +179,7 @@ class Hub:
             _log.exception("tick")
 
     def _on_change(self, engine: Engine) -> None:
-        self.links[engine].max_idle = engine.slots + 4
+        self.links[engine].expect(engine.slots)
         self.queue.serve()
 
     def spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:

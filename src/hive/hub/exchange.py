@@ -25,8 +25,8 @@ from hive.hub.records import OUTCOMES, Outcome, Record
 from hive.hub.relay import Relay, Result
 from hive.hub.renaming import rename
 from hive.hub.runner import Runner
+from hive.net.link import Connection, Link
 from hive.net.stream import ClientStream
-from hive.net.upstream import UpstreamConnection
 from hive.scheduling.tickets import Lease, Ticket
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import request_head, response_fields
@@ -34,7 +34,6 @@ from hive.wire.multipart import read_model
 
 if TYPE_CHECKING:
     from hive.hub.core import Hub
-    from hive.net.dialed import DialedLink
 
 _log = logging.getLogger(__name__)
 
@@ -210,7 +209,7 @@ class Exchange:
             path = self._operation.path
             raise Fault(errors.NOT_SERVED, f"no engine with this model serves {path} (it is on {kinds})")
 
-    async def _send(self, engine: Engine, link: DialedLink) -> Relay | None:
+    async def _send(self, engine: Engine, link: Link) -> Relay | None:
         """Send the request and wait for the end of its answer; None when there is no way to the engine.
 
         A pooled connection that had died unused is replaced by a new one, once.
@@ -253,7 +252,7 @@ class Exchange:
                 return relay
             connection = None
 
-    async def _dial(self, link: DialedLink) -> UpstreamConnection:
+    async def _dial(self, link: Link) -> Connection:
         dialing = self._hub.dial(link)
         try:
             return await dialing
@@ -387,6 +386,6 @@ class Exchange:
         self._hub.end_exchange(self)
 
 
-def _close_unused(dialing: asyncio.Task[UpstreamConnection]) -> None:
+def _close_unused(dialing: asyncio.Task[Connection]) -> None:
     if not dialing.cancelled() and dialing.exception() is None:
         dialing.result().close()

@@ -21,7 +21,7 @@ from hive.errors import Fault
 from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.ask import ask
-from hive.net.dialed import DialedLink
+from hive.net.link import Link
 
 T = TypeVar("T", bound=msgspec.Struct)
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Prober:
     """The one writer of what is known of an engine. `on_change` is called after anything changed."""
 
     def __init__(
-        self, engine: Engine, link: DialedLink, fleet: Fleet, settings: Settings, on_change: Callable[[Engine], None]
+        self, engine: Engine, link: Link, fleet: Fleet, settings: Settings, on_change: Callable[[Engine], None]
     ) -> None:
         self._engine = engine
         self._link = link

@@ -20,8 +20,8 @@ from hive.fleet.engines import EngineKind
 from hive.fleet.failures import Verdict, judge
 from hive.hub.renaming import Renaming
 from hive.hub.runner import Promise
+from hive.net.link import Connection
 from hive.net.stream import ClientStream
-from hive.net.upstream import UpstreamConnection
 from hive.wire.forwarding import response_fields
 from hive.wire.responses import ResponseHead
 
@@ -107,7 +107,7 @@ class Relay:
         self._long_unit: bytes | None = None
         """The start of a unit that is too long to be held and has not ended."""
         self._ending = Ending.MISSING
-        self.connection: UpstreamConnection | None = None
+        self.connection: Connection | None = None
         self.head: ResponseHead | None = None
         self.fault: Fault | None = None
         self.first_byte_at: float | None = None
@@ -118,7 +118,7 @@ class Relay:
         self.started_at = self.last_byte_at = now()
         self.finished: Promise[Result] = Promise()
 
-    def attach(self, connection: UpstreamConnection) -> None:
+    def attach(self, connection: Connection) -> None:
         """Let the client's pace govern the connection to the engine."""
         self.connection = connection
         self._client.on_pause = connection.pause

@@ -5,31 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from hive import errors
 from hive.errors import Kind
+from hive.net.link import Sink
 from hive.net.outbox import Outbox
-from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
+from hive.wire.responses import GarbledAnswer, ResponseReader
 
 _JOINED_BYTES = 65536
 """A body up to this size leaves in one write with its head."""
-
-
-class Sink(Protocol):
-    """Takes an engine's answer. After `on_complete` or `on_failure` nothing more comes."""
-
-    def on_head(self, head: ResponseHead) -> None:
-        """The head is whole; no body byte has come yet."""
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body, at least one byte."""
-
-    def on_complete(self) -> None:
-        """The answer is whole."""
-
-    def on_failure(self, kind: Kind, reason: str) -> None:
-        """The answer will never be whole."""
 
 
 class UpstreamConnection(asyncio.Protocol):
