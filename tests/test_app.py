@@ -89,6 +89,22 @@ def test_a_second_sigterm_does_not_end_it_badly(tmp_path: Path) -> None:
         assert hub.process.wait(3) == 0
 
 
+def test_ctrl_c_again_ends_it_at_once_and_honestly(tmp_path: Path) -> None:
+    def script(call: Call) -> None:
+        call.wait_for_departure()
+
+    with run_scripted(script) as engine, serving(tmp_path, "--node", f"a={engine.url}") as hub:
+        eventually(lambda: ask(hub.port, get("/readyz")).status == 200)
+        with Wire(hub.port) as wire:
+            wire.send(request(body=GENERATE))
+            engine.call_number(0)
+            hub.process.send_signal(signal.SIGINT)
+            eventually(lambda: "waiting up to 30 s for 1 exchange under way" in hub.said())
+            hub.process.send_signal(signal.SIGINT)
+            assert wire.answer().status == 503
+        assert hub.process.wait(3) == 0
+
+
 def test_a_taken_port_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -148,7 +148,7 @@ def test_what_kubernetes_injects_is_ignored() -> None:
         ),
         ("data_dir = ''", "data_dir: expected a text, got '' (in hive.toml)"),
         ("nodes = 'a=http://a'", "nodes: expected [[nodes]] tables, each with name and url (in hive.toml)"),
-        ("[[nodes]]\nname = 'a'", "nodes: expected [[nodes]] tables, each with name and url (in hive.toml)"),
+        ("[[nodes]]\nname = 'a'", "nodes: node 'a' has no url (in hive.toml)"),
         (
             "[[nodes]]\nname = 'a'\nurl = 'http://a'\nslot = 1",
             "node 'a' in hive.toml: unknown option 'slot' (did you mean 'slots'?)",

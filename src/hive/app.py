@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 
@@ -134,15 +135,22 @@ async def _serve(settings: Settings) -> int:
         await server.start()
     except (StoreError, Fault) as error:
         return _fail(error.message if isinstance(error, Fault) else str(error))
+    except socket.gaierror:
+        return _fail(f"host: {settings.host!r} is no address of this machine")
     except OSError as error:
         reason = "is taken" if error.errno in (48, 98) else f"cannot be used ({os.strerror(error.errno or 0)})"
         return _fail(f"port {settings.port} on {settings.host} {reason}")
     _greet(server)
     _tune_collector()
     await stopping.wait()
-    _log.info("stopping: %d exchanges under way", len(server.hub.exchanges))
+    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.exchanges)))
+    loop.add_signal_handler(signal.SIGINT, server.hub.give_up_all)  # Ctrl-C again: now
     await server.stop()
     return 0
+
+
+def _count(exchanges: int) -> str:
+    return f"{exchanges} exchange{'' if exchanges == 1 else 's'} under way"
 
 
 def _tune_collector() -> None:
@@ -159,8 +167,9 @@ def _fail(sentence: str) -> int:
 
 def _greet(server: HubServer) -> None:
     host = server.settings.host
-    shown = f"[{host}]" if ":" in host else host
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what was asked for, said in an address to type
+    shown = everywhere.get(host) or (f"[{host}]" if ":" in host else host)
     if server.new_admin_key is not None:
         print(f"The admin key, shown this once: {server.new_admin_key}", flush=True)
-    nodes = ", ".join(engine.node for engine in server.hub.fleet.engines) or "none yet"
+    nodes = ", ".join(engine.node for engine in server.hub.fleet.engines) or "none yet: add one with --node NAME=URL"
     print(f"Hive serves http://{shown}:{server.port} (nodes: {nodes})", flush=True)

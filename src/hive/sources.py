@@ -183,8 +183,12 @@ def _table(entry: object, origin: _Origin) -> Mapping[str, object]:
         if not equals:
             raise SettingsError(f"nodes: expected NAME=URL, but there is no '=' ({origin.text})")
         return {"name": name, "url": url}
-    if not isinstance(entry, dict) or "name" not in entry or "url" not in entry:
+    if not isinstance(entry, dict):
         raise SettingsError(f"nodes: expected [[nodes]] tables, each with name and url ({origin.text})")
+    for option in ("name", "url"):
+        if option not in entry:
+            which = f"node '{entry['name']}'" if "name" in entry else "a node"
+            raise SettingsError(f"nodes: {which} has no {option} ({origin.text})")
     return entry
 
 

@@ -16,7 +16,7 @@ from hive.hub.keys import Keys
 from hive.store.store import Store
 
 NODE = NodeView("a", "http://a:11434", "dialed", "ready", "ollama", "0.24.0", 4, 1, 2, ("m:latest",), None)
-MODEL = ModelView("m:latest", ("a", "b"), ("a",), 1000, "abc", {"format": "gguf", "families": ["llama"]})
+MODEL = ModelView("m:latest", ("a", "b"), ("a",), ("b",), 1000, "abc", {"format": "gguf", "families": ["llama"]})
 
 
 class Fleet:
@@ -108,6 +108,7 @@ def test_nodes_and_models_are_what_the_fleet_says(tmp_path: Path) -> None:
                 "name": "m:latest",
                 "nodes": ["a", "b"],
                 "loaded_on": ["a"],
+                "down_on": ["b"],
                 "size": 1000,
                 "digest": "abc",
                 "details": {"format": "gguf", "families": ["llama"]},

@@ -55,6 +55,8 @@ class ModelView:
     name: str
     nodes: Sequence[str]
     loaded_on: Sequence[str]
+    down_on: Sequence[str]
+    """Nodes that had it when they were last up."""
     size: int | None
     digest: str | None
     details: Mapping[str, object]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from hive.api.management import ModelView, NodeView
-from hive.fleet.engines import Engine, EngineKind, Model
+from hive.fleet.engines import Engine, EngineKind, Health, Model
 from hive.hub.core import Hub
 
 
@@ -44,7 +44,7 @@ def _node(engine: Engine) -> NodeView:
         slots=engine.slots,
         running=engine.running,
         models=len(engine.models),
-        loaded=sorted(engine.loaded),
+        loaded=sorted(engine.loaded) if engine.health is not Health.DOWN else [],
         error=engine.error or None,
     )
 
@@ -54,7 +54,8 @@ def _model(key: str, engines: list[Engine]) -> ModelView:
     return ModelView(
         name=key,
         nodes=[engine.node for engine in engines],
-        loaded_on=[engine.node for engine in engines if key in engine.loaded],
+        loaded_on=[engine.node for engine in engines if key in engine.loaded and engine.health is not Health.DOWN],
+        down_on=[engine.node for engine in engines if engine.health is Health.DOWN],
         size=model.size_bytes or None,
         digest=model.digest or None,
         details=msgspec.json.decode(model.tags, type=_Tags).details,

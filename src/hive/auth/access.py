@@ -154,7 +154,7 @@ class Door:
             if secret is head.path_key and key.role is not Role.CLIENT:
                 raise Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key")
             if right not in rights:
-                raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right to {right.value}")
+                raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right {right.value!r}")
             return key.name
         return self._admit_without_key(head, peer, right, now, unknown, locally_open)
 

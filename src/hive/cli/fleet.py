@@ -35,6 +35,7 @@ class _Model(msgspec.Struct):
     loaded_on: list[str]
     size: int | None
     digest: str | None
+    down_on: list[str] = []
 
 
 class _Models(msgspec.Struct):
@@ -85,7 +86,7 @@ def models(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_
             model.name,
             _id(model.digest),
             size(model.size),
-            ", ".join(model.nodes),
+            ", ".join(f"{node} (down)" if node in model.down_on else node for node in model.nodes),
             ", ".join(model.loaded_on) or "-",
         ]
         for model in listed

@@ -84,9 +84,13 @@ class Hub:
         deadline = self.now() + timeout
         while self.exchanges and self.now() < deadline:  # noqa: ASYNC110 - so no exchange pays for an event
             await asyncio.sleep(DRAIN_STEP)
+        self.give_up_all()
+        await asyncio.sleep(0)
+
+    def give_up_all(self) -> None:
+        """End every exchange now, each with an honest error."""
         for exchange in list(self.exchanges):
             exchange.give_up(Fault(errors.DRAINING, "the hub is shutting down"))
-        await asyncio.sleep(0)
 
     async def close(self) -> None:
         """End every task and close every link."""

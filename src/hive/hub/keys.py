@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from typing import Protocol
 from hive.auth.keys import SHOWN_CHARACTERS, Key, KeyRing, Role, digest_of, make_secret
 from hive.config import NAME, NAME_RULE, Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault
+
+_log = logging.getLogger(__name__)
 
 ADMIN_NAME = "admin"
 """The key that the first start makes and that the setting admin_key sets."""
@@ -101,6 +104,8 @@ class Keys:
                 raise Fault(CONFLICT, f"admin_key: is already the key '{same.name}'")
             return
         old = self._live.get(ADMIN_NAME)
+        if old is not None:
+            _log.warning("the setting admin_key replaces the key named %s, which ends", ADMIN_NAME)
         await self._write(*([self._ended(old)] if old else []), new)
 
     def _admins(self) -> list[Key]:
