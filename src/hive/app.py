@@ -20,6 +20,7 @@ from hive.errors import Fault
 from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
 from hive.hub.keys import Keys
+from hive.hub.log_writer import LogWriter
 from hive.hub.records import Record
 from hive.net.asgi import Application
 from hive.net.server import HttpServer, ServerLimits
@@ -47,11 +48,9 @@ class HubServer:
         self.store = Store(settings.data_dir)
         self.ring = KeyRing()
         self.keys = Keys(self.store, self.ring)
-        as_json = settings.log_format is LogFormat.JSON or (
-            settings.log_format is LogFormat.AUTO and not sys.stderr.isatty()
-        )
-        self.log = ExchangeLog(sys.stderr.buffer, as_json=as_json)
-        self.hub = Hub(settings, write_records or self.log.write)
+        self.log_writer = LogWriter(sys.stderr.buffer)
+        log = ExchangeLog(self.log_writer, as_json=_logs_json(settings))
+        self.hub = Hub(settings, write_records or log.write)
         self.server = self._make_server()
         self.port = 0
         self.new_admin_key: str | None = None
@@ -93,9 +92,11 @@ class HubServer:
         self.server.stop_accepting()
         await self.hub.finish(self.settings.drain_timeout)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
+        await self.server.finish(FAREWELL)
         self.server.close()
         await self.hub.close()
         await self.store.close()
+        self.log_writer.close()
 
     def _make_application(self) -> Application:
         from hive.api.management import Services, create_app
@@ -111,10 +112,6 @@ class HubServer:
 
 def serve(settings: Settings) -> int:
     """Run a hub until SIGTERM or SIGINT; return the program's exit code."""
-    as_json = settings.log_format is LogFormat.JSON or (
-        settings.log_format is LogFormat.AUTO and not sys.stderr.isatty()
-    )
-    set_up_logging(settings.log_level, as_json=as_json)
     try:
         import uvloop
     except ImportError:
@@ -126,11 +123,19 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    server = HubServer(settings)
+    set_up_logging(server.log_writer, settings.log_level, as_json=_logs_json(settings))
+    try:
+        return await _run(server)
+    finally:
+        server.log_writer.close()
+
+
+async def _run(server: HubServer) -> int:
+    settings, loop = server.settings, asyncio.get_running_loop()
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    server = HubServer(settings)
     try:
         await server.start()
     except (StoreError, Fault) as error:
@@ -151,6 +156,13 @@ async def _serve(settings: Settings) -> int:
 
 def _count(exchanges: int) -> str:
     return f"{exchanges} exchange{'' if exchanges == 1 else 's'} under way"
+
+
+def _logs_json(settings: Settings) -> bool:
+    """JSON for programs, text for people, unless it is set."""
+    if settings.log_format is LogFormat.AUTO:
+        return not sys.stderr.isatty()
+    return settings.log_format is LogFormat.JSON
 
 
 def _tune_collector() -> None:

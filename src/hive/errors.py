@@ -73,6 +73,7 @@ QUEUE_FULL = Kind("queue_full", 503, Family.HUB)
 QUEUE_TIMEOUT = Kind("queue_timeout", 503, Family.HUB)
 NO_NODE = Kind("no_node", 503, Family.HUB)
 BODY_MEMORY_FULL = Kind("body_memory_full", 503, Family.HUB)
+OVERLOADED = Kind("overloaded", 503, Family.HUB)
 DRAINING = Kind("draining", 503, Family.HUB)
 
 NODE_UNREACHABLE = Kind("node_unreachable", 502, Family.NODE, another_node=True)

@@ -5,6 +5,7 @@ The hub has judged the caller's right before this application is called.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from hive.auth.keys import Key, Role
 from hive.errors import BAD_JSON, INTERNAL, INVALID_VALUE, METHOD_NOT_ALLOWED, NOT_FOUND, Fault
 from hive.hub.keys import Keys
 from hive.store.errors import StoreError
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "/hive/v1"
 
@@ -222,7 +225,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def store(_: Request, error: StoreError) -> Response:
-        return _answer(Fault(INTERNAL, str(error)))
+        _log.error("the database failed", exc_info=error)
+        return _answer(Fault(INTERNAL, "the hub's database failed; its log says how"))
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from hive.hub.core import Hub
 
 
 class _Tags(msgspec.Struct):
-    details: dict[str, object] = {}
+    details: dict[str, object] | None = None
 
 
 class Views:
@@ -58,5 +58,13 @@ def _model(key: str, engines: list[Engine]) -> ModelView:
         down_on=[engine.node for engine in engines if engine.health is Health.DOWN],
         size=model.size_bytes or None,
         digest=model.digest or None,
-        details=msgspec.json.decode(model.tags, type=_Tags).details,
+        details=_details(model.tags),
     )
+
+
+def _details(tags: bytes) -> dict[str, object]:
+    """Return what an engine says of a model; nothing when it cannot be read."""
+    try:
+        return msgspec.json.decode(tags, type=_Tags).details or {}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}

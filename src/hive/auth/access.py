@@ -22,11 +22,6 @@ _FORWARDING = (
     b"forwarded",
     b"via",
     b"x-real-ip",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
-    b"x-forwarded-port",
-    b"x-forwarded-server",
 )
 FREE_GUESSES = 5
 LONGEST_DELAY = 10.0

@@ -67,6 +67,11 @@ class NdjsonStream:
         return data.rfind(b"\n") + 1
 
     @staticmethod
+    def first_bytes(data: bytes) -> int:
+        """Return how many bytes from the start are the first whole line."""
+        return data.find(b"\n") + 1
+
+    @staticmethod
     def check_one(data: bytes) -> Ending | None:
         """Return how a single plain line ends the stream; None for anything else: it may not refuse."""
         if data[0] != _OPENING_BRACE or data.find(b"\n") != len(data) - 1:
@@ -128,6 +133,12 @@ class SseStream:
         lf = data.rfind(b"\n\n")
         crlf = data.rfind(b"\r\n\r\n")
         return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+
+    @staticmethod
+    def first_bytes(data: bytes) -> int:
+        """Return how many bytes from the start are the first whole event."""
+        lf, crlf = data.find(b"\n\n"), data.find(b"\r\n\r\n")
+        return crlf + 4 if crlf >= 0 and (lf < 0 or crlf < lf) else lf + 2 if lf >= 0 else 0
 
     def check_one(self, data: bytes) -> Ending | None:
         """Return how a single plain event ends the stream; None for anything else: it may not refuse."""

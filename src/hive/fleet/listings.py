@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from hive.fleet.engines import EngineKind, Fleet, Health, LoadedModel, Model, version_numbers
-from hive.fleet.names import canonical
+from hive.fleet.names import MAX_NAME, canonical
 
 MAX_MODELS = 10_000
-MAX_NAME = 600
 _FOREVER = "2318-11-21T00:00:00Z"
 """As Ollama shows a model that is never unloaded."""
 

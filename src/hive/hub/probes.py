@@ -1,15 +1,15 @@
 """Asks one engine, over and over, whether it lives, what it is, which models it has and which are loaded.
 
-Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for every
-`models_interval`, and at once after something that the hub did may have changed them. Asking waits for nobody
-and delays nobody.
+Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for beside it, every
+`models_interval`, and at once after something that the hub did may have changed them. A listing that fails or blocks
+says nothing of health: the last one stays.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ import msgspec
 from hive import errors
 from hive.config import Settings
 from hive.errors import Fault
-from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.ask import ask
 from hive.net.link import Link
@@ -62,17 +62,26 @@ class Prober:
         self._loop = asyncio.get_running_loop()
         self._kick = asyncio.Event()
         self._listed_at = self._recheck_until = float("-inf")
+        self._listing: asyncio.Task[None] | None = None
         self.has_looked = asyncio.Event()
         """Set after the first look, whatever it brought."""
 
     async def run(self) -> None:
         """Look for ever."""
+        try:
+            await self._run()
+        finally:
+            if self._listing is not None:
+                self._listing.cancel()
+
+    async def _run(self) -> None:
         while True:
             try:
                 await self._look()
             except Exception:
                 _log.exception("probe of the node %s", self._engine.node)
-            self.has_looked.set()
+            if self._listing is None or self._engine.health is not Health.JOINING:
+                self.has_looked.set()  # else the first listing will
             await asyncio.sleep(SHORTEST_WAIT)
             try:
                 async with asyncio.timeout(self._settings.probe_interval - SHORTEST_WAIT):
@@ -97,12 +106,41 @@ class Prober:
                 kind, version = await self._identify()
             else:
                 kind, version = await self._check_liveness()
-            engine.last_sign = self._loop.time()
-            await self._list(kind, version)
+            engine.last_sign = max(engine.last_sign, self._loop.time())
+            if engine.health is Health.SUSPECT and self._listed_at > float("-inf"):
+                self._set_health(Health.READY, "")
+            if self._listing is None or self._listing.done():
+                self._list_beside(kind, version)
         except Fault as fault:
             self._note_failure(fault)
-        except UnreadableListing as unreadable:
-            self._set_health(Health.DOWN, str(unreadable))
+
+    def _list_beside(self, kind: EngineKind, version: str) -> None:
+        """Ask for what is due, without keeping the next sign of life waiting."""
+        engine, now = self._engine, self._loop.time()
+        is_new = engine.health is not Health.READY or kind is not engine.kind or version != engine.version
+        if is_new or now - self._listed_at >= self._settings.models_interval:
+            self._listing = self._loop.create_task(self._guard(self._list_all(kind, version)))
+        elif (engine.is_stale or now < self._recheck_until) and kind is EngineKind.OLLAMA:
+            self._listing = self._loop.create_task(self._guard(self._list_loaded()))
+
+    async def _guard(self, listing: Coroutine[None, None, bool]) -> None:
+        """Take what a listing brings; a first one that fails is why the engine gets no work."""
+        engine = self._engine
+        try:
+            changed = await listing
+        except (Fault, UnreadableListing) as error:
+            reason = error.message if isinstance(error, Fault) else str(error)
+            if self._listed_at == float("-inf"):
+                self._set_health(Health.DOWN, reason)
+            else:
+                _log.warning("node %s: its models could not be listed (%s)", engine.node, reason)
+        except Exception:
+            _log.exception("listing of the node %s", engine.node)
+        else:
+            if not self._set_health(Health.READY, "") and changed:
+                self._on_change(engine)
+        finally:
+            self.has_looked.set()
 
     async def _identify(self) -> tuple[EngineKind, str]:
         """Return kind and version. Only Ollama answers /api/version: llama.cpp has an /api/tags of its own."""
@@ -128,36 +166,33 @@ class Prober:
                 return await self._identify()
             if head.status == 503:
                 raise Fault(errors.NODE_BUSY, "it is loading its model")
+            if head.status >= 500:
+                raise Fault(errors.NODE_FAILED, f"its {_LIVENESS[engine.kind]} answers {head.status}")
             return engine.kind, engine.version
         version = _read(body, _Version()).version if head.status == 200 else ""
         return (EngineKind.OLLAMA, version) if version else await self._identify()
 
-    async def _list(self, kind: EngineKind, version: str) -> None:
-        engine = self._engine
-        now = self._loop.time()
-        is_new = engine.health is not Health.READY or kind is not engine.kind or version != engine.version
-        is_due = is_new or now - self._listed_at >= self._settings.models_interval
-        if is_due:
-            changed = self._fleet.learn(engine, await self._report(kind, version))
-            self._listed_at = now
-            engine.is_stale = False
-        elif (engine.is_stale or now < self._recheck_until) and kind is EngineKind.OLLAMA:
-            engine.is_stale = False
-            body = await self._get("/api/ps", LISTING_TIMEOUT)
-            changed = body is not None and self._fleet.learn_loaded(engine, read_ps(body))
-        else:
-            changed = False
-        if not self._set_health(Health.READY, "") and changed:
-            self._on_change(engine)
+    async def _list_all(self, kind: EngineKind, version: str) -> bool:
+        """Ask for all models; return whether a listing changed."""
+        self._engine.is_stale = False
+        report = await self._report(kind, version)
+        self._listed_at = self._loop.time()
+        return self._fleet.learn(self._engine, report)
+
+    async def _list_loaded(self) -> bool:
+        """Ask for what is loaded; return whether that changed."""
+        self._engine.is_stale = False
+        body = await self._get("/api/ps", LISTING_TIMEOUT)
+        return body is not None and self._fleet.learn_loaded(self._engine, read_ps(body))
 
     async def _report(self, kind: EngineKind, version: str) -> EngineReport:
         report = EngineReport(kind, version, (), ())
         if kind is EngineKind.OLLAMA:
             tags = await self._get("/api/tags", LISTING_TIMEOUT)
-            ps = await self._get("/api/ps", LISTING_TIMEOUT)
             if tags is None:
                 raise UnreadableListing("/api/tags has no answer")
-            return replace(report, models=read_tags(tags), loaded=read_ps(ps) if ps is not None else ())
+            loaded = await self._loaded()
+            return replace(report, models=read_tags(tags), loaded=loaded)
         listed = await self._get("/v1/models", LISTING_TIMEOUT)
         if listed is None:
             raise UnreadableListing("/v1/models has no answer")
@@ -167,6 +202,14 @@ class Prober:
             props = await self._get("/props", LISTING_TIMEOUT)
             slots = (_read(props, _Props()).total_slots if props else 0) or None
         return replace(report, models=models, loaded=loaded, slots=slots)
+
+    async def _loaded(self) -> tuple[LoadedModel, ...]:
+        """Return what is loaded; while an engine does not say, what it said last."""
+        try:
+            body = await self._get("/api/ps", LISTING_TIMEOUT)
+            return read_ps(body) if body is not None else ()
+        except (Fault, UnreadableListing):
+            return tuple(self._engine.loaded.values())
 
     async def _get(self, path: str, timeout: float) -> bytes | None:
         """Return the body of an answer of status 200; None for any other status."""
@@ -179,6 +222,8 @@ class Prober:
 
     def _note_failure(self, fault: Fault) -> None:
         engine = self._engine
+        if fault.kind is errors.OVERLOADED:
+            return  # the hub's own trouble says nothing of a node
         if fault.kind is errors.NODE_SILENT:
             # Silence alone is no death: exchanges on it may still bring bytes.
             if self._loop.time() - engine.last_sign >= SUSPECT_AFTER or engine.health is Health.JOINING:

@@ -28,6 +28,8 @@ from hive.wire.responses import ResponseHead
 _NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
 _UNLOADED = b'"done_reason":"unload"'
 _SHORT_ANSWER_BYTES = 1024
+_LONGEST_CUT = 3
+"""Bytes of a unit's end that may have come without its last one."""
 _ERROR_LINE = b'{"error"'
 
 
@@ -46,7 +48,7 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """How much is held, in bytes, and how long silence may last, in seconds."""
+    """How much of an answer is held, in bytes."""
 
     held_answer_bytes: int = 1 << 20
     held_line_bytes: int = 64 << 10
@@ -197,6 +199,9 @@ class Relay:
         self._held_bytes += len(data)
         if self._held_bytes > self._limits.held_answer_bytes:
             assert self.head is not None
+            if self.head.status >= 300:
+                self.fail(errors.NODE_GARBLED, f"an error ({self.head.status}) of more than {self._held_bytes} bytes")
+                return
             self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)
             self._begin(b"".join(self._held))
             self._held = []
@@ -306,6 +311,7 @@ class Relay:
         if len(data) <= self._limits.held_line_bytes:
             self._partial = data
             return
+        data, self._partial = data[:-_LONGEST_CUT], data[-_LONGEST_CUT:]
         if self._long_unit is None:
             self._long_unit = data
             if not self.has_begun:
@@ -317,8 +323,9 @@ class Relay:
         """Pass the rest of a long unit on; return the units after it."""
         framing = self._framing
         assert framing is not None
-        rest = units.partition(framing.separator)[2]
-        self._client.write(units[: len(units) - len(rest)])
+        end = framing.first_bytes(units)
+        rest = units[end:]
+        self._client.write(units[:end])
         self.last_units, self._long_unit = b"", None
         self._ending = framing.ending_of_start(start)
         return rest

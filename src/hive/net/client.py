@@ -155,13 +155,15 @@ class ClientConnection(asyncio.Protocol):
             if reader.body_bytes:
                 self._count_body()
         except Fault as fault:
-            if fault.delay and self._server.hold(self, fault):
+            if not fault.delay:
+                self._refuse(fault)
+            elif self._server.hold(self, fault):
                 self._state = State.HELD
                 self._pause_reading()
             else:
-                self._refuse(fault)
+                self.abort()  # too many guess at the same time: none of them learns anything
             return
-        if reader.is_complete:
+        if reader.is_complete or (self._stream is not None and not self._stream.takes_body):
             self._begin()
         else:
             self._deadline = self._server.now() + self._limits.body_timeout
@@ -173,17 +175,21 @@ class ClientConnection(asyncio.Protocol):
             raise Fault(DRAINING, "the hub is shutting down")
         if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
             raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
-        has_expectation = b"expect" in head.fields
+        has_expectation = head.is_http11 and b"expect" in head.fields
         if has_expectation and not head.expects_continue:
             raise Fault(EXPECTATION_FAILED, "the only expectation known here is 100-continue")
         self._server.handler.judge(stream)
-        if has_expectation and head.has_body and not self._reader.body_bytes:
+        if has_expectation and head.has_body and not self._reader.body_bytes and stream.takes_body:
             self.write(_CONTINUE)
 
     def _count_body(self) -> None:
         size = self._reader.body_bytes
         if size > self._limits.max_body_bytes:
             raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
+        self.hold_body(size)
+
+    def hold_body(self, size: int) -> None:
+        """Count a body anew that was unpacked. Raises `Fault` when there is no room for it."""
         self._server.held_body_bytes += size - self._held_bytes
         self._held_bytes = size
         if self._server.held_body_bytes > self._limits.max_bodies_bytes:
@@ -194,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
         stream = self._stream
         assert stream is not None
         stream.body = self._reader.take_body()
-        if self._reader.has_excess:
+        if self._reader.has_excess or not self._reader.is_complete:
             self._closes = True
         self._server.handler.begin(stream)
 
@@ -215,7 +221,7 @@ class ClientConnection(asyncio.Protocol):
         request_id = stream.request_id if stream else self._server.next_request_id()
         status, fields, body = self._server.handler.refuse(reader.head, request_id, fault)
         is_whole = reader.is_complete and stream is not None
-        self._closes = self._closes or not is_whole
+        self._closes = self._closes or not is_whole or reader.has_excess
         if stream is None:
             head = RequestHead("GET", "/", "", True, {}, keep_alive=False)
             stream = self._stream = ClientStream(self, head, request_id)
@@ -314,6 +320,16 @@ class ClientConnection(asyncio.Protocol):
                 self._transport.close()
             else:
                 self._refuse(Fault(REQUEST_TIMEOUT, "the request took too long to arrive"))
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a request under way, or an answer that the client has not taken?"""
+        return self._state in (State.BODY, State.HELD, State.ANSWERING) or self.has_unsent
+
+    def end(self) -> None:
+        """Refuse what is still arriving or held back, because the hub ends."""
+        if self._state in (State.BODY, State.HELD) and self._transport is not None:
+            self._refuse(Fault(DRAINING, "the hub is shutting down"))
 
     @property
     def has_unsent(self) -> bool:

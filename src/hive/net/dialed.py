@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from urllib.parse import urlsplit
 
@@ -60,6 +61,8 @@ class DialedLink:
             reason = f"no connection to {self.url} within {self._connect_timeout:g} s"
             raise Fault(errors.NODE_UNREACHABLE, reason) from None
         except (OSError, ssl.SSLError) as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise Fault(errors.OVERLOADED, "the hub has as many connections as its system allows") from None
             raise Fault(errors.NODE_UNREACHABLE, f"no connection to {self.url}: {_reason(error)}") from None
         return connection
 

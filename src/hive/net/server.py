@@ -105,11 +105,14 @@ class HttpServer:
             connection.close_if_idle()
 
     async def finish(self, timeout: float) -> None:
-        """Wait until every client has taken what was written for it, `timeout` seconds at most."""
+        """Wait until every request is answered and its answer taken; after `timeout` seconds refuse what arrives."""
         self.outbox.flush()
         deadline = self.now() + timeout
-        while any(c.has_unsent for c in self.connections) and self.now() < deadline:  # noqa: ASYNC110
+        while any(c.is_busy for c in self.connections) and self.now() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_STEP)
+        for connection in list(self.connections):
+            connection.end()
+        self.outbox.flush()
 
     def close(self) -> None:
         """Drop every connection."""

@@ -46,6 +46,7 @@ class ClientStream:
         "peer",
         "plan",
         "request_id",
+        "takes_body",
     )
 
     def __init__(self, connection: ClientConnection, head: RequestHead, request_id: str) -> None:
@@ -57,6 +58,8 @@ class ClientStream:
         self.body = b""
         self.plan: object = None
         """What the handler judged, for the handler."""
+        self.takes_body = False
+        """Does the handler want the body? Else it answers at once; the handler says so when it judges."""
         self.bytes_sent = 0
         self.has_started = self.is_finished = self.has_departed = False
         self.on_departure: Callable[[], None] | None = None
@@ -64,6 +67,11 @@ class ClientStream:
         self.on_resume: Callable[[], None] | None = None
         self._pending = b""
         self._is_chunked = self._has_length = False
+
+    def replace_body(self, body: bytes) -> None:
+        """Hold another body instead, as the one that was packed. Raises `Fault` when there is no room for it."""
+        self.body = body
+        self._connection.hold_body(len(body))
 
     def send(self, status: int, fields: bytes, body: bytes) -> None:
         """Answer at once. `fields` are whole header lines, without those of framing."""
