@@ -92,6 +92,7 @@ class HubServer:
         self.server.stop_accepting()
         await self.hub.finish(self.settings.drain_timeout)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
+        self.hub.give_up_all()  # whose body came in the meantime
         await self.server.finish(FAREWELL)
         self.server.close()
         await self.hub.close()

@@ -45,15 +45,16 @@ class LogWriter:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(FAREWELL)
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(FAREWELL)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._is_closed:
+                while not self._waiting and not self._dropped and not self._is_closed:
                     self._changed.wait()
-                if not self._waiting:
+                if not self._waiting and not self._dropped:
                     return
                 data, dropped = b"".join(self._waiting), self._dropped
                 self._waiting.clear()

@@ -18,7 +18,7 @@ import msgspec
 from hive import errors
 from hive.config import Settings
 from hive.errors import Fault
-from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel
+from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.ask import ask
 from hive.net.link import Link
@@ -123,11 +123,11 @@ class Prober:
         elif (engine.is_stale or now < self._recheck_until) and kind is EngineKind.OLLAMA:
             self._listing = self._loop.create_task(self._guard(self._list_loaded()))
 
-    async def _guard(self, listing: Coroutine[None, None, bool]) -> None:
-        """Take what a listing brings; a first one that fails is why the engine gets no work."""
+    async def _guard(self, listing: Coroutine[None, None, None]) -> None:
+        """Run a listing; a first one that fails is why the engine gets no work."""
         engine = self._engine
         try:
-            changed = await listing
+            await listing
         except (Fault, UnreadableListing) as error:
             reason = error.message if isinstance(error, Fault) else str(error)
             if self._listed_at == float("-inf"):
@@ -136,9 +136,6 @@ class Prober:
                 _log.warning("node %s: its models could not be listed (%s)", engine.node, reason)
         except Exception:
             _log.exception("listing of the node %s", engine.node)
-        else:
-            if not self._set_health(Health.READY, "") and changed:
-                self._on_change(engine)
         finally:
             self.has_looked.set()
 
@@ -172,18 +169,32 @@ class Prober:
         version = _read(body, _Version()).version if head.status == 200 else ""
         return (EngineKind.OLLAMA, version) if version else await self._identify()
 
-    async def _list_all(self, kind: EngineKind, version: str) -> bool:
-        """Ask for all models; return whether a listing changed."""
-        self._engine.is_stale = False
-        report = await self._report(kind, version)
+    async def _list_all(self, kind: EngineKind, version: str) -> None:
+        """Ask for all models; who has told them gets work. Then ask for what is loaded, which may take long."""
+        engine = self._engine
+        engine.is_stale = False
+        began = self._loop.time()
+        changed = self._fleet.learn(engine, await self._report(kind, version))
         self._listed_at = self._loop.time()
-        return self._fleet.learn(self._engine, report)
+        was_down = engine.health in (Health.DOWN, Health.JOINING)
+        if not (was_down and engine.last_sign >= began - self._settings.probe_interval) or not self._set_health(
+            Health.READY, ""
+        ):
+            self._tell(changed)
+        self.has_looked.set()
+        if kind is EngineKind.OLLAMA:
+            await self._list_loaded()
 
-    async def _list_loaded(self) -> bool:
-        """Ask for what is loaded; return whether that changed."""
+    async def _list_loaded(self) -> None:
+        """Ask for what is loaded."""
         self._engine.is_stale = False
         body = await self._get("/api/ps", LISTING_TIMEOUT)
-        return body is not None and self._fleet.learn_loaded(self._engine, read_ps(body))
+        if body is not None:
+            self._tell(self._fleet.learn_loaded(self._engine, read_ps(body)))
+
+    def _tell(self, changed: bool) -> None:
+        if changed:
+            self._on_change(self._engine)
 
     async def _report(self, kind: EngineKind, version: str) -> EngineReport:
         report = EngineReport(kind, version, (), ())
@@ -191,8 +202,7 @@ class Prober:
             tags = await self._get("/api/tags", LISTING_TIMEOUT)
             if tags is None:
                 raise UnreadableListing("/api/tags has no answer")
-            loaded = await self._loaded()
-            return replace(report, models=read_tags(tags), loaded=loaded)
+            return replace(report, models=read_tags(tags), loaded=tuple(self._engine.loaded.values()))
         listed = await self._get("/v1/models", LISTING_TIMEOUT)
         if listed is None:
             raise UnreadableListing("/v1/models has no answer")
@@ -202,14 +212,6 @@ class Prober:
             props = await self._get("/props", LISTING_TIMEOUT)
             slots = (_read(props, _Props()).total_slots if props else 0) or None
         return replace(report, models=models, loaded=loaded, slots=slots)
-
-    async def _loaded(self) -> tuple[LoadedModel, ...]:
-        """Return what is loaded; while an engine does not say, what it said last."""
-        try:
-            body = await self._get("/api/ps", LISTING_TIMEOUT)
-            return read_ps(body) if body is not None else ()
-        except (Fault, UnreadableListing):
-            return tuple(self._engine.loaded.values())
 
     async def _get(self, path: str, timeout: float) -> bytes | None:
         """Return the body of an answer of status 200; None for any other status."""
