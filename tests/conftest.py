@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
+from hive.testing import hub as testing_hub
 from hive.testing.hub import ThreadedHub, run_hub
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--link", choices=["dialed", "joined"], default="dialed", help="How hubs reach their nodes.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    testing_hub.usual_link = config.getoption("--link")
 
 
 @pytest.fixture(autouse=True)

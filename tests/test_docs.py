@@ -24,6 +24,7 @@ from hive.dialects.operations import Answered, Operation, methods_of
 from hive.hub.records import Outcome, Record
 from hive.sources import load_settings
 from hive.testing import SimOptions, run_in_thread
+from hive.testing.agent import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.sim.faults import FAULTS, Argument
 
@@ -33,8 +34,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[ThreadedHub]:
-    """A hub over one engine that has served one request."""
-    with run_in_thread(SimOptions(models=("llama3.2",), slots=8)) as engine, run_hub({"desk": engine.url}) as hub:
+    """A hub over one engine that has served one request, and one node that joined."""
+    with (
+        run_in_thread(SimOptions(models=("llama3.2",), slots=8)) as engine,
+        run_hub({"desk": engine.url}) as hub,
+        run_agent(hub.url, hub.create_key("far", "worker"), {"ollama": engine.url}),
+    ):
+        hub.until(lambda server: "far" in server.hub.joining.nodes)
         body = {"model": "llama3.2", "prompt": "a", "options": {"num_predict": 1}}
         httpx.post(f"{hub.url}/api/generate", json=body).raise_for_status()
         yield hub
@@ -93,6 +99,8 @@ IN_WORDS = {
     "origins": "none",
     "admin_key": "made at the first start",
     "admin_key_file": "none",
+    "tls_cert": "none",
+    "tls_key": "none",
 }
 """Defaults that are worked out at the start, or are nothing."""
 
@@ -145,6 +153,7 @@ ANSWERED = {
     Answered.CATALOG: "the hub",
     Answered.APPLICATION: "the hub",
     Answered.LATER: "later",
+    Answered.LINK: "a link",
     Answered.UPGRADE: "426",
 }
 

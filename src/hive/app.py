@@ -23,12 +23,14 @@ from hive.hub.keys import Keys
 from hive.hub.log_writer import LogWriter
 from hive.hub.records import Record
 from hive.net.asgi import Application
+from hive.net.certificate import Certificate, CertificateError
 from hive.net.server import HttpServer, ServerLimits
 from hive.store.errors import StoreError
 from hive.store.store import Store
 
 _log = logging.getLogger(__name__)
 
+MANY_SOCKETS = 10_240
 FAREWELL = 0.5
 """Seconds that the last errors have to leave, also after the drain time."""
 
@@ -50,8 +52,9 @@ class HubServer:
         self.keys = Keys(self.store, self.ring)
         self.log_writer = LogWriter(sys.stderr.buffer)
         log = ExchangeLog(self.log_writer, as_json=_logs_json(settings))
-        self.hub = Hub(settings, write_records or log.write)
+        self.hub = Hub(settings, write_records or log.write, self.ring)
         self.server = self._make_server()
+        self.certificate: Certificate | None = None
         self.port = 0
         self.new_admin_key: str | None = None
 
@@ -73,24 +76,48 @@ class HubServer:
         return HttpServer(front, limits, self.hub.outbox)
 
     async def start(self) -> None:
-        """Open the database, listen, and begin to look at the nodes. Raises `StoreError`, `Fault` or `OSError`."""
+        """Open the database, listen, and begin to look at the nodes.
+
+        Raises `CertificateError`, `StoreError`, `Fault` or `OSError`.
+        """
+        settings = self.settings
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self.certificate = Certificate(settings.tls_cert, settings.tls_key)
         await self.store.open()
         try:
             await self.keys.load()
             # Only once the port is ours: a key made for a start that fails would never be shown.
-            self.port = await self.server.start(self.settings.host, self.settings.port)
-            self.new_admin_key = await self.keys.first_admin(self.settings.admin_key)
+            context = self.certificate.context if self.certificate is not None else None
+            self.port = await self.server.start(settings.host, settings.port, context)
+            self.new_admin_key = await self.keys.first_admin(settings.admin_key)
         except BaseException:
             self.server.close()
             await self.store.close()
             raise
         self.hub.start()
 
+    @property
+    def scheme(self) -> str:
+        """Return how its URL begins."""
+        return "http" if self.certificate is None else "https"
+
+    def reload_certificate(self) -> None:
+        """Read the certificate anew; one that cannot be used is logged, and the old one stays."""
+        if self.certificate is None:
+            return
+        try:
+            self.certificate.reload()
+        except CertificateError as error:
+            _log.error("the certificate is not read anew: %s", error)
+        else:
+            _log.info("the certificate was read anew")
+
     async def stop(self) -> None:
         """Refuse new work, finish what runs within the drain time, and take everything down."""
         deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
         await self.hub.finish(self.settings.drain_timeout)
+        await self.hub.joining.leave(FAREWELL)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
         self.hub.give_up_all()  # whose body came in the meantime
         await self.server.finish(FAREWELL)
@@ -137,15 +164,18 @@ async def _run(server: HubServer) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    _allow_many_sockets()
     try:
         await server.start()
-    except (StoreError, Fault) as error:
+    except (StoreError, CertificateError, Fault) as error:
         return _fail(error.message if isinstance(error, Fault) else str(error))
     except socket.gaierror:
         return _fail(f"host: {settings.host!r} is no address of this machine")
     except OSError as error:
         reason = "is taken" if error.errno in (48, 98) else f"cannot be used ({os.strerror(error.errno or 0)})"
         return _fail(f"port {settings.port} on {settings.host} {reason}")
+    if server.certificate is not None:
+        loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
     _greet(server)
     _tune_collector()
     await stopping.wait()
@@ -164,6 +194,21 @@ def _logs_json(settings: Settings) -> bool:
     if settings.log_format is LogFormat.AUTO:
         return not sys.stderr.isatty()
     return settings.log_format is LogFormat.JSON
+def _allow_many_sockets() -> None:
+    """Raise the limit of open files as far as this user may: each client, node and engine is one."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    for wanted in (hard, MANY_SOCKETS):  # macOS says that there is no limit, and has one
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            continue
+        break
 
 
 def _tune_collector() -> None:
@@ -185,4 +230,4 @@ def _greet(server: HubServer) -> None:
     if server.new_admin_key is not None:
         print(f"The admin key, shown this once: {server.new_admin_key}", flush=True)
     nodes = ", ".join(engine.node for engine in server.hub.fleet.engines) or "none yet: add one with --node NAME=URL"
-    print(f"Hive serves http://{shown}:{server.port} (nodes: {nodes})", flush=True)
+    print(f"Hive serves {server.scheme}://{shown}:{server.port} (nodes: {nodes})", flush=True)

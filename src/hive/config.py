@@ -134,6 +134,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     admin_key: Annotated[Secret | None, Meta(description="The admin key, instead of a made one.")] = None
     admin_key_file: Annotated[Path | None, Meta(description="File that holds the admin key.")] = None
+    tls_cert: Annotated[
+        Path | None, Meta(description="File with the certificate for HTTPS, and its chain, in PEM.")
+    ] = None
+    tls_key: Annotated[Path | None, Meta(description="File with the certificate's key, in PEM.")] = None
     log_format: Annotated[LogFormat, Meta(description="auto is text on a terminal, else json.")] = LogFormat.AUTO
     log_level: Annotated[LogLevel, Meta(description="Least serious log line to write.")] = LogLevel.INFO
 

@@ -75,6 +75,7 @@ NO_NODE = Kind("no_node", 503, Family.HUB)
 BODY_MEMORY_FULL = Kind("body_memory_full", 503, Family.HUB)
 OVERLOADED = Kind("overloaded", 503, Family.HUB)
 DRAINING = Kind("draining", 503, Family.HUB)
+TOO_MANY_LINKS = Kind("too_many_links", 503, Family.HUB)
 
 NODE_UNREACHABLE = Kind("node_unreachable", 502, Family.NODE, another_node=True)
 NODE_SILENT = Kind("node_silent", 504, Family.NODE, another_node=True)

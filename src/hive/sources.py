@@ -67,6 +67,9 @@ def load_settings(
         chosen.update(found)
     if isinstance(key_file := chosen.get("admin_key_file"), Path):
         chosen["admin_key"] = read_secret("admin_key_file", key_file)
+    if ("tls_cert" in chosen) != ("tls_key" in chosen):
+        lacking = "tls_key" if "tls_cert" in chosen else "tls_cert"
+        raise SettingsError(f"tls_cert and tls_key: HTTPS needs both, and {lacking} is not set")
     return msgspec.convert(chosen, Settings)
 
 

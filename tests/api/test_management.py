@@ -12,6 +12,7 @@ import pytest
 
 from hive.api.management import ModelView, NodeView, Services, create_app
 from hive.auth.keys import KeyRing, Role
+from hive.errors import NOT_FOUND, Fault
 from hive.hub.keys import Keys
 from hive.store.store import Store
 
@@ -22,7 +23,16 @@ MODEL = ModelView("m:latest", ("a", "b"), ("a",), ("b",), 1000, "abc", {"format"
 class Fleet:
     """A fleet of one node and one model."""
 
+    def __init__(self) -> None:
+        self.drained: list[tuple[str, bool]] = []
+
     def nodes(self) -> Sequence[NodeView]:
+        return [NODE]
+
+    def drain(self, node: str, is_draining: bool) -> Sequence[NodeView]:
+        if node != NODE.name:
+            raise Fault(NOT_FOUND, f"there is no node '{node}'")
+        self.drained.append((node, is_draining))
         return [NODE]
 
     def models(self) -> Sequence[ModelView]:
@@ -100,6 +110,12 @@ def test_nodes_and_models_are_what_the_fleet_says(tmp_path: Path) -> None:
                 "models": 2,
                 "loaded": ["m:latest"],
                 "error": None,
+                "engine": None,
+                "agent": None,
+                "platform": None,
+                "labels": {},
+                "machine": None,
+                "heartbeat_age": None,
             }
         ]
         models = (await client.get("/hive/v1/models")).json()["models"]
@@ -226,8 +242,24 @@ def test_the_api_describes_itself_with_one_error_shape(tmp_path: Path) -> None:
             "/hive/v1/keys",
             "/hive/v1/keys/{name}",
             "/hive/v1/nodes",
+            "/hive/v1/nodes/{name}/drain",
+            "/hive/v1/nodes/{name}/resume",
             "/hive/v1/models",
         }
         assert "HTTPValidationError" not in described["components"]["schemas"]
 
     serve(tmp_path, work)
+
+
+def test_a_node_is_drained_and_resumed_by_its_name(tmp_path: Path) -> None:
+    fleet = Fleet()
+
+    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
+        for what in ("drain", "resume"):
+            answer = await client.post(f"/hive/v1/nodes/a/{what}")
+            assert (answer.status_code, answer.json()["nodes"][0]["name"]) == (200, "a")
+        unknown = await client.post("/hive/v1/nodes/b/drain")
+        assert (unknown.status_code, unknown.json()["error"]["message"]) == (404, "there is no node 'b'")
+
+    serve(tmp_path, work, fleet)
+    assert fleet.drained == [("a", True), ("a", False)]

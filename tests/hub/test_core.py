@@ -19,7 +19,7 @@ OK = b'{"response":"whole","done":true}'
 
 def test_ready_says_503_until_every_node_was_asked(engine: ThreadedEngine) -> None:
     engine.set_fault("freeze")
-    with run_hub({"a": engine.url}, wait=False) as hub:
+    with run_hub({"a": engine.url}, link="dialed", wait=False) as hub:
         answer = ask(hub.port, get("/readyz"))
         assert (answer.status, answer.header("Retry-After") is not None) == (503, True)
         assert ask(hub.port, get("/healthz")).status == 200

@@ -45,7 +45,7 @@ def test_a_dead_and_a_frozen_node_at_the_start_delay_nothing(
 
 
 def test_the_first_request_of_a_hub_that_just_started_finds_its_model(engine: ThreadedEngine) -> None:
-    with run_hub({"a": engine.url}, wait=False) as hub:
+    with run_hub({"a": engine.url}, link="dialed", wait=False) as hub:
         assert ask(hub.port, request(body=GENERATE)).status == 200
 
 

@@ -153,7 +153,7 @@ def test_bytes_while_idle_reach_nobody_and_end_the_connection() -> None:
         call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL")
         assert call.wait_for_departure(3) < 1
 
-    with run_scripted(script, good) as engine, run_hub({"a": engine.url}, probe_interval=60) as hub:
+    with run_scripted(script, good) as engine, run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub:
         assert ask(hub.port, request(body=GENERATE)).body == OK
         eventually(lambda: engine.calls[0].is_over and engine.open_connections == 0, 3)
         assert ask(hub.port, request(body=GENERATE)).body == OK
@@ -286,7 +286,7 @@ def test_a_begun_stream_that_falls_silent_ends_with_an_error_line() -> None:
 
 
 def test_a_connection_is_used_again() -> None:
-    with run_scripted(good) as engine, run_hub({"a": engine.url}, probe_interval=60) as hub:
+    with run_scripted(good) as engine, run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub:
         for body in (GENERATE, STREAM, GENERATE):
             assert ask(hub.port, request(body=body)).status == 200
         assert len({call.connection for call in engine.calls}) == 1
@@ -298,7 +298,7 @@ def test_a_stale_pooled_connection_is_redialed_once_and_nobody_notices() -> None
 
     with (
         run_scripted(good, dies, good) as engine,
-        run_hub({"a": engine.url}, probe_interval=60) as hub,
+        run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub,
     ):
         answers = [ask(hub.port, request(body=GENERATE)) for _ in range(2)]
         assert [answer.body for answer in answers] == [OK, OK]
@@ -317,7 +317,7 @@ def test_a_connection_that_the_engine_closed_while_idle_is_not_used() -> None:
 def test_only_one_redial_then_it_is_an_error() -> None:
     with (
         run_scripted(good, Call.close, Call.close, good) as engine,
-        run_hub({"a": engine.url}, probe_interval=60) as hub,
+        run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub,
     ):
         assert ask(hub.port, request(body=GENERATE)).body == OK
         assert ask(hub.port, request(body=GENERATE)).status == 502

@@ -23,6 +23,7 @@ from hive.hub.core import Hub
 from hive.hub.exchange import Exchange, Plan
 from hive.net.asgi import Application, run_application
 from hive.net.stream import ClientStream
+from hive.wire.link_accept import accept_upgrade
 from hive.wire.requests import RequestHead
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,12 @@ class _Redirect:
 @dataclass(frozen=True, slots=True)
 class _Preflight:
     fields: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Joins:
+    head: bytes
+    protocol: asyncio.Protocol
 
 
 class Front:
@@ -84,10 +91,20 @@ class Front:
         )
         if operation.answered is Answered.LATER:
             raise Fault(errors.NOT_YET, f"{head.method} {operation.path} is not built yet")
+        if operation.answered is Answered.LINK:
+            stream.plan = self._judge_link(head)
+            return
         if operation.answered is Answered.UPGRADE:
             raise Fault(errors.UPGRADE_REQUIRED, "WebSockets are not spoken here; use POST", (("Upgrade", "HTTP/1.1"),))
         stream.takes_body = operation.answered in (Answered.ENGINE, Answered.APPLICATION)
         stream.plan = Plan(operation, key_name, self._fields(head, stream.request_id))
+
+    def _judge_link(self, head: RequestHead) -> _Joins:
+        """Return what a node's connection becomes. Raises `Fault`."""
+        key = self._door.key_of(head)
+        assert key is not None, "only a known key has the right to work"
+        upgrade = accept_upgrade(head)
+        return _Joins(upgrade.head, self._hub.joining.arrive(key))
 
     def _without_operation(self, head: RequestHead, methods: dict[str, Operation], request_id: str) -> _Redirect:
         """Return where a path that only differs by slashes leads. Raises `Fault`: 404 or 405, as Ollama's router."""
@@ -134,6 +151,8 @@ class Front:
                 self._hub.spawn(self._run_application(stream, plan))
             else:
                 self._answer_from_memory(stream, plan)
+        elif isinstance(plan, _Joins):
+            stream.hand_over(plan.head, plan.protocol)
         elif isinstance(plan, _Preflight):
             stream.send(204, plan.fields, b"")
         elif isinstance(plan, _Redirect):

@@ -35,6 +35,8 @@ _COMMANDS = {
     "serve": _Command("serve", "Run the hub."),
     "keys": _Command("keys", "Make, list and revoke keys.", is_group=True),
     "nodes": _Command("fleet", "List the hub's nodes."),
+    "drain": _Command("fleet", "Give a node no new work."),
+    "resume": _Command("fleet", "Give a drained node work again."),
     "models": _Command("fleet", "List the models of all nodes."),
     "ps": _Command("fleet", "List the models that are loaded."),
     "sim": _Command("sim", "Run a simulated engine."),

@@ -10,7 +10,7 @@ import msgspec
 
 _WIDE = 10_000
 """Columns of an output that is no terminal: nothing is cut there."""
-_STYLES = {"ready": "green", "down": "red", "suspect": "yellow", "doubtful": "yellow"}
+_STYLES = {"ready": "green", "down": "red", "suspect": "yellow", "doubtful": "yellow", "draining": "yellow"}
 _YEAR_SECONDS = 365 * 86_400
 
 

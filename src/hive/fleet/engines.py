@@ -102,6 +102,8 @@ class Engine:
     node: str
     url: str
     configured_slots: int | None = None
+    id: str = ""
+    """A joined node's own name for it; a dialed node has one engine only."""
     kind: EngineKind = EngineKind.UNKNOWN
     version: str = ""
     health: Health = Health.JOINING
@@ -115,6 +117,8 @@ class Engine:
     """When it last gave a sign of life; the hub's clock, seconds."""
     is_stale: bool = False
     """Something happened that may have changed what is loaded."""
+    is_draining: bool = False
+    """Somebody wants its node empty: what runs goes on, and nothing new begins."""
     lacks: frozenset[str] = frozenset()
     """Paths of routes that its version does not have."""
     models: dict[str, Model] = field(default_factory=dict)
@@ -122,6 +126,11 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<Engine {self.node} {self.kind} {self.version} {self.health} {self.running}/{self.slots}>"
+
+    @property
+    def takes_work(self) -> bool:
+        """May it get an exchange, free slots aside?"""
+        return self.health is Health.READY and not self.is_draining
 
     @property
     def has_free_slot(self) -> bool:
@@ -177,6 +186,17 @@ class Fleet:
         engine.health = health
         self.revision += 1
         return True
+
+    def add(self, engine: Engine) -> None:
+        """A node has one more engine."""
+        self.engines.append(engine)
+        self._index()
+
+    def remove(self, engine: Engine) -> None:
+        """A node has this engine no more."""
+        if engine in self.engines:
+            self.engines.remove(engine)
+            self._index()
 
     def _index(self) -> None:
         having: dict[str, list[Engine]] = {}

@@ -17,6 +17,8 @@ from hive.fleet.engines import EngineKind, Fleet, Health, LoadedModel, Model, ve
 from hive.fleet.names import MAX_NAME, canonical
 
 MAX_MODELS = 10_000
+MAX_ENTRY_BYTES = 64 << 10
+"""Of one model: clients get the entry of each in every list."""
 _FOREVER = "2318-11-21T00:00:00Z"
 """As Ollama shows a model that is never unloaded."""
 
@@ -104,7 +106,7 @@ def _list(body: bytes, decode: object, key: str) -> list[msgspec.Raw]:
         answer = decode(body)  # type: ignore[operator]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableListing(f"a list of models that cannot be read ({error})") from None
-    return list((getattr(answer, key) or [])[:MAX_MODELS])
+    return [raw for raw in (getattr(answer, key) or [])[:MAX_MODELS] if len(memoryview(raw)) <= MAX_ENTRY_BYTES]
 
 
 def _is_name(name: str) -> bool:

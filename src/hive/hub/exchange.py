@@ -244,8 +244,15 @@ class Exchange:
                 self._note_answer(relay, engine)
             is_stale = is_reused and result is Result.FAILED and not connection.has_answered
             if not is_stale or relay.was_given_up or self._hub.now() - relay.started_at > STALE_AFTER:
-                return relay
+                return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
             connection = None
+
+    def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
+        """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""
+        if fault.kind is not errors.NODE_UNREACHABLE or relay.has_begun:
+            return relay
+        self._hub.note_unreachable(engine, fault)
+        return None
 
     def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Renaming | None]:
         body, renaming = self._body, None
@@ -267,7 +274,7 @@ class Exchange:
         except Fault as fault:
             if fault.kind is not errors.NODE_UNREACHABLE:
                 raise
-            self._hub.note_unreachable(engine, fault.message)
+            self._hub.note_unreachable(engine, fault)
             return None
 
     def _consider(self, relay: Relay | None, engine: Engine, ticket: Ticket) -> bool:
@@ -311,7 +318,7 @@ class Exchange:
         if len(ticket.excluded) > MAX_OTHER_NODES or self._is_last_attempt:
             return False
         having = self._hub.fleet.having(self._model)
-        return any(engine.health is Health.READY and ticket.accepts(engine) for engine in having)
+        return any(engine.takes_work and ticket.accepts(engine) for engine in having)
 
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()

@@ -22,6 +22,7 @@ else:
     termios = None
 
 from hive.errors import (
+    BAD_REQUEST,
     BODY_MEMORY_FULL,
     BODY_TOO_LARGE,
     DRAINING,
@@ -59,6 +60,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_discarded_bytes",
         "_held_bytes",
+        "_is_tls",
         "_limits",
         "_reader",
         "_server",
@@ -85,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._discarded_bytes = 0
         self._written_bytes = 0
         self._taken_bytes = 0
+        self._is_tls = False
         self._stalled_since: float | None = None
         self.peer = ""
         self.is_paused = False
@@ -98,6 +101,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "local"
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -229,6 +233,18 @@ class ClientConnection(asyncio.Protocol):
         reader.take_body()
         stream.send(status, fields, body)
 
+    def hand_over(self, head: bytes, protocol: asyncio.Protocol) -> None:
+        """Send a head and let another protocol have the connection; a byte that came too early ends it."""
+        transport = self._transport
+        if self._reader.has_excess:
+            self._refuse(Fault(BAD_REQUEST, "bytes of another protocol before it was agreed on"))
+        elif transport is not None and not transport.is_closing():
+            self._server.outbox.write(transport, head)
+            self.connection_lost(None)
+            self._transport = None
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+
     # --- answering, for the stream ---
 
     def write(self, data: bytes) -> None:
@@ -334,13 +350,16 @@ class ClientConnection(asyncio.Protocol):
     @property
     def has_unsent(self) -> bool:
         """Do bytes of an answer still wait for the client?"""
-        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+        transport = self._transport
+        if transport is None:
+            return False
+        return transport.get_write_buffer_size() > 0 or (self._is_tls and _kernel_bytes(transport) > 0)
 
     def _is_stalled(self, now: float) -> bool:
         """Has the client taken no byte of what waits for it for the send timeout?"""
         assert self._transport is not None
         waiting = self._transport.get_write_buffer_size()
-        if waiting:
+        if waiting or self._is_tls:  # with TLS some wait in between, out of sight
             waiting += _kernel_bytes(self._transport)
         taken = self._written_bytes - waiting
         if waiting == 0 or taken != self._taken_bytes:

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+import ssl
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Protocol
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 SWEEP_INTERVAL = 0.5
 MAX_HELD_REFUSALS = 1000
 FLUSH_STEP = 0.02
+SHORTEST_SHUTDOWN = 0.1
 
 
 class Handler(Protocol):
@@ -78,9 +80,18 @@ class HttpServer:
         """Return an id that no other request of any hub has."""
         return f"{self._id_prefix}{next(self._ids):08x}"
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; return the port. Raises `OSError` when it is taken."""
-        self._server = await self._loop.create_server(lambda: ClientConnection(self), host, port, backlog=4096)
+    async def start(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
+        """Listen, with TLS if there is a context; return the port. Raises `OSError` when it is taken."""
+        limits = self.limits
+        self._server = await self._loop.create_server(
+            lambda: ClientConnection(self),
+            host,
+            port,
+            backlog=4096,
+            ssl=context,
+            ssl_handshake_timeout=limits.head_timeout if context else None,
+            ssl_shutdown_timeout=max(limits.linger_timeout, SHORTEST_SHUTDOWN) if context else None,
+        )
         self._sweep()
         return int(self._server.sockets[0].getsockname()[1])
 

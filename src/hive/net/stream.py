@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -130,6 +131,11 @@ class ClientStream:
         if last:
             self._connection.write(last)
         self._connection.answered()
+
+    def hand_over(self, head: bytes, protocol: asyncio.Protocol) -> None:
+        """Answer with a head that ends HTTP on this connection, and give the connection to another protocol."""
+        if not self.has_departed:
+            self._connection.hand_over(head, protocol)
 
     def cut(self) -> None:
         """Break the answer off, so that no client can take it for a whole one."""

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hive.fleet.engines import Engine, Fleet, Health
+from hive.fleet.engines import Engine, Fleet
 from hive.scheduling.policies import Policy, loaded_then_idle
 from hive.scheduling.tickets import Lease, Ticket
 
@@ -113,7 +113,7 @@ class Dispatcher:
 
     def _is_hopeless(self, ticket: Ticket, now: float) -> bool:
         for engine in self._fleet.having(ticket.model):
-            if engine.health is Health.READY and ticket.accepts(engine):
+            if engine.takes_work and ticket.accepts(engine):
                 ticket.hopeless_since = None
                 return False
         if ticket.hopeless_since is None:
@@ -136,11 +136,7 @@ class Dispatcher:
     @staticmethod
     def _is_open(engine: Engine, takes_slot: bool, now: float) -> bool:
         """Could it serve one more? A ticket that needs no slot passes a full engine."""
-        return (
-            engine.health is Health.READY
-            and (engine.running < engine.slots or not takes_slot)
-            and engine.rests_until <= now
-        )
+        return engine.takes_work and (engine.running < engine.slots or not takes_slot) and engine.rests_until <= now
 
     def _eligible(self, ticket: Ticket, now: float) -> list[Engine]:
         takes_slot = ticket.operation.takes_slot
