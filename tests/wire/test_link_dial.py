@@ -204,12 +204,16 @@ def test_arbitrary_bytes_are_refused(pieces: list[bytes]) -> None:
 
 def test_a_lost_hub_is_dialed_soon_then_less_often() -> None:
     delays = [redial_seconds(attempt, CloseCode.BROKE_OFF, 1.0) for attempt in range(1, 9)]
-    assert delays == [0.5, 1, 2, 4, 8, 15, 15, 15]
-    assert redial_seconds(10_000, 0, 1.0) == 15
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert redial_seconds(10_000, 0, 1.0) == 60
 
 
 def test_what_needs_people_is_not_tried_every_second() -> None:
-    assert redial_seconds(1, 401, 1.0) == redial_seconds(1, CloseCode.NAME_TAKEN, 1.0) == 60
+    assert redial_seconds(1, 401, 1.0) == redial_seconds(1, CloseCode.MALFORMED, 1.0) == 60
+
+
+def test_a_ghost_of_the_same_name_is_gone_soon() -> None:
+    assert redial_seconds(1, CloseCode.NAME_TAKEN, 1.0) == 1
 
 
 @given(st.integers(1, 100), st.sampled_from([0, 401, 1001, *CloseCode]), st.floats(0, 1))

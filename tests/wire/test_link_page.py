@@ -10,7 +10,7 @@ import pytest
 
 from hive.wire import link
 from hive.wire.link import CloseCode
-from hive.wire.link_dial import redial_seconds
+from hive.wire.link_dial import ends_agent, redial_seconds
 from hive.wire.link_messages import FIRST, FROM_HUB, FROM_HUB_DATA, FROM_NODE, FROM_NODE_DATA, Ending, Message, encode
 
 from .linking import BINARY, TEXT, frame
@@ -53,9 +53,12 @@ def test_close_codes_are_those_of_the_code() -> None:
 def test_the_page_says_when_a_node_tries_again() -> None:
     said = {int(row[0]): row[-1] for row in [*code_rows(), *rows("status")]}
     promised = {code: then for code, then in said.items() if then.startswith("tries")}
-    assert len(promised) > 15
+    assert len(promised) > 12
     for code, then in promised.items():
         assert (redial_seconds(1, code, 1.0) == 60) == (then == "tries again slowly")
+    assert {code for code, then in said.items() if ends_agent(code, is_of_hub=True)} == {
+        code for code, then in said.items() if then == "ends, and says so"
+    }
 
 
 def test_endings_are_those_of_the_code() -> None:

@@ -33,6 +33,7 @@ class _Command:
 
 _COMMANDS = {
     "serve": _Command("serve", "Run the hub."),
+    "node": _Command("node", "Join this machine's engines to a hub."),
     "keys": _Command("keys", "Make, list and revoke keys.", is_group=True),
     "nodes": _Command("fleet", "List the hub's nodes."),
     "drain": _Command("fleet", "Give a node no new work."),

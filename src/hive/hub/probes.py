@@ -11,19 +11,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import TypeVar
-
-import msgspec
 
 from hive import errors
 from hive.config import Settings
 from hive.errors import Fault
 from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.identity import Identity, Reply, Steps, check, identify, slots_in_props
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.ask import ask
 from hive.net.link import Link
 
-T = TypeVar("T", bound=msgspec.Struct)
 _log = logging.getLogger(__name__)
 
 LISTING_TIMEOUT = 10.0
@@ -31,21 +28,6 @@ LISTING_TIMEOUT = 10.0
 SHORTEST_WAIT = 0.1
 RECHECK = 5.0
 UNLOAD_TIME = 0.5
-_LIVENESS = {
-    EngineKind.OLLAMA: "/api/version",
-    EngineKind.LLAMA_CPP: "/health",
-    EngineKind.VLLM: "/health",
-    EngineKind.OPENAI: "/v1/models",
-}
-
-
-class _Version(msgspec.Struct):
-    version: str = ""
-
-
-class _Props(msgspec.Struct):
-    total_slots: int = 0
-    build_info: str = ""
 
 
 class Prober:
@@ -102,15 +84,13 @@ class Prober:
     async def _look(self) -> None:
         engine = self._engine
         try:
-            if engine.kind is EngineKind.UNKNOWN:
-                kind, version = await self._identify()
-            else:
-                kind, version = await self._check_liveness()
+            is_known = engine.kind is not EngineKind.UNKNOWN
+            found = await self._follow(check(Identity(engine.kind, engine.version)) if is_known else identify())
             engine.last_sign = max(engine.last_sign, self._loop.time())
             if engine.health is Health.SUSPECT and self._listed_at > float("-inf"):
                 self._set_health(Health.READY, "")
             if self._listing is None or self._listing.done():
-                self._list_beside(kind, version)
+                self._list_beside(found.kind, found.version)
         except Fault as fault:
             self._note_failure(fault)
 
@@ -139,35 +119,18 @@ class Prober:
         finally:
             self.has_looked.set()
 
-    async def _identify(self) -> tuple[EngineKind, str]:
-        """Return kind and version. Only Ollama answers /api/version: llama.cpp has an /api/tags of its own."""
-        version = await self._version("/api/version")
-        if version:
-            return EngineKind.OLLAMA, version
-        props = await self._get("/props", self._settings.probe_timeout)
-        if props is not None:
-            return EngineKind.LLAMA_CPP, _read(props, _Props()).build_info
-        version = await self._version("/version")
-        listed = await self._get("/v1/models", LISTING_TIMEOUT)
-        if listed is None:
-            raise Fault(errors.NODE_GARBLED, "it answers none of /api/version, /props and /v1/models")
-        is_vllm = bool(version) and b'"vllm"' in listed
-        return (EngineKind.VLLM if is_vllm else EngineKind.OPENAI), version
-
-    async def _check_liveness(self) -> tuple[EngineKind, str]:
-        engine = self._engine
-        head, body = await ask(self._link, _LIVENESS[engine.kind], self._settings.probe_timeout)
-        if engine.kind is not EngineKind.OLLAMA:
-            if head.status == 404:
-                engine.kind = EngineKind.UNKNOWN
-                return await self._identify()
-            if head.status == 503:
-                raise Fault(errors.NODE_BUSY, "it is loading its model")
-            if head.status >= 500:
-                raise Fault(errors.NODE_FAILED, f"its {_LIVENESS[engine.kind]} answers {head.status}")
-            return engine.kind, engine.version
-        version = _read(body, _Version()).version if head.status == 200 else ""
-        return (EngineKind.OLLAMA, version) if version else await self._identify()
+    async def _follow(self, steps: Steps) -> Identity:
+        """Ask what recognising an engine takes."""
+        settings = self._settings
+        try:
+            wanted = next(steps)
+            while True:
+                timeout = LISTING_TIMEOUT if wanted.is_listing else settings.probe_timeout
+                head, body = await ask(self._link, wanted.path, timeout)
+                wanted = steps.send(Reply(head.status, body))
+        except StopIteration as done:
+            identity: Identity = done.value
+            return identity
 
     async def _list_all(self, kind: EngineKind, version: str) -> None:
         """Ask for all models; who has told them gets work. Then ask for what is loaded, which may take long."""
@@ -209,18 +172,13 @@ class Prober:
         models, loaded = read_v1_models(listed, kind)
         slots = None
         if kind is EngineKind.LLAMA_CPP:
-            props = await self._get("/props", LISTING_TIMEOUT)
-            slots = (_read(props, _Props()).total_slots if props else 0) or None
+            slots = slots_in_props(await self._get("/props", LISTING_TIMEOUT))
         return replace(report, models=models, loaded=loaded, slots=slots)
 
     async def _get(self, path: str, timeout: float) -> bytes | None:
         """Return the body of an answer of status 200; None for any other status."""
         head, body = await ask(self._link, path, timeout)
         return body if head.status == 200 else None
-
-    async def _version(self, path: str) -> str:
-        body = await self._get(path, self._settings.probe_timeout)
-        return _read(body, _Version()).version if body is not None else ""
 
     def _note_failure(self, fault: Fault) -> None:
         engine = self._engine
@@ -242,11 +200,3 @@ class Prober:
         _log.log(level, "node %s: %s -> %s%s", engine.node, before, health, f" ({error})" if error else "")
         self._on_change(engine)
         return True
-
-
-def _read(body: bytes, default: T) -> T:
-    """Return a JSON object as a struct of the default's type; the default for anything else."""
-    try:
-        return msgspec.json.decode(body, type=type(default))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return default

@@ -20,10 +20,12 @@ _MAX_HEAD_BYTES = 32 << 10
 class Refused(Exception):  # noqa: N818 - it names what the hub did
     """The hub, or something before it, did not let the node in. `status` is 0 when no HTTP came back."""
 
-    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, status: int, message: str, retry_after: float | None = None, *, is_of_hub: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.is_of_hub = is_of_hub
+        """Is the message in the hub's own form? A proxy's page is not."""
 
 
 class Dial:
@@ -115,16 +117,24 @@ def _refusal(response: Response, reason: Exception) -> Refused:
     if response.status_code == 101:
         return Refused(101, one_line(f"the upgrade is not a WebSocket's: {reason}", 200))
     try:
-        message = _read_error(response.body).error.message
+        message, is_of_hub = _read_error(response.body).error.message, True
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        message = response.reason_phrase
+        message, is_of_hub = response.reason_phrase, False
     seconds = response.headers.get_all("Retry-After")[:1]
     retry_after = float(seconds[0]) if seconds and seconds[0].isdecimal() and len(seconds[0]) < 6 else None
-    return Refused(response.status_code, one_line(message, 200), retry_after)
+    return Refused(response.status_code, one_line(message, 200), retry_after, is_of_hub=is_of_hub)
 
 
-_NEEDS_PEOPLE = frozenset({401, 403, 404, 426, CloseCode.MALFORMED, CloseCode.NAME_TAKEN, CloseCode.KEY_REVOKED})
+_ENDS = frozenset({401, 403, 426, CloseCode.KEY_REVOKED})
+_NEEDS_PEOPLE = _ENDS | {404, CloseCode.MALFORMED}
 """Dialing again soon would change nothing."""
+_FIRST_SECONDS = 1.0
+_LONGEST_SECONDS = 60.0
+
+
+def ends_agent(why: int, *, is_of_hub: bool) -> bool:
+    """Is this status or close code final? Only in the hub's own words: a proxy's refusal may pass."""
+    return is_of_hub and why in _ENDS
 
 
 def redial_seconds(attempt: int, why: int, chance: float) -> float:
@@ -133,5 +143,6 @@ def redial_seconds(attempt: int, why: int, chance: float) -> float:
     `why` is the status or close code that ended the last one; `chance` is a random number from 0 to 1, so that the
     nodes of a restarted hub do not come all at once.
     """
-    longest = 60.0 if why in _NEEDS_PEOPLE else min(15.0, 0.5 * 2 ** min(attempt - 1, 10))
+    soon = _FIRST_SECONDS * 2 ** min(attempt - 1, 10)
+    longest = _LONGEST_SECONDS if why in _NEEDS_PEOPLE else min(_LONGEST_SECONDS, soon)
     return longest * (0.5 + 0.5 * chance)

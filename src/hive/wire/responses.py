@@ -40,6 +40,7 @@ class ResponseReader:
     __slots__ = (
         "_body",
         "_fields",
+        "_is_bodiless",
         "_keep_alive",
         "_max_head_bytes",
         "_more",
@@ -62,10 +63,12 @@ class ResponseReader:
         self._more: list[bytes] = []
         self._fields: list[tuple[bytes, bytes]] = []
         self._overhead_bytes = 0
+        self._is_bodiless = False
 
-    def begin(self) -> None:
-        """A request was sent: an answer may come now."""
+    def begin(self, *, is_bodiless: bool = False) -> None:
+        """A request was sent: an answer may come now. `is_bodiless`: to HEAD; it ends with its head (RFC 9112, 6.3)."""
         self.head = None
+        self._is_bodiless = is_bodiless
         self.is_complete = self.can_be_reused = False
         self._fields = []
         self._overhead_bytes = 0
@@ -159,6 +162,8 @@ class ResponseReader:
             raise ValueError("the head is too large")
         self._keep_alive = bool(self._parser.should_keep_alive())  # llhttp forgets it at the end of the message
         self.head = ResponseHead(status, fields, content_type, length, chunked)
+        if self._is_bodiless:
+            self.is_complete = True  # llhttp waits for a body, so the connection ends with this answer
 
     def on_body(self, data: bytes) -> None:
         if self._body is None:
