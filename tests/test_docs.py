@@ -22,6 +22,8 @@ from hive.config import NODE_OPTIONS, OPTIONS, Option, Settings
 from hive.dialects import operations
 from hive.dialects.operations import Answered, Operation, methods_of
 from hive.hub.records import Outcome, Record
+from hive.node.agent import ExitCode
+from hive.node.routes import ROUTES
 from hive.sources import load_settings
 from hive.testing import SimOptions, run_in_thread
 from hive.testing.agent import run_agent
@@ -215,6 +217,28 @@ def test_every_flag_of_the_simulator_is_documented(capsys: pytest.CaptureFixture
     main(["sim", "--help"])
     flags = re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
     assert sorted(table("docs/simulator.md", "flag").firsts()) == sorted(set(flags) - {"--help"})
+
+
+# --- the node ---
+
+
+def test_every_flag_of_the_node_is_documented_with_its_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["node", "--help"])
+    unwrapped = re.sub(r"\n {10,}", " ", capsys.readouterr().out)
+    found = re.findall(r"^ +(--[a-z-]+) .*?(HIVE_[A-Z_]+)", unwrapped, re.MULTILINE)
+    compare("docs/node.md", [row[:2] for row in table("docs/node.md", "flag")], found)
+
+
+def test_every_exit_code_of_the_node_is_documented() -> None:
+    wanted = {str(code.value) for code in ExitCode} | {"2"}
+    assert set(table("docs/node.md", "exit code").firsts()) == wanted
+
+
+def test_every_route_that_a_node_passes_on_is_documented() -> None:
+    page = (ROOT / "docs" / "node.md").read_text(encoding="utf-8")
+    assert not [path for _, path in ROUTES if f"`{path}`" not in page]
 
 
 # --- the command line ---

@@ -30,14 +30,15 @@ PATIENCE = 10.0
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
     """Run a test in a loop of its own, for at most 40 seconds."""
 
     async def bounded() -> T:
         async with asyncio.timeout(40):
             return await main
 
-    return asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(bounded())
 
 
 async def until(is_true: Callable[[], object], timeout: float = PATIENCE) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hive.node.agent import Agent, AgentError, ExitCode, Voice
 from hive.node.machine import NoGpus
 from hive.testing import SimulatedEngine
+from hive.wire import link_dial
 from hive.wire.link import CloseCode
 
 from .engine import Call, RawEngine
@@ -21,8 +22,6 @@ PAGE = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\nContent-Length: 2\
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dial again after a tenth of the time."""
-    from hive.wire import link_dial
-
     monkeypatch.setattr(link_dial, "_FIRST_SECONDS", 0.1)
 
 
@@ -65,7 +64,7 @@ def test_a_key_that_is_revoked_ends_the_agent() -> None:
             hub.control.close(CloseCode.KEY_REVOKED, "the key desk was revoked")
             hub.control_end.flush()
             error = await task
-            assert str(error) == "the key was revoked: the key desk was revoked"
+            assert str(error) == "the hub has ended this node's session: the key desk was revoked"
             assert error.code == ExitCode.KEY_REFUSED
 
     run(main())
@@ -77,8 +76,6 @@ def test_a_key_that_is_revoked_ends_the_agent() -> None:
 def test_a_proxys_refusal_is_no_hubs_and_is_tried_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hive.wire import link_dial
-
     monkeypatch.setattr(link_dial, "_LONGEST_SECONDS", 0.2)
 
     async def main() -> None:

@@ -114,7 +114,10 @@ def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_tls_proxy", [False, True], ids=["http proxy", "https proxy"])
 @pytest.mark.parametrize("is_tls_hub", [False, True], ids=["http hub", "https hub"])
-def test_through_a_proxy_with_its_credentials(is_tls_hub: bool, is_tls_proxy: bool) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_through_a_proxy_with_its_credentials(loop: str, is_tls_hub: bool, is_tls_proxy: bool) -> None:
+    factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+
     async def main() -> None:
         proxy = ProxyServer(tls=server_tls() if is_tls_proxy else None)
         hub = ScriptedHub(tls=server_tls() if is_tls_hub else None)
@@ -126,7 +129,7 @@ def test_through_a_proxy_with_its_credentials(is_tls_hub: bool, is_tls_proxy: bo
                 assert all(b"Proxy-Authorization: Basic dTpw" in each for each in proxy.requests)
                 assert len(proxy.requests) == 4
 
-    run(main())
+    run(main(), factory)
 
 
 def test_a_proxy_that_refuses_is_named(caplog: pytest.LogCaptureFixture) -> None:

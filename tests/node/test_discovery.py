@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from hive.node import discovery, engines
+from hive.node import engines
 from hive.node.discovery import candidates, read_ollama_host
 from hive.node.engines import engine_id, fitting
 from hive.node.options import EngineAddress, read_engine
 from hive.testing import EngineKind, SimOptions, SimulatedEngine
-from hive.wire.link_messages import NOTHING, Engine, EngineId, json_object
+from hive.wire.link_messages import NOTHING, Engine, json_object
 
 from .engine import Call, RawEngine
 from .hub import ScriptedHub, agent, options, run, until
@@ -78,15 +78,13 @@ def test_no_two_addresses_have_one_name() -> None:
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     unlike = [text for text in texts if text != "http://a-b:1"]
     assert len({engine_id(read_engine(text)) for text in unlike}) == len(unlike)
-    assert EngineId
 
 
 def test_lists_that_do_not_fit_into_one_message_are_left_out() -> None:
     long = json_object(b'{"models":"' + b"x" * 600 + b'"}')
     short = json_object(b'{"models":[]}')
-    fit = fitting(
-        [Engine("a", "ollama", tags=long), Engine("b", "ollama", tags=long), Engine("c", "x", tags=short)], 1000
-    )
+    listed = [Engine(name, "ollama", tags=tags) for name, tags in (("a", long), ("b", long), ("c", short))]
+    fit = fitting(listed, 1000)
     assert [bytes(each.tags) for each in fit] == [bytes(long), bytes(NOTHING), bytes(short)]
     assert [bool(each.error) for each in fit] == [False, True, False]
 
@@ -106,7 +104,7 @@ def near(monkeypatch: pytest.MonkeyPatch) -> list[EngineAddress]:
 def test_what_is_found_at_the_start_is_in_hello(near: list[EngineAddress]) -> None:
     async def main() -> None:
         async with SimulatedEngine() as one, SimulatedEngine(SimOptions(kind=EngineKind.VLLM)) as two:
-            near += [EngineAddress("127.0.0.1", one.port), EngineAddress("127.0.0.1", two.port)]
+            near.extend(EngineAddress("127.0.0.1", each.port) for each in (one, two))
             async with ScriptedHub() as hub, agent(options(hub.url)):
                 await hub.joined()
                 assert {each.kind for each in hub.hellos[0].engines} == {"ollama", "vllm"}
@@ -175,10 +173,9 @@ def test_a_silent_server_delays_nobody_for_long(near: list[EngineAddress]) -> No
     async def main() -> None:
         async with RawEngine(silent) as stranger, SimulatedEngine() as engine, ScriptedHub() as hub:
             stranger._probe = lambda path: None  # type: ignore[method-assign]
-            near += [EngineAddress("127.0.0.1", stranger.port), EngineAddress("127.0.0.1", engine.port)]
+            near.extend(EngineAddress("127.0.0.1", each.port) for each in (stranger, engine))
             async with agent(options(hub.url)):
                 await hub.joined()
                 await until(lambda: any(each.engines for each in [*hub.hellos, *hub.reports]), 5)
 
-    assert discovery.OLLAMA_PORT == 11434
     run(main())

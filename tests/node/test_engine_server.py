@@ -14,7 +14,7 @@ from hive.node.engine_server import EngineServer
 from hive.node.options import EngineAddress
 
 from .engine import RawEngine
-from .hub import gathered, run
+from .hub import gathered, run, until
 
 
 def server_of(engine: RawEngine) -> EngineServer:
@@ -28,7 +28,7 @@ def test_questions_share_connections() -> None:
             for _ in range(5):
                 assert (await server.ask("/api/version", 2)).body == b'{"version":"0.33.0"}'
             assert engine.connections == 1
-            replies = await gathered(40, lambda: server.ask("/api/tags", 2))
+            replies = await gathered(80, lambda: server.ask("/api/tags", 2))
             assert {reply.status for reply in replies} == {200}
             assert len(server._idle) == engine_server.MAX_IDLE
             server.close()
@@ -86,11 +86,9 @@ def test_who_asks_and_leaves_closes_its_connection() -> None:
             engine._probe = lambda path: None  # type: ignore[method-assign]
             server = server_of(engine)
             task = asyncio.create_task(server.ask("/api/version", 5))
-            while not engine.calls:
-                await asyncio.sleep(0.005)
+            await until(lambda: engine.calls)
             task.cancel()
             await asyncio.wait([task])
-            while engine.writers:
-                await asyncio.sleep(0.005)
+            await until(lambda: not engine.writers)
 
     run(main())

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PLATFORMS = {"win_amd64": "win32", "macosx_11_0_arm64": "darwin", "macosx_11_0_x86_64": "darwin"}
 
 IMPORTS = """
-import sys
+import asyncio, psutil, sys  # these have a part for each platform
 for name in ("uvloop", "fcntl", "termios", "resource", "pwd", "grp", "tty", "pty", "posix_ipc"):
     sys.modules[name] = None
 import pkgutil, importlib, hive.node, hive.cli.node

@@ -8,12 +8,19 @@ from contextlib import AsyncExitStack
 import pytest
 
 from hive.testing import EngineKind, SimOptions, SimulatedEngine
+from hive.wire import link_dial
 from hive.wire.link import CloseCode
 from hive.wire.link_messages import NOTHING
 from hive.wire.link_socket import LinkSocket
 
 from .engine import ANSWER, Call, RawEngine
 from .hub import KEY, ScriptedHub, agent, joined, options, post, run, until
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dial again after a tenth of the time."""
+    monkeypatch.setattr(link_dial, "_FIRST_SECONDS", 0.1)
 
 
 def test_hello_says_who_dials_and_what_there_is() -> None:
@@ -250,7 +257,9 @@ def test_a_change_of_the_models_is_reported_within_two_seconds() -> None:
     run(main())
 
 
-def test_without_a_change_nothing_is_reported() -> None:
+def test_without_a_change_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hive.node.watcher.LISTING_SECONDS", 0.1)
+
     async def main() -> None:
         async with RawEngine() as engine, joined(engine.url) as hub:
             await until(lambda: sum(b"/api/tags" in probe for probe in engine.probes) >= 4)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hive.wire.link import CloseCode
 from hive.wire.link_accept import accept_upgrade
-from hive.wire.link_dial import Dial, Refused, redial_seconds
+from hive.wire.link_dial import Dial, Refused, ends_agent, redial_seconds
 from hive.wire.link_messages import Beat
 from hive.wire.link_socket import LinkSocket
 from hive.wire.requests import RequestReader
@@ -131,6 +131,14 @@ def test_another_answer_is_a_refusal(answer: bytes, status: int, message: str, r
             answered(dial(), pieces)
         refused = caught.value
         assert (refused.status, str(refused), refused.retry_after) == (status, message, retry_after)
+
+
+def test_a_refusal_in_another_form_is_not_the_hubs() -> None:
+    for answer, is_of_hub in ((body_of(b"401 No", OURS), True), (body_of(b"401 No", b"<html>"), False)):
+        with pytest.raises(Refused) as caught:
+            answered(dial(), [answer])
+        assert caught.value.is_of_hub is is_of_hub
+        assert ends_agent(caught.value.status, is_of_hub=caught.value.is_of_hub) is is_of_hub
 
 
 def test_a_refusal_that_ends_with_the_connection_is_read() -> None:

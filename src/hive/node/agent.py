@@ -162,9 +162,10 @@ class Agent:
         except DialError as error:
             self._voice.say(f"no way to the hub {hub}: {error}; trying again")
             return 0, 0.0
+        reason = one_line(closed.reason, 200)
         if ends_agent(closed.code, is_of_hub=not closed.is_ours):
-            raise AgentError(_final(closed.code, closed.reason), _exit_code(closed.code))
-        self._voice.say(_ending(hub, closed.code, one_line(closed.reason, 200)))
+            raise AgentError(_final(closed.code, reason), _exit_code(closed.code))
+        self._voice.say(_ending(hub, closed.code, reason))
         return closed.code, 0.0
 
     def _hello(self) -> Hello:
@@ -191,7 +192,7 @@ def _final(why: int, reason: str) -> str:
     if why == 426:
         return f"the hub and this agent speak no common version: {reason}"
     if why == CloseCode.KEY_REVOKED:
-        return f"the key was revoked: {reason or 'the hub closed the link'}"
+        return f"the hub has ended this node's session: {reason or 'its key was revoked'}"
     return f"the hub refuses the key: {reason}"
 
 

@@ -112,7 +112,7 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
             self._owner.on_spare(self)
         elif type(event) is Closed:
             self._leave()
-            if event.is_ours:
+            if event.is_ours and event.code != CloseCode.SILENT:
                 _log.warning("a data socket is closed: %s (%d)", event.reason, event.code)
             self._owner.on_data_closed(self, event)
 

@@ -16,7 +16,7 @@ from hive.wire.link_messages import Ending
 from hive.wire.responses import ResponseHead
 
 CONNECT_SECONDS = 3.0
-MAX_IDLE = 16
+MAX_IDLE = 64
 MAX_REPLY_BYTES = 8 << 20
 _MARK_OF_HUB = b"x-hive-request-id"
 _FAULTS = {

@@ -238,7 +238,8 @@ class Session:
         try:
             await self._dialer.open(socket)
         except (DialError, Refused) as error:
-            _log.info("a data socket cannot be opened: %s", error)
+            if self._failures == 0:
+                _log.warning("a data socket cannot be opened: %s; trying again", error)
             self._fill_later()
             return False
         self._data.add(socket)
