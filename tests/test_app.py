@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import fcntl
 import os
+=======
+import resource
+>>>>>>> joinhub
 import signal
 import socket
 import subprocess
@@ -14,10 +18,14 @@ from pathlib import Path
 import pytest
 
 from hive.testing import SimOptions, run_in_thread
+<<<<<<< HEAD
 from hive.testing.hub import run_hub
+=======
+from hive.testing.agent import run_agent
+>>>>>>> joinhub
 from hive.testing.scripted import Call, run_scripted
 
-from .process import HIVE, environment, serving
+from .process import ADMIN_KEY, HIVE, environment, serving
 from .raw import GENERATE, STREAM, Wire, ask, eventually, get, request
 
 
@@ -204,6 +212,32 @@ def test_a_taken_port_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
     assert str(port) in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "Traceback" not in ended.stderr
+
+
+def test_the_hub_takes_as_many_sockets_as_it_may(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with serving(tmp_path) as hub:
+            assert resource.prlimit(hub.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_sigterm_closes_the_links_of_nodes_and_exits_0(tmp_path: Path) -> None:
+    with run_in_thread(SimOptions(tokens_per_second=100, default_tokens=60)) as engine, serving(tmp_path) as hub:
+        head = f"Authorization: Bearer {ADMIN_KEY}\r\nContent-Type: application/json\r\n"
+        made = ask(hub.port, request("/hive/v1/keys", {"name": "desk", "role": "worker"}, head=head))
+        with run_agent(f"http://127.0.0.1:{hub.port}", str(made.json()["key"]), {"e": engine.url}) as agent:
+            eventually(lambda: b"tiny" in ask(hub.port, get("/api/tags")).body)
+            with Wire(hub.port) as runs:
+                runs.send(request(body=STREAM))
+                runs.until(b'"done":false}\n\r\n')
+                hub.process.send_signal(signal.SIGTERM)
+                assert runs.rest().endswith(b"\n\r\n0\r\n\r\n")
+            assert hub.process.wait(3) == 0
+            assert agent.closes[0] == (1001, "the hub stops")
+        assert "Traceback" not in hub.said()
 
 
 def test_the_first_start_shows_an_admin_key_once(tmp_path: Path) -> None:

@@ -194,6 +194,8 @@ def _logs_json(settings: Settings) -> bool:
     if settings.log_format is LogFormat.AUTO:
         return not sys.stderr.isatty()
     return settings.log_format is LogFormat.JSON
+
+
 def _allow_many_sockets() -> None:
     """Raise the limit of open files as far as this user may: each client, node and engine is one."""
     try:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import resource
+import time
+from pathlib import Path
+
 import pytest
 
 from hive.net.joined import MAX_ARRIVING
 from hive.net.joined_data import JoinedConnection
+from hive.testing import ThreadedEngine
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.wire.link import MAX_CONTROL_BYTES
 from hive.wire.link_messages import Heartbeat, Hello, encode
 
 from ..joining import INSTANCE, OFFER, NodeWire, joined, let_pass, pool_of, upgrade
-from ..raw import GENERATE, Wire, ask, eventually, request
+from ..process import ADMIN_KEY, serving
+from ..raw import GENERATE, Wire, ask, eventually, metric, request
 from ..wire.linking import BINARY, CONTINUATION, NOT_LAST, PING, PONG, TEXT, frame, from_node
 
+JSON = "Content-Type: application/json\r\n"
 HELLO = Hello(INSTANCE, "by hand")
 
 
@@ -173,6 +180,45 @@ def test_sockets_that_say_nothing_are_limited_for_each_key(hub: ThreadedHub) -> 
     eventually(lambda: hub.call(lambda server: not server.hub.joining.sockets.arriving))
     with joined(hub, "silent", key=silent):
         pass
+
+
+@pytest.mark.long
+def test_nine_thousand_sockets_that_say_nothing_harm_nobody(tmp_path: Path, engine: ThreadedEngine) -> None:
+    """Of many keys, so that no limit of a key is met: answers stay quick, and all are closed in the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < 10_000:
+        pytest.skip("this machine allows too few sockets")
+    wires: list[Wire] = []
+    try:
+        with serving(tmp_path, "--node", f"a={engine.url}") as hub:
+            head = f"Authorization: Bearer {ADMIN_KEY}\r\n"
+            keys = []
+            for number in range(36):
+                made = ask(
+                    hub.port, request("/hive/v1/keys", {"name": f"n{number}", "role": "worker"}, head=JSON + head)
+                )
+                keys.append(str(made.json()["key"]))
+            for key in keys:
+                for _ in range(250):
+                    wire = Wire(hub.port)
+                    wires.append(wire)
+                    wire.send(upgrade(key))
+            for wire in wires:
+                assert wire.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+            assert metric(hub.port, "hive_links_arriving", ADMIN_KEY) > 8_000
+            slowest = 0.0
+            for _ in range(100):
+                began = time.monotonic()
+                assert ask(hub.port, request(body=GENERATE)).status == 200
+                slowest = max(slowest, time.monotonic() - began)
+            assert slowest < 0.5
+            eventually(lambda: metric(hub.port, "hive_links_arriving", ADMIN_KEY) == 0, 25)
+            assert wires[0].rest().startswith(b"\x88")
+    finally:
+        for wire in wires:
+            wire.sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_arriving_sockets_have_sent_is_limited_too(hub: ThreadedHub) -> None:

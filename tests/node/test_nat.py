@@ -17,14 +17,14 @@ from ..raw import eventually
 pytestmark = pytest.mark.long
 
 HUB, OUTSIDE, INSIDE, NODE = "10.77.1.2", "10.77.1.1", "10.77.2.1", "10.77.2.2"
-RULES = f"""
-table ip nat {{
-    chain leave {{ type nat hook postrouting priority 100; oifname "outside" masquerade; }}
-}}
-table ip filter {{
-    chain through {{ type filter hook forward priority 0; policy drop;
-        iifname "inside" accept; ct state established,related accept; }}
-}}
+RULES = """
+table ip nat {
+    chain leave { type nat hook postrouting priority 100; oifname "outside" masquerade; }
+}
+table ip filter {
+    chain through { type filter hook forward priority 0; policy drop;
+        iifname "inside" accept; ct state established,related accept; }
+}
 """
 
 

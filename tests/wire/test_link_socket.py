@@ -168,6 +168,36 @@ def test_what_one_end_writes_the_other_reads(side: Side, size: int) -> None:
     assert said(socket) == [data, data]
 
 
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
+def test_every_length_is_read_whole_and_cut(size: int) -> None:
+    payload = bytes(index % 251 for index in range(size))
+    stream = frame(BINARY, payload) + frame(TEXT, b"{}")
+    assert messages(hub(), [stream]) == [payload, "{}"]
+    assert messages(hub(), cut_at(stream, [1, 2, 3, 7, 8, 9, 13, 14, 15, len(stream) - 9])) == [payload, "{}"]
+
+
+def test_a_limit_holds_for_frames_of_every_length() -> None:
+    for size in (101, 126, 1000):
+        socket = hub()
+        socket.limit(100, 100)
+        assert messages(socket, [frame(BINARY, bytes(100)) + frame(BINARY, bytes(size))]) == [bytes(100)]
+        assert socket.closed is not None
+        assert socket.closed.code == CloseCode.TOO_BIG
+
+
+def test_a_message_of_parts_is_one_message_and_can_be_sent_without_a_copy() -> None:
+    for parts in ((b"", b""), (b"head", b"body"), (bytes(100), bytes(26)), (bytes(40_000), bytes(30_000))):
+        socket = hub()
+        socket.send_parts(*parts)
+        assert messages(node(), [socket.take_output()]) == [b"".join(parts)]
+        assert messages(node(), [hub().binary_header(len(parts[1])), parts[1]]) == [parts[1]]
+    closed = hub()
+    closed.close(CloseCode.GOING_AWAY)
+    closed.take_output()
+    closed.send_parts(b"late")
+    assert closed.take_output() == b""
+
+
 def test_a_node_masks_each_frame_anew() -> None:
     socket = node()
     written = set()

@@ -25,6 +25,9 @@ from hive.wire.responses import GarbledAnswer, ResponseReader
 
 _log = logging.getLogger(__name__)
 
+MAX_EAGER_BYTES = 256 << 10
+"""A body up to this is written at once, whether the connection takes it or not."""
+
 _IN_EXCHANGE = (HubState.OPENING, HubState.STREAMING)
 _KINDS: dict[str, Kind] = {
     Ending.ENGINE_UNREACHABLE: errors.NODE_UNREACHABLE,
@@ -109,21 +112,33 @@ class JoinedConnection(JoinedSocket):
         data = self._data
         data.open(f"{self._number:x}", self.engine, self._sockets.now())
         if len(head) + len(body) <= SENT_BINARY_BYTES:
-            data.send(head + body)
+            data.socket.send_parts(head, body)
             self.write_output()
             return
-        data.send(head)
+        data.socket.send_parts(head)
         self.write_output()
-        self._sockets.outbox.flush()
-        self._unsent = memoryview(body)
-        self._pump()
+        self._send_body(memoryview(body))
+
+    def _send_body(self, body: memoryview) -> None:
+        """Send a large body: with the turn's other writes, or, a very large one, as the connection takes it."""
+        transport, outbox = self._transport, self._sockets.outbox
+        assert transport is not None
+        if len(body) > MAX_EAGER_BYTES:
+            outbox.flush()  # what was written so far goes first
+            self._unsent = body
+            self._pump()
+            return
+        for start in range(0, len(body), SENT_BINARY_BYTES):
+            piece = body[start : start + SENT_BINARY_BYTES]
+            outbox.write(transport, self._data.socket.binary_header(len(piece)))
+            outbox.write(transport, piece)
 
     def _pump(self) -> None:
-        """Send of a long body what the connection takes now."""
+        """Send of a very large body what the connection takes now."""
         transport, rest = self._transport, self._unsent
         while rest is not None and not self._is_full and transport is not None and not transport.is_closing():
-            self._data.socket.send_binary(rest[:SENT_BINARY_BYTES])
-            transport.write(self._data.socket.take_output())
+            piece = rest[:SENT_BINARY_BYTES]
+            transport.writelines((self._data.socket.binary_header(len(piece)), piece))
             rest = rest[SENT_BINARY_BYTES:] if len(rest) > SENT_BINARY_BYTES else None
         self._unsent = rest
 

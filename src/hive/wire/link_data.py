@@ -37,6 +37,8 @@ from hive.wire.link_socket import LinkSocket
 class HubState(Enum):
     """The hub's end."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python: every exchange asks for it twice
+
     SPARE = "spare"
     OPENING = "opening"
     STREAMING = "streaming"
@@ -72,6 +74,8 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         self.state = HubState.SPARE
         self.exchange = ""
         """The id of the exchange under way, or of the last one."""
+        self._accepted = self._ended = ""
+        """The two marks that a good exchange brings, as our own node writes them: they need not be decoded."""
         self._since = now
 
     def __repr__(self) -> str:
@@ -83,6 +87,8 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         self.state = HubState.OPENING
         self.exchange = exchange
         self._since = now
+        self._accepted = f'{{"type":"accepted","id":"{exchange}"}}'
+        self._ended = f'{{"type":"ended","id":"{exchange}","error":null}}'
         self.socket.send_text(encode(Open(exchange, engine)))
 
     def send(self, data: bytes) -> None:
@@ -108,6 +114,12 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         raise LinkError(f"bytes of an answer while {self.state.value}", CloseCode.VIOLATION)
 
     def _on_text(self, text: str) -> Accepted | Ended | None:
+        if text == self._ended and self.state is HubState.STREAMING:
+            self.state = HubState.SPARE
+            return Ended(self.exchange)
+        if text == self._accepted and self.state is HubState.OPENING:
+            self.state = HubState.STREAMING
+            return Accepted(self.exchange)
         message = FROM_NODE_DATA.decode(text)
         if message is None:
             return None

@@ -69,11 +69,13 @@ class LinkSocket:
         self._protocol = Protocol(_LibrarySide.SERVER if self._is_hub else _LibrarySide.CLIENT, state=State.OPEN)
         self._mask_bit = 0x80 if self._is_hub else 0
         self._key_bytes = 4 if self._is_hub else 0
-        self.limit(MAX_CONTROL_BYTES, MAX_BINARY_BYTES)
         self._data = b""
         self._at = 0
         self._held = bytearray()
         self._needed_bytes = 0
+        self._is_between = True
+        """Is no fragmented message under way?"""
+        self.limit(MAX_CONTROL_BYTES, MAX_BINARY_BYTES)
         self._is_given_up = False
         """Did a frame break a rule, or is the closing handshake under way? Then the library sees every byte."""
         self._frames: deque[object] = deque()
@@ -94,6 +96,11 @@ class LinkSocket:
         self._max_text_bytes = max_text_bytes
         self._max_bytes = max(max_text_bytes, max_binary_bytes)
         self._protocol.max_message_size = self._max_bytes
+        self._choose_way()
+
+    def _choose_way(self) -> None:
+        """May a frame of less than 64 KiB be judged by its first bytes alone?"""
+        self._is_quick = self._is_hub and self._is_between and self._max_bytes >= 0xFFFF
 
     # --- in ---
 
@@ -136,26 +143,49 @@ class LinkSocket:
                 self._note_refusal()
                 return None
             data, at = self._data, self._at
-            if at == len(data):
+            size = len(data)
+            if at == size:
                 self._data, self._at = b"", 0  # a spare must not keep its last read alive
                 return None
-            start, end = self._measure(data, at)
             first = data[at]
-            if self._breaks_rule(data, at, end - start):
-                self._give_up(data[at:])
-            elif end > len(data):
-                self._held += memoryview(data)[at:]
-                self._needed_bytes = end - at
-                self._at = len(data)
-                return None
-            else:
-                self._at = end
-                if _TEXT <= first <= _BINARY and self._protocol.current_size is None:
-                    payload = data[start:end]
-                    if self._is_hub:
-                        payload = apply_mask(payload, data[start - 4 : start])
+            # What a node sends all the time, judged in one step: a whole, masked frame of less than 64 KiB.
+            if (
+                self._is_quick
+                and _TEXT <= first <= _BINARY
+                and size - at >= 8
+                and 128 <= (length := data[at + 1]) < 255
+            ):
+                start, end = at + 6, at + length - 122
+                if length == 254:
+                    start = at + 8
+                    end = start + (data[at + 2] << 8 | data[at + 3])
+                if end <= size:
+                    self._at = end
+                    payload = apply_mask(data[start:end], data[start - 4 : start])
                     return payload if first == _BINARY else self._text(payload)
-                self._hand_over(data[at:end])
+            message = self._take_frame(data, at)
+            if message is not None or self._held:
+                return message
+        return None
+
+    def _take_frame(self, data: bytes, at: int) -> str | bytes | None:
+        """Judge a frame slowly; return the message that it is, or nothing: it is not whole, or for the library."""
+        first = data[at]
+        start, end = self._measure(data, at)
+        if self._breaks_rule(data, at, end - start):
+            self._give_up(data[at:])
+        elif end > len(data):
+            self._held += memoryview(data)[at:]
+            self._needed_bytes = end - at
+            self._at = len(data)
+        else:
+            self._at = end
+            if _TEXT <= first <= _BINARY and self._is_between:
+                payload = data[start:end]
+                if self._is_hub:
+                    payload = apply_mask(payload, data[start - 4 : start])
+                return payload if first == _BINARY else self._text(payload)
+            self._hand_over(data[at:end])
         return None
 
     def _measure(self, data: bytes, at: int) -> tuple[int, int]:
@@ -181,6 +211,8 @@ class LinkSocket:
     def _hand_over(self, data: bytes) -> None:
         """Let the library judge bytes, and answer them if they ask for it (pong, close)."""
         self._protocol.receive_data(data)
+        self._is_between = self._protocol.current_size is None
+        self._choose_way()
         self._frames.extend(self._protocol.events_received())
         self._out += [each for each in self._protocol.data_to_send() if each]
         if self._protocol.state is not State.OPEN:
@@ -255,15 +287,26 @@ class LinkSocket:
         if self.closed is None:
             self._out.append(self._frame(_BINARY, payload))
 
-    def _frame(self, first: int, payload: bytes | memoryview) -> bytes:
-        length = len(payload)
+    def send_parts(self, *parts: bytes) -> None:
+        """Send one binary message that is made of these; for the hub, which does not mask."""
+        if self.closed is None:
+            self._out.append(self.binary_header(sum(map(len, parts))))
+            self._out += parts
+
+    def binary_header(self, length: int) -> bytes:
+        """Return what stands before so many bytes of a binary message: who sends them by himself need not copy them."""
+        return self._header(_BINARY, length)
+
+    def _header(self, first: int, length: int) -> bytes:
         masked = 0 if self._is_hub else 0x80
         if length < 126:
-            header = bytes((first, masked | length))
-        elif length < 65536:
-            header = _HEADER_16(first, masked | 126, length)
-        else:
-            header = _HEADER_64(first, masked | 127, length)
+            return bytes((first, masked | length))
+        if length < 65536:
+            return _HEADER_16(first, masked | 126, length)
+        return _HEADER_64(first, masked | 127, length)
+
+    def _frame(self, first: int, payload: bytes | memoryview) -> bytes:
+        header = self._header(first, len(payload))
         if self._is_hub:
             return header + payload
         mask = os.urandom(4)
