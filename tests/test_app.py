@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import fcntl
 import os
-=======
 import resource
->>>>>>> joinhub
 import signal
 import socket
 import subprocess
@@ -18,11 +15,8 @@ from pathlib import Path
 import pytest
 
 from hive.testing import SimOptions, run_in_thread
-<<<<<<< HEAD
-from hive.testing.hub import run_hub
-=======
 from hive.testing.agent import run_agent
->>>>>>> joinhub
+from hive.testing.hub import run_hub
 from hive.testing.scripted import Call, run_scripted
 
 from .process import ADMIN_KEY, HIVE, environment, serving

@@ -1,4 +1,4 @@
-"""Drill: 200 streams over three joined nodes, of which one is stopped, one killed and one cut off; then the hub restarts.
+"""Drill: 200 streams over three joined nodes: one is stopped, one killed, one cut off; then the hub restarts.
 
 Everything runs as users run it, in processes: hub, agents, simulated engines. What was seen is printed (`-s`).
 """
