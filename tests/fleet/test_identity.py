@@ -67,7 +67,7 @@ LLAMA_CPP = Identity(EngineKind.LLAMA_CPP, "b1")
         (OLLAMA, {"/api/version": Reply(200, b'{"version":"0.33.0"}')}, Identity(EngineKind.OLLAMA, "0.33.0"), 1),
         (OLLAMA, {"/props": Reply(200, b'{"build_info":"b2"}')}, Identity(EngineKind.LLAMA_CPP, "b2"), 3),
         (LLAMA_CPP, {"/health": Reply(200, b"")}, LLAMA_CPP, 1),
-        (LLAMA_CPP, {"/health": Reply(500, b"")}, LLAMA_CPP, 1),
+        (LLAMA_CPP, {"/health": Reply(401, b"")}, LLAMA_CPP, 1),
         (LLAMA_CPP, {"/api/version": Reply(200, b'{"version":"1"}')}, Identity(EngineKind.OLLAMA, "1"), 2),
         (Identity(EngineKind.OPENAI, ""), {"/v1/models": Reply(200, b"{}")}, Identity(EngineKind.OPENAI, ""), 1),
     ],

@@ -272,7 +272,7 @@ class Exchange:
             dialing.add_done_callback(_close_unused)  # it may have succeeded in this very moment
             raise
         except Fault as fault:
-            if fault.kind is not errors.NODE_UNREACHABLE:
+            if fault.kind.family is not Family.NODE:
                 raise
             self._hub.note_unreachable(engine, fault)
             return None
