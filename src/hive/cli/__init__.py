@@ -41,7 +41,7 @@ _COMMANDS = {
     "models": _Command("fleet", "List the models of all nodes."),
     "ps": _Command("fleet", "List the models that are loaded."),
     "sim": _Command("sim", "Run a simulated engine."),
-    "demo": _Command("demo", "Show a hub with three simulated nodes."),
+    "demo": _Command("demo", "Show a hub that three simulated nodes join."),
 }
 
 
