@@ -35,6 +35,7 @@ MAX_COMPLAINTS = 10
 COMPLAINTS_SECONDS = 60.0
 LEARN_SHARE = 20
 """A report that took a second to read is followed by so many seconds in which that node's next one waits."""
+LONGEST_LEARN_WAIT = 5.0
 FAREWELL_STEP = 0.02
 _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF})
 
@@ -150,7 +151,8 @@ class JoinedNode:
                 joined.set_health(Health.DOWN, "its node reports what cannot be read")
         for engine_id in self.engines.keys() - {reported.id for reported in engines}:
             self._remove(engine_id)
-        self._may_learn_at = self._hub.now() + LEARN_SHARE * (self._hub.now() - began)
+        now = self._hub.now()
+        self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
 
     def _add(self, reported: messages.Engine) -> JoinedEngine:
         hub = self._hub

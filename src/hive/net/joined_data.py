@@ -103,13 +103,13 @@ class JoinedConnection(JoinedSocket):
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request; the answer goes to `sink`."""
         self._is_announced = self.has_answered = False
-        if not self.is_spare:
+        data = self._data
+        if data.state is not HubState.SPARE or self._transport is None:  # lost between its grant and now
             sink.on_failure(errors.NODE_BROKE_OFF, "the node's connection was lost")
             return
         self._sink = sink
         self._number += 1
         self._reader.begin()
-        data = self._data
         data.open(f"{self._number:x}", self.engine, self._sockets.now())
         if len(head) + len(body) <= SENT_BINARY_BYTES:
             data.socket.send_parts(head, body)

@@ -2,7 +2,7 @@
 
 `LinkSocket` cuts the bytes into frames and unmasks the plain ones itself: whole text and binary messages that keep
 the rules. Everything else (fragments, control frames, whatever breaks a rule) goes to `websockets`' protocol,
-which judges it. So the short way accepts and never refuses. Measured, a message of 150 bytes: 1.0 us received and
+which judges it. So the short way accepts and never refuses. Measured, a message of 150 bytes: 0.7 us received and
 0.3 us sent by the hub instead of 3.2 and 1.1 us, 0.8 and 1.0 us by the node instead of 2.9 and 1.8 us.
 """
 
