@@ -62,22 +62,6 @@ class Plan(msgspec.Struct, frozen=True):
 class Exchange:
     """One request on its way. `run` never raises but for cancellation, which means that the client is gone."""
 
-    __slots__ = (
-        "_began_at",
-        "_body",
-        "_fields",
-        "_hub",
-        "_is_last_attempt",
-        "_model",
-        "_operation",
-        "_routing",
-        "_runner",
-        "_stream",
-        "engine",
-        "record",
-        "relay",
-    )
-
     def __init__(self, hub: Hub, stream: ClientStream, plan: Plan) -> None:
         self._hub = hub
         self._stream = stream
