@@ -51,8 +51,8 @@ def an_engine(name: str = "ollama", **changes: object) -> Engine:
 class NodeWire(Wire):
     """One connection of a node to a hub."""
 
-    def __init__(self, hub: ThreadedHub, key: str) -> None:
-        super().__init__(hub.port)
+    def __init__(self, hub: ThreadedHub, key: str, receive_buffer: int | None = None) -> None:
+        super().__init__(hub.port, receive_buffer)
         self.socket = LinkSocket(Side.NODE, 0.0)
         self._held: list[str | bytes] = []
         self.send(upgrade(key))
@@ -111,8 +111,8 @@ class NodeWire(Wire):
 class DataWire(NodeWire):
     """A data socket."""
 
-    def __init__(self, hub: ThreadedHub, key: str, session: str) -> None:
-        super().__init__(hub, key)
+    def __init__(self, hub: ThreadedHub, key: str, session: str, receive_buffer: int | None = None) -> None:
+        super().__init__(hub, key, receive_buffer)
         self.say(JoinData(session))
 
     def opened(self) -> str:
@@ -156,10 +156,10 @@ class RawNode:
     def session(self) -> str:
         return str(self.welcome["session"])
 
-    def data(self) -> DataWire:
+    def data(self, receive_buffer: int | None = None) -> DataWire:
         """Dial a data socket, and wait until the hub has it as a spare."""
         before = len(pool_of(self.hub, self.name))
-        wire = self.wires.enter_context(DataWire(self.hub, self.key, self.session))
+        wire = self.wires.enter_context(DataWire(self.hub, self.key, self.session, receive_buffer))
         eventually(lambda: len(pool_of(self.hub, self.name)) > before)
         return wire
 

@@ -20,6 +20,8 @@ from ..joining import RawNode, an_engine, joined, let_pass, pool_of
 from ..raw import GENERATE, STREAM, Answer, Wire, ask, eventually, metric, request
 from ..wire.linking import BINARY, NOT_LAST, frame
 
+LARGE = 8_000_000
+"""More than the system holds for a node that does not read."""
 OK = b'{"response":"whole","done":true}'
 LINE, DONE = b'{"response":"a","done":false}\n', b'{"response":"","done":true}\n'
 
@@ -329,8 +331,8 @@ def test_bytes_after_a_whole_answer_reach_nobody(node: RawNode, pool: ThreadPool
 
 def test_a_client_that_leaves_during_its_upload_ends_the_socket(node: RawNode) -> None:
     """The cancel would wait behind the request: the hub drops the connection, and the node its engine's."""
-    data = node.data()
-    body = {**GENERATE, "images": ["x" * 30_000_000]}
+    data = node.data(receive_buffer=16_384)
+    body = {**GENERATE, "images": ["x" * LARGE]}
     with Wire(node.hub.port) as wire:
         wire.send(request(body=body))
         data.opened()
@@ -343,8 +345,8 @@ def test_a_client_that_leaves_during_its_upload_ends_the_socket(node: RawNode) -
 def test_a_large_body_arrives_whole_in_bounded_pieces_as_the_node_takes_them(
     node: RawNode, pool: ThreadPoolExecutor
 ) -> None:
-    data = node.data()
-    body = {**GENERATE, "images": ["x" * 30_000_000]}
+    data = node.data(receive_buffer=16_384)
+    body = {**GENERATE, "images": ["x" * LARGE]}
     answer = asking(pool, node.hub, body)
     exchange = data.opened()
 
@@ -367,8 +369,8 @@ def test_a_large_body_arrives_whole_in_bounded_pieces_as_the_node_takes_them(
 
 
 def test_an_engine_may_answer_before_it_has_read_the_body(node: RawNode, pool: ThreadPoolExecutor) -> None:
-    data = node.data()
-    answer = asking(pool, node.hub, {**GENERATE, "images": ["x" * 30_000_000]})
+    data = node.data(receive_buffer=16_384)
+    answer = asking(pool, node.hub, {**GENERATE, "images": ["x" * LARGE]})
     data.answer(data.opened(), counted())
     assert answer.result().body == OK
     eventually(lambda: pool_of(node.hub).spares == 1)

@@ -312,8 +312,3 @@ class Joining:
     def close(self) -> None:
         """Drop every socket."""
         self.sockets.abort()
-
-
-def is_joined(engine: Engine) -> bool:
-    """Did the engine's node dial in?"""
-    return bool(engine.id)
