@@ -20,6 +20,7 @@ test: venv  ## under 5 minutes; says what it left out, and how to get it
 	@$(BIN)/python -m pytest -m 'not long' $(ARGS)
 
 test-all: venv  ## the long matrices and drills too: 30 minutes
+	@$(BIN)/python -m pytest --link joined -m 'not long' tests/api tests/hub tests/net $(ARGS)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: venv

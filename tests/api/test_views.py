@@ -9,6 +9,13 @@ from hive.testing.scripted import run_scripted
 
 from ..raw import ask, get
 
+
+@pytest.fixture(autouse=True)
+def dialed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a dialed engine is asked by the hub itself."""
+    monkeypatch.setattr("hive.testing.hub.usual_link", "dialed")
+
+
 ODD_DETAILS = {
     "null": b"null",
     "a list": b"[]",

@@ -77,6 +77,7 @@ def test_once_answers_everything_and_shows_a_failover(tmp_path: Path) -> None:
 
 
 @posix_only
+@pytest.mark.long
 def test_every_line_to_try_works_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0") as process:
         shown = read_until(process, "Every request")
@@ -106,6 +107,7 @@ def test_every_line_to_try_works_and_ctrl_c_ends_it(tmp_path: Path) -> None:
 
 
 @posix_only
+@pytest.mark.long
 def test_the_lines_that_join_one_more_node_work(tmp_path: Path) -> None:
     key_file = tmp_path / "desk.key"
     with run_in_thread(SimOptions()) as engine, demo(tmp_path, "--port", "0") as process:
@@ -136,6 +138,7 @@ def test_the_lines_that_join_one_more_node_work(tmp_path: Path) -> None:
 
 
 @posix_only
+@pytest.mark.long
 def test_a_node_whose_key_is_revoked_is_said_to_end(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0") as process:
         shown = read_until(process, "Every request")
@@ -149,6 +152,7 @@ def test_a_node_whose_key_is_revoked_is_said_to_end(tmp_path: Path) -> None:
 
 
 @posix_only
+@pytest.mark.long
 def test_ctrl_c_waits_a_moment_for_a_request_that_runs_and_no_longer(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0") as process:
         chat = found(r"^curl (\S+/api/chat) \\$", read_until(process, "Every request"))
@@ -170,6 +174,7 @@ def found(pattern: str, text: str) -> str:
 
 @posix_only
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.long
 def test_a_signal_ends_it_in_the_middle_of_the_show(tmp_path: Path, name: str) -> None:
     with demo(tmp_path, "--port", "0") as process:
         read_until(process, "Six at once")

@@ -18,6 +18,13 @@ from hive.testing.scripted import run_scripted
 
 from ..raw import GENERATE, STREAM, Wire, ask, eventually, get, metric, request
 
+
+@pytest.fixture(autouse=True)
+def dialed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a dialed engine is asked by the hub itself."""
+    monkeypatch.setattr("hive.testing.hub.usual_link", "dialed")
+
+
 QUICK = {"probe_interval": 0.2, "probe_timeout": 0.3, "models_interval": 0.3}
 
 

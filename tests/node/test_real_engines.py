@@ -14,7 +14,7 @@ import pytest
 from ..real import installed
 from .hub import ScriptedHub, get, joined, post, run, until
 
-pytestmark = pytest.mark.engines
+pytestmark = [pytest.mark.engines, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", params=installed.EACH_OLLAMA)

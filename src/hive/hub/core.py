@@ -224,13 +224,12 @@ class Hub:
         if was_stalled:
             _log.warning("the hub stood still: deadlines are not judged this time")
             return
-        try:
-            self.joining.tick(now)
-            self.queue.tick()
-            for exchange in list(self.exchanges):
-                exchange.check_deadlines(now)
-        except Exception:
-            _log.exception("tick")
+        ticks = [self.joining.tick, lambda _: self.queue.tick(), *(each.check_deadlines for each in self.exchanges)]
+        for tick in ticks:
+            try:
+                tick(now)
+            except Exception:
+                _log.exception("tick")
 
     def on_change(self, engine: Engine) -> None:
         """Something about an engine changed: its slots, its models, its health."""

@@ -41,8 +41,8 @@ SILENT_ON_SUSPECT = 10.0
 """Seconds of silence that end a begun answer on an engine that gives no sign of life."""
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
-STALE_AFTER = 1.0
-"""Seconds in which a pooled connection shows that it had died; later it is the engine that died of the request."""
+MAX_RESENDS = 3
+"""Connections that may prove dead in one attempt."""
 BUSY_REST = 1.0
 """Seconds that an engine is left alone after it said busy."""
 
@@ -201,8 +201,7 @@ class Exchange:
         head, body, renaming = self._make_request(engine, link)
         fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
         connection = link.take_idle()
-        while True:
-            is_reused = connection is not None
+        for resends in range(MAX_RESENDS + 1):
             if connection is None:
                 connection = await self._dial(engine, link)
                 if connection is None:
@@ -226,10 +225,14 @@ class Exchange:
                 if not relay.finished.is_kept:
                     connection.cancel()
                 self._note_answer(relay, engine)
-            is_stale = is_reused and result is Result.FAILED and not connection.has_answered
-            if not is_stale or relay.was_given_up or self._hub.now() - relay.started_at > STALE_AFTER:
+            is_lost = result is Result.FAILED and not relay.was_given_up
+            if not is_lost or resends == MAX_RESENDS or not connection.is_lost_unheard(self._age(relay)):
                 return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
             connection = None
+        raise AssertionError  # the loop has no other end
+
+    def _age(self, relay: Relay) -> float:
+        return self._hub.now() - relay.started_at
 
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
         """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""

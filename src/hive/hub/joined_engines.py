@@ -7,8 +7,11 @@ suspect, or ready again: silence is no death.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
+
+import msgspec
 
 from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
@@ -17,6 +20,8 @@ from hive.wire.link_messages import NOTHING, EngineBeat
 
 _log = logging.getLogger(__name__)
 
+MAX_MODELS = 2000
+"""Of one joined engine: what a node says is read while nobody else is served."""
 UNLOAD_TIME = 0.5
 REFRESH_INTERVAL = 1.0
 """A node is asked for an engine's models no more often than this, in seconds."""
@@ -30,6 +35,10 @@ def read_report(reported: messages.Engine) -> EngineReport:
         return EngineReport(kind, reported.version, models, loaded, reported.slots)
     in_memory = read_ps(bytes(reported.ps)) if reported.ps != NOTHING else ()
     return EngineReport(kind, reported.version, read_tags(bytes(reported.tags)), in_memory, reported.slots)
+
+
+def _mark(reported: messages.Engine) -> bytes:
+    return hashlib.blake2b(msgspec.json.encode(reported)).digest()
 
 
 def _kind_of(text: str) -> EngineKind:
@@ -59,7 +68,8 @@ class JoinedEngine:
         self._refresh = refresh
         self._on_change = on_change
         self._now = now
-        self._last: messages.Engine | None = None
+        self._last: bytes | None = None
+        """A digest of the last report: the report itself would keep its whole message in memory."""
         self._refresh_due: float | None = None
         self._refreshed_at = float("-inf")
 
@@ -72,14 +82,20 @@ class JoinedEngine:
             self.set_health(Health.DOWN, reported.error or "its node finds no engine there")
             return
         engine.last_sign = self._now()
-        if reported != self._last:
+        mark = _mark(reported)
+        if mark != self._last:
+            slots = engine.slots
             try:
-                changed = self._fleet.learn(engine, read_report(reported))
+                report = read_report(reported)
             except UnreadableListing as unreadable:
-                self.set_health(Health.DOWN, f"its node reports {unreadable}")
+                self.set_health(Health.DOWN, reported.error or f"its node reports {unreadable}")
                 return
-            self._last = reported
-            if changed:
+            if len(report.models) > MAX_MODELS:
+                self.set_health(Health.DOWN, f"its node reports more than {MAX_MODELS} models")
+                return
+            changed = self._fleet.learn(engine, report)
+            self._last = mark
+            if changed or engine.slots != slots:
                 self._on_change(engine)
         self.set_health(Health.READY, "")
 

@@ -35,7 +35,7 @@ MAX_COMPLAINTS = 10
 COMPLAINTS_SECONDS = 60.0
 LEARN_SHARE = 20
 """A report that took a second to read is followed by so many seconds in which that node's next one waits."""
-LONGEST_LEARN_WAIT = 5.0
+LONGEST_LEARN_WAIT = 60.0
 FAREWELL_STEP = 0.02
 _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF})
 

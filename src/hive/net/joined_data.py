@@ -100,6 +100,10 @@ class JoinedConnection(JoinedSocket):
 
     # --- the request ---
 
+    def is_lost_unheard(self, seconds: float) -> bool:
+        """Nothing runs before the node has said `accepted`, however long that takes."""
+        return not self.has_answered
+
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request; the answer goes to `sink`."""
         self._is_announced = self.has_answered = False
@@ -220,6 +224,7 @@ class JoinedConnection(JoinedSocket):
             return None
         self._sink = self._unsent = None
         self._whole_at = self._sockets.now()
+        self.resume()  # a slow client may have paused it, and `ended` is still to be read
         return sink
 
     def _take_mark(self, event: Accepted | Ended | Closed | bytes) -> Sink | None:

@@ -19,6 +19,8 @@ from hive.wire.link_socket import Closed
 FEW_IDLE = 2
 """With fewer spares the pool asks for more."""
 SHRINK_SECONDS = 60.0
+ASK_AGAIN_SECONDS = 5.0
+"""A node that has dialed fewer sockets than it was asked for is asked again."""
 
 
 class JoinedPool:
@@ -32,7 +34,8 @@ class JoinedPool:
         self._connect_timeout = connect_timeout
         self._note = note
         self._ask_node: Callable[[int], None] | None = None
-        self._slots: dict[str, int] = {}
+        self._slots: dict[JoinedLink, int] = {}
+        self._asked_at = 0.0
         self._all: set[JoinedConnection] = set()
         self._idle: list[JoinedConnection] = []
         self._waiters: deque[asyncio.Future[JoinedConnection]] = deque()
@@ -83,16 +86,18 @@ class JoinedPool:
             if not waiter.done():
                 waiter.set_exception(Fault(errors.NODE_UNREACHABLE, f"node {self.node!r} has left"))
 
-    def expect(self, engine: str, slots: int) -> None:
-        """Be ready for so many exchanges on an engine; 0 forgets it."""
-        self._slots[engine] = slots
+    def expect(self, link: JoinedLink, slots: int) -> None:
+        """Be ready for so many exchanges on an engine; 0 forgets this way to it."""
+        self._slots[link] = slots
         if not slots:
-            del self._slots[engine]
+            del self._slots[link]
         if self._ask_node is not None and self.want < min(self.limit, SPARE_LINKS):
             self._ask(min(self.limit, SPARE_LINKS))
 
     def tick(self, now: float) -> None:
-        """Let time pass: what was not used for a while is given up."""
+        """Let time pass: what is missing is asked for again, what was not used for a while is given up."""
+        if len(self._all) < self.want and now - self._asked_at > ASK_AGAIN_SECONDS:
+            self._ask(self.want)
         if now - self._peak_since < SHRINK_SECONDS:
             return
         wanted = min(self.limit, self._peak + SPARE_LINKS)
@@ -182,6 +187,7 @@ class JoinedPool:
 
     def _ask(self, want: int) -> None:
         self.want = want
+        self._asked_at = self._loop.time()
         if self._ask_node is not None:
             self._ask_node(want)
 
@@ -211,8 +217,8 @@ class JoinedLink:
 
     def expect(self, slots: int) -> None:
         """Let the pool grow for as many exchanges at the same time."""
-        self._pool.expect(self._engine, slots)
+        self._pool.expect(self, slots)
 
     def close(self) -> None:
         """Expect no more exchanges."""
-        self._pool.expect(self._engine, 0)
+        self._pool.expect(self, 0)

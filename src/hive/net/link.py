@@ -31,6 +31,9 @@ class Connection(Protocol):
     def has_answered(self) -> bool:
         """Has a byte of an answer to the current request come?"""
 
+    def is_lost_unheard(self, seconds: float) -> bool:
+        """Did it die, `seconds` after a request was sent, so that the request may be sent again without blame?"""
+
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request; the answer goes to `sink`."""
 

@@ -13,6 +13,8 @@ from hive.net.link import Sink
 from hive.net.outbox import Outbox
 from hive.wire.responses import GarbledAnswer, ResponseReader
 
+STALE_AFTER = 1.0
+"""Seconds in which a pooled connection shows that it had died."""
 _JOINED_BYTES = 65536
 """A body up to this size leaves in one write with its head."""
 
@@ -52,6 +54,10 @@ class UpstreamConnection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Can an exchange be sent on it now?"""
         return self._transport is not None and self._sink is None and not self._transport.is_closing()
+
+    def is_lost_unheard(self, seconds: float) -> bool:
+        """A pooled connection had died before the request; later than that it is the engine that died of it."""
+        return self.was_used and not self.has_answered and seconds <= STALE_AFTER
 
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request; the answer goes to `sink`."""

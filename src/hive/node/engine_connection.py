@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from hive.net.outbox import Outbox
 from hive.wire.link_messages import Ending
 from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
+
+STALE_AFTER = 1.0
+"""Seconds in which a pooled connection shows that it had died."""
 
 MAX_HEAD_BYTES = 64 << 10
 
@@ -37,7 +41,17 @@ class AnswerSink(Protocol):
 class EngineConnection(asyncio.Protocol):
     """A connection to an engine. `on_idle` gets it back when it may carry another exchange."""
 
-    __slots__ = ("_has_answered", "_is_paused", "_on_idle", "_outbox", "_reader", "_sink", "_transport", "_was_used")
+    __slots__ = (
+        "_has_answered",
+        "_is_paused",
+        "_on_idle",
+        "_outbox",
+        "_reader",
+        "_sent_at",
+        "_sink",
+        "_transport",
+        "_was_used",
+    )
 
     def __init__(self, outbox: Outbox, on_idle: Callable[[EngineConnection], None]) -> None:
         self._outbox = outbox
@@ -48,6 +62,7 @@ class EngineConnection(asyncio.Protocol):
         self._is_paused = False
         self._has_answered = False
         self._was_used = False
+        self._sent_at = 0.0
 
     def __repr__(self) -> str:
         return f"<EngineConnection {'busy' if self._sink else 'idle' if self.is_usable else 'closed'}>"
@@ -65,6 +80,7 @@ class EngineConnection(asyncio.Protocol):
     def send(self, data: bytes, sink: AnswerSink, *, is_bodiless: bool = False) -> None:
         """Send the first bytes of a request; `write` the others. `is_bodiless`: its answer has a head alone."""
         self._sink = sink
+        self._sent_at = time.monotonic()
         self._has_answered = False
         self._reader.begin(is_bodiless=is_bodiless)
         self.write(data)
@@ -163,7 +179,8 @@ class EngineConnection(asyncio.Protocol):
 
     def _fail(self, code: Ending, reason: str) -> None:
         sink = self._sink
-        is_stale = self._was_used and not self._has_answered
+        is_fresh = time.monotonic() - self._sent_at <= STALE_AFTER  # later it is the engine that died of the request
+        is_stale = self._was_used and not self._has_answered and is_fresh
         self.cancel()
         if sink is not None:
             sink.on_failure(code, reason, is_stale=is_stale)

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 def engine_id(address: EngineAddress) -> str:
     """Return the id of an engine: the same after each start, and no two addresses have one."""
     name = f"{address.host}-{address.port}"
-    if is_loopback(address.host) and address.host != "::1":
+    if address.host in ("127.0.0.1", "localhost"):
         name = f"port-{address.port}"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     is_plain = slug == name.lower().replace(".", "-") and not address.base_path and not address.is_tls
@@ -130,6 +130,8 @@ class Engines:
     def _add(self, address: EngineAddress) -> None:
         assert self._group is not None
         name = engine_id(address)
+        if name in self._servers:
+            return
         server = EngineServer(address, name, self._outbox, self._tls)
         watcher = Watcher(server, self._options.slots, lambda: self.on_change())
         self._servers[name], self._watchers[name] = server, watcher

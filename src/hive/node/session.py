@@ -190,8 +190,6 @@ class Session:
         self._is_idle.set()
         if closed.code == CloseCode.SESSION_OVER:
             self._end(closed)
-        elif closed.code == CloseCode.TOO_MANY:
-            self._want = len(self._open_sockets())
         else:
             self._fill_later()
 
