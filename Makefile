@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: all venv test test-all check format demo bench wheel clean
+.PHONY: all venv test test-joined test-all check format demo bench wheel clean
 
 all: venv
 
@@ -20,8 +20,10 @@ test: venv  ## under 5 minutes; says what it left out, and how to get it
 	@$(BIN)/python -m pytest -m 'not long' $(ARGS)
 
 test-all: venv  ## the long matrices and drills too: 30 minutes
-	@$(BIN)/python -m pytest --link joined -m 'not long' tests/api tests/hub tests/net $(ARGS)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-joined: venv  ## the hub's own suites, with every node joined by a link
+	@$(BIN)/python -m pytest --link joined -m 'not long' tests/api tests/hub tests/net $(ARGS)
 
 check: venv
 	@$(BIN)/ruff check src tests bench
