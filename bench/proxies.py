@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import secrets
 import shutil
@@ -21,6 +22,8 @@ from processes import BenchError, Process, running
 
 START_TIMEOUT = 30.0
 SLOTS = 2000
+JOINED, NODE = "hive-joined", "hive-node"
+"""A hub whose node has joined; the real node of one."""
 
 HAPROXY = """\
 global
@@ -100,7 +103,7 @@ class Start(Protocol):
 
 def missing(proxy: str) -> str | None:
     """Return one sentence when a proxy is not installed on this machine."""
-    proxy = proxy.removesuffix("-joined")
+    proxy = _program(proxy)
     if _find(proxy):
         return None
     how = "pip install -e '.[hub]'" if proxy == "hive" else f"Debian: apt install {proxy}"
@@ -133,22 +136,26 @@ def nginx(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
 
 
 @contextmanager
-def hive(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
-    """Run a hub with dialed nodes: keys, queue, metrics and access record on, the record in a file."""
-    port, admin_key = free_port(), "hk_" + secrets.token_urlsafe(32)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
+def running_hub(lab: Lab, name: str, engines: Sequence[int], port: int, admin_key: str) -> Iterator[Target]:
+    """Run a hub with dialed nodes, known by its admin key alone; its data directory outlives it."""
     command = [_find("hive"), "serve", "--host", "127.0.0.1", "--port", str(port), "--slots", str(SLOTS)]
     command += ["--data-dir", str(lab.directory / f"{name}-data")]
     for node, engine in zip("abcdefgh", engines, strict=False):
         command += ["--node", f"{node}=http://127.0.0.1:{engine}"]
-    hub = environment | {"HIVE_ADMIN_KEY": admin_key}
-    with running(name, command, core=lab.proxy_core, directory=lab.directory, environment=hub) as process:
+    environment = _bare_environment() | {"HIVE_ADMIN_KEY": admin_key}
+    with running(name, command, core=lab.proxy_core, directory=lab.directory, environment=environment) as process:
         target = Target(name, port, admin_key, process, admin_key=admin_key)
         _wait_until(target, "/readyz", "")
-        target = replace(target, key=_key(target, "bench", "client"))
         if engines:
             _wait_until(target, "/api/tags", "m:latest")
         yield target
+
+
+@contextmanager
+def hive(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
+    """Run a hub with dialed nodes: keys, queue, metrics and access record on, the record in a file."""
+    with running_hub(lab, name, engines, free_port(), "hk_" + secrets.token_urlsafe(32)) as target:
+        yield replace(target, key=_key(target, "bench", "client"))
 
 
 @contextmanager
@@ -163,9 +170,22 @@ def hive_joined(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]
         yield target
 
 
-STARTS: Mapping[str, Start] = {"hive": hive, "haproxy": haproxy, "nginx": nginx, "hive-joined": hive_joined}
-USUAL = ("hive", "haproxy", "nginx")
-"""What is measured if not said."""
+@contextmanager
+def hive_node(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
+    """Run a hub that a real `hive node` joins, with the engines; the process that is measured is the node's."""
+    with hive(lab, f"{name}-hub", ()) as hub:
+        command = [_find("hive"), "node", "--hub", f"http://127.0.0.1:{hub.port}", "--slots", str(SLOTS)]
+        for engine in engines:
+            command += ["--engine", f"http://127.0.0.1:{engine}"]
+        environment = _bare_environment() | {"HIVE_KEY": _key(hub, "n", "worker")}
+        node = running(name, command, core=lab.load_core, directory=lab.directory, environment=environment)
+        with node as process:
+            target = replace(hub, name=name, process=process)
+            _wait_until(target, "/api/tags", "m:latest")
+            yield target
+
+
+STARTS: Mapping[str, Start] = {"hive": hive, "haproxy": haproxy, "nginx": nginx, JOINED: hive_joined, NODE: hive_node}
 
 
 def free_port() -> int:
@@ -177,7 +197,7 @@ def free_port() -> int:
 
 def version(proxy: str) -> str:
     """Return what a proxy says of its version, in few words."""
-    proxy = proxy.removesuffix("-joined")
+    proxy = _program(proxy)
     option = "--version" if proxy == "hive" else "-v"
     said = subprocess.run([_find(proxy), option], capture_output=True, text=True)
     words = (said.stdout + said.stderr).replace("nginx/", "").split()
@@ -215,15 +235,32 @@ def _has_answer(target: Target, path: str, text: str) -> bool:
         connection.close()
 
 
+def make_keys(hub: Target, names: Sequence[str], role: str) -> list[str]:
+    """Make keys at a running hub; return them."""
+    connection = http.client.HTTPConnection("127.0.0.1", hub.port, timeout=10)
+    headers = {"Authorization": f"Bearer {hub.admin_key}", "Content-Type": "application/json"}
+    made = []
+    for name in names:
+        connection.request("POST", "/hive/v1/keys", json.dumps({"name": name, "role": role}), headers)
+        response = connection.getresponse()
+        said = response.read()
+        if response.status != 201:
+            raise BenchError(f"{hub.name} did not make the key {name}: {said.decode()}")
+        made.append(str(json.loads(said)["key"]))
+    connection.close()
+    return made
+
+
 def _key(hub: Target, name: str, role: str) -> str:
-    """Make a key; return it."""
-    command = [_find("hive"), "keys", "create", name, "--role", role]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
-    environment |= {"HIVE_HUB": f"http://127.0.0.1:{hub.port}", "HIVE_API_KEY": hub.admin_key}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode or not done.stdout.strip():
-        raise BenchError(f"hive keys create failed:\n{done.stderr}")
-    return done.stdout.strip()
+    return make_keys(hub, [name], role)[0]
+
+
+def _bare_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
+
+
+def _program(proxy: str) -> str:
+    return "hive" if proxy in (JOINED, NODE) else proxy
 
 
 def _find(program: str) -> str:

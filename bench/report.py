@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from processes import BenchError, Memory
+from proxies import JOINED, NODE
 from results import DIRECT, Results, Scenario
 from scenarios import BODY_BYTES, CONNECTIONS, ENGINES, STREAMS
 
@@ -49,7 +50,8 @@ class Row:
 
 
 def table(results: Results, proxies: Sequence[str]) -> list[list[str]]:
-    """Return the table's lines, the first one its heading."""
+    """Return the lines of the table of proxies, the first one its heading."""
+    proxies = [proxy for proxy in proxies if proxy not in (JOINED, NODE)]
     others = _others(proxies)
     heading = ["measure", *proxies, *(f"{HUB} / {other}" for other in others), "budget", "held"]
     request, chunk = f"request, {CONNECTIONS} connections (us)", f"chunk, {STREAMS:,} streams (us)"
@@ -64,7 +66,7 @@ def table(results: Results, proxies: Sequence[str]) -> list[list[str]]:
         _latency_row(results, proxies, 1, "added latency, p99 (ms)", Limit("1 ms", 1.0, ())),
         *_memory_rows(results, proxies),
     ]
-    return [heading, *(row.texts() for row in rows)]
+    return [heading, *(row.texts() for row in rows if proxies)]
 
 
 def as_text(lines: Sequence[Sequence[str]]) -> str:
@@ -112,7 +114,7 @@ def _others(proxies: Sequence[str]) -> list[str]:
     return [proxy for proxy in proxies if proxy != HUB] if HUB in proxies else []
 
 
-def _cell(values: Sequence[float], digits: int) -> str:
+def cell(values: Sequence[float], digits: int) -> str:
     """Return the median and, when there are several rounds, the lowest and the highest."""
     if not values:
         return "-"
@@ -128,8 +130,8 @@ def _cpu_row(
     engines: int,
     budget: float | None,
 ) -> Row:
-    cells = [_cell(results.cpu(scenario, proxy, engines), 1) for proxy in proxies]
-    ratios = [_cell(results.ratios(scenario, HUB, other, engines), 2) for other in _others(proxies)]
+    cells = [cell(results.cpu(scenario, proxy, engines), 1) for proxy in proxies]
+    ratios = [cell(results.ratios(scenario, HUB, other, engines), 2) for other in _others(proxies)]
     if budget is None:
         return Row(measure, cells, ratios)
     limit = Limit(f"{budget} x haproxy", budget, results.ratios(scenario, HUB, "haproxy", engines))
@@ -137,13 +139,13 @@ def _cpu_row(
 
 
 def _row(proxies: Sequence[str], measure: str, values: Callable[[str], Sequence[float]], digits: int) -> Row:
-    cells = [_cell(values(proxy), digits) for proxy in proxies]
+    cells = [cell(values(proxy), digits) for proxy in proxies]
     return Row(measure, cells, ["" for _ in _others(proxies)])
 
 
 def _latency_row(results: Results, proxies: Sequence[str], which: int, measure: str, limit: Limit) -> Row:
     added = {proxy: [pair[which] for pair in results.added_latencies(proxy)] for proxy in proxies}
-    cells = [_cell(added[proxy], 3) for proxy in proxies]
+    cells = [cell(added[proxy], 3) for proxy in proxies]
     limits = [dataclasses.replace(limit, values=added.get(HUB, ()))]
     return Row(measure, cells, ["" for _ in _others(proxies)], limits)
 

@@ -43,6 +43,25 @@ class Footprint:
     streams: int
 
 
+@dataclass(frozen=True)
+class Reconnect:
+    """A restart of a hub with many joined nodes: the seconds until all were back, and what streams saw of it.
+
+    `seconds` counts from the SIGTERM; `stop_seconds` of them the old hub took to end. `joined` is how many nodes the
+    new hub calls ready. The gaps are the largest within any of the streams over a dialed node, before and after, and
+    that within streams of the engine without a hub, after: what the machine did to all of them.
+    """
+
+    nodes: int
+    seconds: float
+    stop_seconds: float
+    joined: int
+    streams: int
+    calm_gap: float
+    busy_gap: float
+    direct_gap: float
+
+
 @dataclass
 class Results:
     """All samples of a run, and one sentence for each round in which something was lost."""
@@ -50,6 +69,7 @@ class Results:
     samples: list[Sample] = field(default_factory=list)
     footprints: list[Footprint] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    reconnects: list[Reconnect] = field(default_factory=list)
 
     def cpu(self, scenario: Scenario, proxy: str, engines: int = 1) -> list[float]:
         """Return the CPU microseconds per request or chunk, one a round."""

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import machine
 import report
+import report_joined
 import scenarios
 from native import Lab, compile_programs
 from processes import BenchError, allow_many_files
-from proxies import STARTS, USUAL, missing
+from proxies import STARTS, missing
 
 
 def main() -> int:
@@ -30,8 +31,8 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: under a minute")
-    parser.add_argument("--only", default=",".join(USUAL), metavar="NAMES", help="which proxies")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds, for a rough look")
+    parser.add_argument("--only", default=",".join(STARTS), metavar="NAMES", help="which proxies")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each scenario")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into FILE")
@@ -51,10 +52,12 @@ def _bench(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="hive-bench-") as directory:
         lab = Lab(Path(directory), proxy_core, load_core, *compile_programs(Path(directory)))
         results = scenarios.run(lab, proxies, plan, _say)
-    lines, note = report.table(results, proxies), report.footnote(results)
-    print(f"{described}\n\n{report.as_text(lines)}\n\n{note}\nTook {time.monotonic() - started:.0f} s.")
+    both, note = (report.table(results, proxies), report_joined.table(results)), report.footnote(results)
+    tables = [lines for lines in both if lines[1:]]
+    print("\n\n".join([described, *map(report.as_text, tables), note]))
+    print(f"Took {time.monotonic() - started:.0f} s.")
     if options.markdown:
-        report.write_markdown(options.markdown, f"{described}\n\n{report.as_markdown(lines)}\n\n{note}")
+        report.write_markdown(options.markdown, "\n\n".join([described, *map(report.as_markdown, tables), note]))
     if options.json:
         report.write_json(options.json, described, results)
     for trouble in results.troubles:

@@ -9,12 +9,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import reconnect
 from native import SETTLE, STREAM_SECONDS, Lab, Load, Outcome, run_load, running_engine
 from processes import Memory
-from proxies import STARTS, Target
+from proxies import JOINED, NODE, STARTS, Target
 from results import DIRECT, Footprint, Results, Sample, Scenario
 
 STREAMS = 1000
+NODE_STREAMS = 300
+"""Through a real node: it shares its core with the engine and the load, and 1,000 would be too many for that."""
 RAMP = 0.5
 CONNECTIONS = 64
 ENGINES = 3
@@ -33,8 +36,8 @@ class Plan:
     seconds: float
 
 
-FULL = Plan(rounds=7, stream_rounds=7, seconds=1.5)
-QUICK = Plan(rounds=2, stream_rounds=1, seconds=0.4)
+FULL = Plan(rounds=6, stream_rounds=5, seconds=1.3)
+QUICK = Plan(rounds=1, stream_rounds=1, seconds=0.6)
 
 
 def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:
@@ -47,16 +50,30 @@ def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:
         for target in targets:
             _measure_memory(lab, target, loads[Scenario.CHUNKS], results)
         direct = Target(DIRECT, engines[0], "none", None)
-        for scenario in (Scenario.CHUNKS, Scenario.BODIES, Scenario.LATENCY):
+        dialing = [target for target in targets if target.name not in (JOINED, NODE)]
+        for scenario, asked in (
+            (Scenario.CHUNKS, targets),
+            (Scenario.BODIES, dialing),
+            (Scenario.LATENCY, [direct, *targets]),
+        ):
             say(scenario)
-            asked = [direct, *targets] if scenario is Scenario.LATENCY else targets
             _measure_rounds(lab, scenario, asked, loads[scenario], plan, results)
         say("requests, one node and three")
-        for proxy in proxies:
+        for proxy in [target.name for target in dialing]:
             target = stack.enter_context(STARTS[proxy](lab, f"{proxy}-{ENGINES}", engines))
             targets.append(replace(target, name=proxy, engines=ENGINES))
         _measure_rounds(lab, Scenario.REQUESTS, targets, loads[Scenario.REQUESTS], plan, results)
+        if NODE in proxies:
+            say(f"{reconnect.NODES} joined nodes and a restart of their hub")
+            _measure_reconnect(lab, engines[0], loads[Scenario.CHUNKS].body, results)
     return results
+
+
+def _measure_reconnect(lab: Lab, engine: int, body: Path, results: Results) -> None:
+    measured = reconnect.measure(lab, engine, body)
+    results.reconnects.append(measured)
+    if measured.joined < measured.nodes:
+        results.troubles.append(f"after a restart the hub calls {measured.joined} of {measured.nodes} nodes ready")
 
 
 def _loads(directory: Path, plan: Plan) -> dict[Scenario, Load]:
@@ -109,6 +126,8 @@ def _ask(
     lab: Lab, target: Target, load: Load, scenario: Scenario, number: int, results: Results
 ) -> tuple[float, Outcome]:
     """Run one load through a target; return its CPU seconds and what came back, and note what was lost."""
+    if load.is_streamed and target.name == NODE:
+        load = replace(load, connections=NODE_STREAMS)
     readings: list[float] = []
     process = target.process
     read = (lambda: readings.append(process.cpu_seconds())) if process else (lambda: readings.append(0.0))
@@ -138,4 +157,6 @@ def _measure_memory(lab: Lab, target: Target, load: Load, results: Results) -> N
     middle.start()
     _ask(lab, target, load, Scenario.CHUNKS, 0, results)
     middle.join()
-    results.footprints.append(Footprint(target.name, idle, seen[0], load.connections))
+    results.footprints.append(
+        Footprint(target.name, idle, seen[0], NODE_STREAMS if target.name == NODE else load.connections)
+    )
