@@ -88,7 +88,7 @@ def test_the_others_serve_v1_and_nothing_of_ollama_s_own(kind: EngineKind) -> No
 @pytest.mark.parametrize(
     ("configured", "reported", "kind", "slots"),
     [
-        (None, None, EngineKind.OLLAMA, 4),
+        (None, None, EngineKind.OLLAMA, 1),
         (None, None, EngineKind.VLLM, 32),
         (None, None, EngineKind.OPENAI, 8),
         (None, 2, EngineKind.LLAMA_CPP, 2),

@@ -18,7 +18,7 @@ from hive.dialects.errors import stream_error
 from hive.dialects.fields import RoutingFields, read_fields, replace_model
 from hive.dialects.operations import BodyForm, Dialect, Operation
 from hive.errors import Family, Fault
-from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, Health
+from hive.fleet.engines import IN_SERVICE, SUSPECT_AFTER, Engine, EngineKind, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.names import canonical, is_valid, with_tag
 from hive.hub.records import OUTCOMES, Outcome, Record
@@ -26,7 +26,7 @@ from hive.hub.relay import Relay, Renaming, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
 from hive.net.upstream import UpstreamConnection
-from hive.scheduling.tickets import Lease, Ticket
+from hive.scheduling.tickets import Lease, Measured, Ticket
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import request_head, response_fields
 from hive.wire.multipart import read_model
@@ -42,8 +42,6 @@ SILENT_ON_SUSPECT = 10.0
 """Seconds of silence that end a begun answer on an engine that gives no sign of life."""
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
-BUSY_REST = 1.0
-"""Seconds that an engine is left alone after it said busy."""
 
 
 NOTHING_READ = RoutingFields()
@@ -161,7 +159,8 @@ class Exchange:
 
     async def _serve(self) -> None:
         hub, operation, record = self._hub, self._operation, self.record
-        ticket = Ticket(self._model, operation, hub.now() + hub.settings.queue_timeout)
+        deadline = hub.now() + hub.settings.queue_timeout
+        ticket = Ticket(self._model, operation, deadline, prompt_tokens=len(self._body) // 4)
         is_over = False
         while not is_over:
             lease = hub.queue.try_lease(ticket)
@@ -171,8 +170,12 @@ class Exchange:
             record.node, record.why = engine.node, lease.reason
             record.attempts += 1
             try:
+                was_warm = engine.is_warm(self._model)
                 relay = await self._send(engine, hub.links[engine])
                 is_over = self._consider(relay, engine, ticket)
+                if relay is not None and relay.finished.value is Result.DELIVERED and relay.first_byte_at is not None:
+                    seconds = relay.first_byte_at - relay.started_at
+                    hub.queue.note_served(lease, Measured(first_byte=seconds if was_warm else None))
             finally:
                 hub.queue.release(lease)
 
@@ -248,7 +251,6 @@ class Exchange:
         if relay is None:
             # The engine never heard of the request: the ticket waits for whoever is up, this one included.
             record.attempts -= 1
-            ticket.hopeless_since = None
             return False
         result = relay.finished.value
         if result is Result.DELIVERED or result is Result.ENGINE_ERROR:
@@ -296,15 +298,15 @@ class Exchange:
         if len(ticket.excluded) > MAX_OTHER_NODES or self._is_last_attempt:
             return False
         having = self._hub.fleet.having(self._model)
-        return any(engine.health is Health.READY and ticket.accepts(engine) for engine in having)
+        return any(engine.health in IN_SERVICE and ticket.accepts(engine) for engine in having)
 
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()
         assert head is not None
-        row = judge(engine.kind, head.status, body)
+        row = judge(engine.kind, head.status, body, engine.version)
         if row.verdict is Verdict.BUSY:
             self.record.attempts -= 1
-            engine.rests_until = self._hub.now() + BUSY_REST
+            self._hub.queue.note_busy(engine)
             return False
         if row.verdict is Verdict.ELSEWHERE:
             engine.is_stale = True
@@ -314,7 +316,7 @@ class Exchange:
             if row.kind is not None:
                 raise Fault(row.kind, f"node {engine.node!r}: it refused the hub's own request ({head.status})")
         self.record.status = head.status
-        is_about_request = row.verdict is Verdict.PASS and head.status < 500
+        is_about_request = head.status == 400 or (row.verdict is Verdict.PASS and head.status < 500)
         self.record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
         self.record.error = "engine_refused"
         fields = response_fields(head.fields) + self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
