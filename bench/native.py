@@ -1,4 +1,4 @@
-"""The two C programs of the benchmark: compiling them, running the engine, running the load."""
+"""The C programs of the benchmark: compiling them, running the engine, running the load."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Lab:
     load_core: int
     engine: Path
     load: Path
+    node: Path
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,17 @@ class Outcome:
     first_failure: str
 
 
-def compile_programs(directory: Path) -> tuple[Path, Path]:
-    """Compile the engine and the load program into a directory and return where they are."""
+def compile_programs(directory: Path) -> tuple[Path, Path, Path]:
+    """Compile engine, load program and node into a directory and return where they are."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise BenchError("Nothing can be measured without a C compiler (Debian: apt install gcc libc6-dev).")
-    for name in ("engine", "load"):
+    for name in ("engine", "load", "node"):
         command = [compiler, "-O2", "-Wall", "-o", str(directory / name), str(HERE / f"{name}.c")]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise BenchError(f"bench/{name}.c could not be compiled:\n{done.stderr}")
-    return directory / "engine", directory / "load"
+    return directory / "engine", directory / "load", directory / "node"
 
 
 @contextmanager

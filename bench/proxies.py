@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from native import Lab
+from native import CHUNKS, SPACING, Lab
 from processes import BenchError, Process, running
 
 START_TIMEOUT = 30.0
@@ -89,6 +89,7 @@ class Target:
     key: str
     process: Process | None
     engines: int = 1
+    admin_key: str = ""
 
 
 class Start(Protocol):
@@ -99,6 +100,7 @@ class Start(Protocol):
 
 def missing(proxy: str) -> str | None:
     """Return one sentence when a proxy is not installed on this machine."""
+    proxy = proxy.removesuffix("-joined")
     if _find(proxy):
         return None
     how = "pip install -e '.[hub]'" if proxy == "hive" else f"Debian: apt install {proxy}"
@@ -141,15 +143,29 @@ def hive(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
         command += ["--node", f"{node}=http://127.0.0.1:{engine}"]
     hub = environment | {"HIVE_ADMIN_KEY": admin_key}
     with running(name, command, core=lab.proxy_core, directory=lab.directory, environment=hub) as process:
-        target = Target(name, port, admin_key, process)
+        target = Target(name, port, admin_key, process, admin_key=admin_key)
         _wait_until(target, "/readyz", "")
-        client_key = _client_key(environment, port, admin_key)
-        target = Target(name, port, client_key, process)
+        target = replace(target, key=_key(target, "bench", "client"))
+        if engines:
+            _wait_until(target, "/api/tags", "m:latest")
+        yield target
+
+
+@contextmanager
+def hive_joined(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
+    """Run a hub that a fake node joins for each of the engines, and answers by itself."""
+    with hive(lab, name, ()) as target, ExitStack() as nodes:
+        for number in range(len(engines)):
+            command = [str(lab.node), str(target.port), _key(target, f"n{number}", "worker")]
+            command += [str(CHUNKS), str(round(SPACING * 1e6))]
+            nodes.enter_context(running(f"{name}-node-{number}", command, core=lab.load_core, directory=lab.directory))
         _wait_until(target, "/api/tags", "m:latest")
         yield target
 
 
-STARTS: Mapping[str, Start] = {"hive": hive, "haproxy": haproxy, "nginx": nginx}
+STARTS: Mapping[str, Start] = {"hive": hive, "haproxy": haproxy, "nginx": nginx, "hive-joined": hive_joined}
+USUAL = ("hive", "haproxy", "nginx")
+"""What is measured if not said."""
 
 
 def free_port() -> int:
@@ -161,6 +177,7 @@ def free_port() -> int:
 
 def version(proxy: str) -> str:
     """Return what a proxy says of its version, in few words."""
+    proxy = proxy.removesuffix("-joined")
     option = "--version" if proxy == "hive" else "-v"
     said = subprocess.run([_find(proxy), option], capture_output=True, text=True)
     words = (said.stdout + said.stderr).replace("nginx/", "").split()
@@ -198,9 +215,11 @@ def _has_answer(target: Target, path: str, text: str) -> bool:
         connection.close()
 
 
-def _client_key(environment: Mapping[str, str], port: int, admin_key: str) -> str:
-    command = [_find("hive"), "keys", "create", "bench", "--role", "client"]
-    environment = {**environment, "HIVE_HUB": f"http://127.0.0.1:{port}", "HIVE_API_KEY": admin_key}
+def _key(hub: Target, name: str, role: str) -> str:
+    """Make a key; return it."""
+    command = [_find("hive"), "keys", "create", name, "--role", role]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
+    environment |= {"HIVE_HUB": f"http://127.0.0.1:{hub.port}", "HIVE_API_KEY": hub.admin_key}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode or not done.stdout.strip():
         raise BenchError(f"hive keys create failed:\n{done.stderr}")

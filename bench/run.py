@@ -15,7 +15,7 @@ import report
 import scenarios
 from native import Lab, compile_programs
 from processes import BenchError, allow_many_files
-from proxies import STARTS, missing
+from proxies import STARTS, USUAL, missing
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few and short rounds: under a minute")
-    parser.add_argument("--only", default=",".join(STARTS), metavar="NAMES", help="which proxies")
+    parser.add_argument("--only", default=",".join(USUAL), metavar="NAMES", help="which proxies")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each scenario")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into FILE")

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
+from hive.testing import hub as testing_hub
 from hive.testing.hub import ThreadedHub, run_hub
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--link", choices=["dialed", "joined"], default="dialed", help="How hubs reach their nodes.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    testing_hub.usual_link = config.getoption("--link")
+
+
+@pytest.fixture(autouse=True)
+def own_log_handlers() -> Iterator[None]:
+    """A hub that a test starts in this process sets the log up for itself: not for the tests after it."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def serving(directory: Path, *arguments: str, admin_key: str | None = ADMIN_KEY)
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment(**more), cwd=directory)
     try:
         eventually(lambda: b"Hive serves" in output.read_bytes() or process.poll() is not None, 20)
-        found = re.search(r"Hive serves http://127\.0\.0\.1:(\d+)", output.read_text())
+        found = re.search(r"Hive serves https?://127\.0\.0\.1:(\d+)", output.read_text())
         assert found, output.read_text()
         yield Served(int(found[1]), process, output)
     finally:

@@ -22,9 +22,7 @@ def test_settings_built_directly_hold_the_defaults_and_read_no_environment(
     )
 
 
-def test_the_data_directory_is_by_default_the_users_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_data_directory_is_by_default_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert Settings().data_dir == tmp_path / "hive"
     monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
@@ -45,9 +43,7 @@ def test_the_data_directory_is_by_default_the_users_own(
         (Settings(local_access=LocalAccess.OFF), LocalAccess.OFF),
     ],
 )
-def test_local_access_is_off_by_itself_where_others_could_look_local(
-    settings: Settings, access: LocalAccess
-) -> None:
+def test_local_access_is_off_by_itself_where_others_could_look_local(settings: Settings, access: LocalAccess) -> None:
     assert settings.effective_local_access is access
 
 

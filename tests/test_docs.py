@@ -22,8 +22,11 @@ from hive.config import NODE_OPTIONS, OPTIONS, Option, Settings
 from hive.dialects import operations
 from hive.dialects.operations import Answered, Operation, methods_of
 from hive.hub.records import Outcome, Record
+from hive.node.agent import ExitCode
+from hive.node.routes import ROUTES
 from hive.sources import load_settings
 from hive.testing import SimOptions, run_in_thread
+from hive.testing.agent import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.sim.faults import FAULTS, Argument
 
@@ -33,8 +36,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[ThreadedHub]:
-    """A hub over one engine that has served one request."""
-    with run_in_thread(SimOptions(models=("llama3.2",), slots=8)) as engine, run_hub({"desk": engine.url}) as hub:
+    """A hub over one engine that has served one request, and one node that joined."""
+    with (
+        run_in_thread(SimOptions(models=("llama3.2",), slots=8)) as engine,
+        run_hub({"desk": engine.url}) as hub,
+        run_agent(hub.url, hub.create_key("far", "worker"), {"ollama": engine.url}),
+    ):
+        hub.until(lambda server: "far" in server.hub.joining.nodes)
         body = {"model": "llama3.2", "prompt": "a", "options": {"num_predict": 1}}
         httpx.post(f"{hub.url}/api/generate", json=body).raise_for_status()
         yield hub
@@ -93,6 +101,8 @@ IN_WORDS = {
     "origins": "none",
     "admin_key": "made at the first start",
     "admin_key_file": "none",
+    "tls_cert": "none",
+    "tls_key": "none",
 }
 """Defaults that are worked out at the start, or are nothing."""
 
@@ -145,6 +155,7 @@ ANSWERED = {
     Answered.CATALOG: "the hub",
     Answered.APPLICATION: "the hub",
     Answered.LATER: "later",
+    Answered.LINK: "a link",
     Answered.UPGRADE: "426",
 }
 
@@ -206,6 +217,28 @@ def test_every_flag_of_the_simulator_is_documented(capsys: pytest.CaptureFixture
     main(["sim", "--help"])
     flags = re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
     assert sorted(table("docs/simulator.md", "flag").firsts()) == sorted(set(flags) - {"--help"})
+
+
+# --- the node ---
+
+
+def test_every_flag_of_the_node_is_documented_with_its_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["node", "--help"])
+    unwrapped = re.sub(r"\n {10,}", " ", capsys.readouterr().out)
+    found = re.findall(r"^ +(--[a-z-]+) .*?(HIVE_[A-Z_]+)", unwrapped, re.MULTILINE)
+    compare("docs/node.md", [row[:2] for row in table("docs/node.md", "flag")], found)
+
+
+def test_every_exit_code_of_the_node_is_documented() -> None:
+    wanted = {str(code.value) for code in ExitCode} | {"2"}
+    assert set(table("docs/node.md", "exit code").firsts()) == wanted
+
+
+def test_every_route_that_a_node_passes_on_is_documented() -> None:
+    page = (ROOT / "docs" / "node.md").read_text(encoding="utf-8")
+    assert not [path for _, path in ROUTES if f"`{path}`" not in page]
 
 
 # --- the command line ---

@@ -74,9 +74,7 @@ def test_every_kind_of_option_is_read_from_texts() -> None:
 
 
 def test_a_switch_and_a_repeated_flag_are_read() -> None:
-    settings = load(
-        environ={"HIVE_OPEN": "true"}, flags={"open": False, "nodes": ["a=http://a", "b=http://b"]}
-    )
+    settings = load(environ={"HIVE_OPEN": "true"}, flags={"open": False, "nodes": ["a=http://a", "b=http://b"]})
     assert settings.open is False
     assert [node.name for node in settings.nodes] == ["a", "b"]
 
@@ -146,12 +144,11 @@ def test_what_kubernetes_injects_is_ignored() -> None:
         ),
         (
             "trusted_proxies = ['10.0.0.1/8']",
-            "trusted_proxies: expected an address or a network such as 10.0.0.0/8, got '10.0.0.1/8'"
-            " (in hive.toml)",
+            "trusted_proxies: expected an address or a network such as 10.0.0.0/8, got '10.0.0.1/8' (in hive.toml)",
         ),
         ("data_dir = ''", "data_dir: expected a text, got '' (in hive.toml)"),
         ("nodes = 'a=http://a'", "nodes: expected [[nodes]] tables, each with name and url (in hive.toml)"),
-        ("[[nodes]]\nname = 'a'", "nodes: expected [[nodes]] tables, each with name and url (in hive.toml)"),
+        ("[[nodes]]\nname = 'a'", "nodes: node 'a' has no url (in hive.toml)"),
         (
             "[[nodes]]\nname = 'a'\nurl = 'http://a'\nslot = 1",
             "node 'a' in hive.toml: unknown option 'slot' (did you mean 'slots'?)",
@@ -242,16 +239,12 @@ def test_a_file_that_cannot_be_read_is_one_sentence(directory: Path) -> None:
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.datetimes(),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "url", "slots"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "url", "slots"]), inner),
     max_leaves=5,
 )
 
 
-@given(
-    name=st.sampled_from(sorted(set(OPTIONS) - {"admin_key_file"})), value=ANYTHING, text=st.text(max_size=20)
-)
+@given(name=st.sampled_from(sorted(set(OPTIONS) - {"admin_key_file"})), value=ANYTHING, text=st.text(max_size=20))
 def test_whatever_a_source_holds_gives_settings_or_one_sentence(name: str, value: object, text: str) -> None:
     for environ, flags in (({OPTIONS[name].variable: text}, {}), ({}, {name: value})):
         try:

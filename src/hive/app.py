@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,14 +20,17 @@ from hive.errors import Fault
 from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
 from hive.hub.keys import Keys
+from hive.hub.log_writer import LogWriter
 from hive.hub.records import Record
 from hive.net.asgi import Application
+from hive.net.certificate import Certificate, CertificateError
 from hive.net.server import HttpServer, ServerLimits
 from hive.store.errors import StoreError
 from hive.store.store import Store
 
 _log = logging.getLogger(__name__)
 
+MANY_SOCKETS = 10_240
 FAREWELL = 0.5
 """Seconds that the last errors have to leave, also after the drain time."""
 
@@ -46,12 +50,11 @@ class HubServer:
         self.store = Store(settings.data_dir)
         self.ring = KeyRing()
         self.keys = Keys(self.store, self.ring)
-        as_json = settings.log_format is LogFormat.JSON or (
-            settings.log_format is LogFormat.AUTO and not sys.stderr.isatty()
-        )
-        self.log = ExchangeLog(sys.stderr.buffer, as_json=as_json)
-        self.hub = Hub(settings, write_records or self.log.write)
+        self.log_writer = LogWriter(sys.stderr.buffer)
+        log = ExchangeLog(self.log_writer, as_json=_logs_json(settings))
+        self.hub = Hub(settings, write_records or log.write, self.ring)
         self.server = self._make_server()
+        self.certificate: Certificate | None = None
         self.port = 0
         self.new_admin_key: str | None = None
 
@@ -73,28 +76,55 @@ class HubServer:
         return HttpServer(front, limits, self.hub.outbox)
 
     async def start(self) -> None:
-        """Open the database, listen, and begin to look at the nodes. Raises `StoreError`, `Fault` or `OSError`."""
+        """Open the database, listen, and begin to look at the nodes.
+
+        Raises `CertificateError`, `StoreError`, `Fault` or `OSError`.
+        """
+        settings = self.settings
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self.certificate = Certificate(settings.tls_cert, settings.tls_key)
         await self.store.open()
         try:
             await self.keys.load()
             # Only once the port is ours: a key made for a start that fails would never be shown.
-            self.port = await self.server.start(self.settings.host, self.settings.port)
-            self.new_admin_key = await self.keys.first_admin(self.settings.admin_key)
+            context = self.certificate.context if self.certificate is not None else None
+            self.port = await self.server.start(settings.host, settings.port, context)
+            self.new_admin_key = await self.keys.first_admin(settings.admin_key)
         except BaseException:
             self.server.close()
             await self.store.close()
             raise
         self.hub.start()
 
+    @property
+    def scheme(self) -> str:
+        """Return how its URL begins."""
+        return "http" if self.certificate is None else "https"
+
+    def reload_certificate(self) -> None:
+        """Read the certificate anew; one that cannot be used is logged, and the old one stays."""
+        if self.certificate is None:
+            return
+        try:
+            self.certificate.reload()
+        except CertificateError as error:
+            _log.error("the certificate is not read anew: %s", error)
+        else:
+            _log.info("the certificate was read anew")
+
     async def stop(self) -> None:
         """Refuse new work, finish what runs within the drain time, and take everything down."""
         deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
         await self.hub.finish(self.settings.drain_timeout)
+        await self.hub.joining.leave(FAREWELL)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
+        self.hub.give_up_all()  # whose body came in the meantime
+        await self.server.finish(FAREWELL)
         self.server.close()
         await self.hub.close()
         await self.store.close()
+        self.log_writer.close()
 
     def _make_application(self) -> Application:
         from hive.api.management import Services, create_app
@@ -110,10 +140,6 @@ class HubServer:
 
 def serve(settings: Settings) -> int:
     """Run a hub until SIGTERM or SIGINT; return the program's exit code."""
-    as_json = settings.log_format is LogFormat.JSON or (
-        settings.log_format is LogFormat.AUTO and not sys.stderr.isatty()
-    )
-    set_up_logging(settings.log_level, as_json=as_json)
     try:
         import uvloop
     except ImportError:
@@ -125,24 +151,66 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    server = HubServer(settings)
+    set_up_logging(server.log_writer, settings.log_level, as_json=_logs_json(settings))
+    try:
+        return await _run(server)
+    finally:
+        server.log_writer.close()
+
+
+async def _run(server: HubServer) -> int:
+    settings, loop = server.settings, asyncio.get_running_loop()
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    server = HubServer(settings)
+    _allow_many_sockets()
     try:
         await server.start()
-    except (StoreError, Fault) as error:
+    except (StoreError, CertificateError, Fault) as error:
         return _fail(error.message if isinstance(error, Fault) else str(error))
+    except socket.gaierror:
+        return _fail(f"host: {settings.host!r} is no address of this machine")
     except OSError as error:
         reason = "is taken" if error.errno in (48, 98) else f"cannot be used ({os.strerror(error.errno or 0)})"
         return _fail(f"port {settings.port} on {settings.host} {reason}")
+    if server.certificate is not None:
+        loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
     _greet(server)
     _tune_collector()
     await stopping.wait()
-    _log.info("stopping: %d exchanges under way", len(server.hub.exchanges))
+    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.exchanges)))
+    loop.add_signal_handler(signal.SIGINT, server.hub.give_up_all)  # Ctrl-C again: now
     await server.stop()
     return 0
+
+
+def _count(exchanges: int) -> str:
+    return f"{exchanges} exchange{'' if exchanges == 1 else 's'} under way"
+
+
+def _logs_json(settings: Settings) -> bool:
+    """JSON for programs, text for people, unless it is set."""
+    if settings.log_format is LogFormat.AUTO:
+        return not sys.stderr.isatty()
+    return settings.log_format is LogFormat.JSON
+
+
+def _allow_many_sockets() -> None:
+    """Raise the limit of open files as far as this user may: each client, node and engine is one."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    for wanted in (hard, MANY_SOCKETS):  # macOS says that there is no limit, and has one
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            continue
+        break
 
 
 def _tune_collector() -> None:
@@ -159,8 +227,9 @@ def _fail(sentence: str) -> int:
 
 def _greet(server: HubServer) -> None:
     host = server.settings.host
-    shown = f"[{host}]" if ":" in host else host
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what was asked for, said in an address to type
+    shown = everywhere.get(host) or (f"[{host}]" if ":" in host else host)
     if server.new_admin_key is not None:
         print(f"The admin key, shown this once: {server.new_admin_key}", flush=True)
-    nodes = ", ".join(engine.node for engine in server.hub.fleet.engines) or "none yet"
-    print(f"Hive serves http://{shown}:{server.port} (nodes: {nodes})", flush=True)
+    nodes = ", ".join(engine.node for engine in server.hub.fleet.engines) or "none yet: add one with --node NAME=URL"
+    print(f"Hive serves {server.scheme}://{shown}:{server.port} (nodes: {nodes})", flush=True)

@@ -107,9 +107,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port to listen on; 0 takes a free one.")] = 4483
-    data_dir: Annotated[
-        Path, Meta(description="Directory of the hub's database, mode 0700, for one hub.")
-    ] = msgspec.field(default_factory=default_data_dir)
+    data_dir: Annotated[Path, Meta(description="Directory of the hub's database, mode 0700, for one hub.")] = (
+        msgspec.field(default_factory=default_data_dir)
+    )
     nodes: Annotated[
         tuple[NodeSettings, ...],
         Meta(description="Nodes to dial: [[nodes]] tables with name, url, slots, api_key or api_key_file."),
@@ -134,9 +134,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     admin_key: Annotated[Secret | None, Meta(description="The admin key, instead of a made one.")] = None
     admin_key_file: Annotated[Path | None, Meta(description="File that holds the admin key.")] = None
-    log_format: Annotated[LogFormat, Meta(description="auto is text on a terminal, else json.")] = (
-        LogFormat.AUTO
-    )
+    tls_cert: Annotated[
+        Path | None, Meta(description="File with the certificate for HTTPS, and its chain, in PEM.")
+    ] = None
+    tls_key: Annotated[Path | None, Meta(description="File with the certificate's key, in PEM.")] = None
+    log_format: Annotated[LogFormat, Meta(description="auto is text on a terminal, else json.")] = LogFormat.AUTO
     log_level: Annotated[LogLevel, Meta(description="Least serious log line to write.")] = LogLevel.INFO
 
     queue_limit: Annotated[Count, Meta(description="Requests that may wait; more are refused.")] = 1_000
@@ -147,7 +149,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="Seconds a begun stream may be silent if the request has tools.")
     ] = 600
     connect_timeout: Annotated[Seconds, Meta(description="Seconds to connect to a node.")] = 3
-    fanout_timeout: Annotated[Seconds, Meta(description="Seconds for an answer that asks all nodes.")] = 2
     drain_timeout: Annotated[SecondsOrNone, Meta(description="Seconds for running requests at the end.")] = 30
 
     head_timeout: Annotated[Seconds, Meta(description="Seconds for a request's head to arrive.")] = 10

@@ -67,6 +67,9 @@ def load_settings(
         chosen.update(found)
     if isinstance(key_file := chosen.get("admin_key_file"), Path):
         chosen["admin_key"] = read_secret("admin_key_file", key_file)
+    if ("tls_cert" in chosen) != ("tls_key" in chosen):
+        lacking = "tls_key" if "tls_cert" in chosen else "tls_cert"
+        raise SettingsError(f"tls_cert and tls_key: HTTPS needs both, and {lacking} is not set")
     return msgspec.convert(chosen, Settings)
 
 
@@ -99,9 +102,7 @@ def _from_environment(variables: Mapping[str, str]) -> dict[str, object]:
 def _from_flags(flags: Mapping[str, object]) -> dict[str, object]:
     _refuse_unknown("command line", flags, OPTIONS)
     return {
-        name: _read(name, raw, _Origin(f"from {OPTIONS[name].flag}"))
-        for name, raw in flags.items()
-        if raw is not None
+        name: _read(name, raw, _Origin(f"from {OPTIONS[name].flag}")) for name, raw in flags.items() if raw is not None
     }
 
 
@@ -141,9 +142,7 @@ def _converted(label: str, raw: object, kind: object, option: Option, origin: _O
     except msgspec.ValidationError as error:
         is_bound = any(mark in str(error) for mark in (" >", " <", "length", "range"))
         got = "" if option.is_secret else f", got {_shown(raw)}"
-        raise SettingsError(
-            f"{label}: expected {_expected(option.type, is_bound)}{got} ({origin.text})"
-        ) from error
+        raise SettingsError(f"{label}: expected {_expected(option.type, is_bound)}{got} ({origin.text})") from error
 
 
 def _expected(kind: inspect.Type, with_bounds: bool) -> str:
@@ -187,8 +186,12 @@ def _table(entry: object, origin: _Origin) -> Mapping[str, object]:
         if not equals:
             raise SettingsError(f"nodes: expected NAME=URL, but there is no '=' ({origin.text})")
         return {"name": name, "url": url}
-    if not isinstance(entry, dict) or "name" not in entry or "url" not in entry:
+    if not isinstance(entry, dict):
         raise SettingsError(f"nodes: expected [[nodes]] tables, each with name and url ({origin.text})")
+    for option in ("name", "url"):
+        if option not in entry:
+            which = f"node '{entry['name']}'" if "name" in entry else "a node"
+            raise SettingsError(f"nodes: {which} has no {option} ({origin.text})")
     return entry
 
 
@@ -228,9 +231,7 @@ def _engine_url(label: str, raw: object, origin: _Origin) -> str:
     if not url.hostname or port == 0:
         raise SettingsError(f"{label}: url: expected {wanted}, got {_shown(raw)} ({origin.text})")
     if url.path not in ("", "/") or "?" in raw or "#" in raw:
-        raise SettingsError(
-            f"{label}: url: expected nothing after host and port, got {_shown(raw)} ({origin.text})"
-        )
+        raise SettingsError(f"{label}: url: expected nothing after host and port, got {_shown(raw)} ({origin.text})")
     return f"{url.scheme}://{url.netloc}"
 
 
@@ -253,9 +254,7 @@ def read_secret(label: str, path: Path) -> Secret:
     return check_secret(label, text)
 
 
-def _check_each(
-    name: str, value: object, origin: _Origin, is_good: Callable[[str], bool], wanted: str
-) -> None:
+def _check_each(name: str, value: object, origin: _Origin, is_good: Callable[[str], bool], wanted: str) -> None:
     assert isinstance(value, tuple)
     for text in value:
         if not is_good(text):

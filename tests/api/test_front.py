@@ -337,6 +337,17 @@ def test_the_table_of_routes_is_closed(hub: ThreadedHub, path: str) -> None:
         assert answer.status in (301, 307, 404, 405)
 
 
+def test_a_redirect_keeps_the_query_and_escapes_its_html(hub: ThreadedHub) -> None:
+    answer = ask(hub.port, get('//v1/models/"><script>alert(1)</script>?a="<b>&c=d'))
+    assert answer.status == 307
+    assert answer.header("Location") == '/v1/models/"><script>alert(1)</script>?a="<b>&c=d'
+    assert b"<script" not in answer.body
+    assert answer.body.count(b"<") == 2
+    assert b"&amp;c=d" in answer.body
+    assert ask(hub.port, get("/api/tags/?a=b")).header("Location") == "/api/tags?a=b"
+    assert ask(hub.port, get("/api/tags/")).header("Location") == "/api/tags"
+
+
 def test_invalid_utf_8_and_odd_bytes_in_a_path_are_404(hub: ThreadedHub) -> None:
     for path in (
         b"/\xff\xfe",

@@ -12,19 +12,27 @@ import pytest
 
 from hive.api.management import ModelView, NodeView, Services, create_app
 from hive.auth.keys import KeyRing, Role
+from hive.errors import NOT_FOUND, Fault
 from hive.hub.keys import Keys
 from hive.store.store import Store
 
-NODE = NodeView(
-    "a", "http://a:11434", "dialed", "ready", "ollama", "0.24.0", 4, 1, None, 2, ("m:latest",), None
-)
-MODEL = ModelView("m:latest", ("a", "b"), ("a",), 1000, "abc", {"format": "gguf", "families": ["llama"]})
+NODE = NodeView("a", "http://a:11434", "dialed", "ready", "ollama", "0.24.0", 4, 1, 2, ("m:latest",), None)
+MODEL = ModelView("m:latest", ("a", "b"), ("a",), ("b",), 1000, "abc", {"format": "gguf", "families": ["llama"]})
 
 
 class Fleet:
     """A fleet of one node and one model."""
 
+    def __init__(self) -> None:
+        self.drained: list[tuple[str, bool]] = []
+
     def nodes(self) -> Sequence[NodeView]:
+        return [NODE]
+
+    def drain(self, node: str, is_draining: bool) -> Sequence[NodeView]:
+        if node != NODE.name:
+            raise Fault(NOT_FOUND, f"there is no node '{node}'")
+        self.drained.append((node, is_draining))
         return [NODE]
 
     def models(self) -> Sequence[ModelView]:
@@ -99,10 +107,15 @@ def test_nodes_and_models_are_what_the_fleet_says(tmp_path: Path) -> None:
                 "version": "0.24.0",
                 "slots": 4,
                 "running": 1,
-                "waiting": None,
                 "models": 2,
                 "loaded": ["m:latest"],
                 "error": None,
+                "engine": None,
+                "agent": None,
+                "platform": None,
+                "labels": {},
+                "machine": None,
+                "heartbeat_age": None,
             }
         ]
         models = (await client.get("/hive/v1/models")).json()["models"]
@@ -111,6 +124,7 @@ def test_nodes_and_models_are_what_the_fleet_says(tmp_path: Path) -> None:
                 "name": "m:latest",
                 "nodes": ["a", "b"],
                 "loaded_on": ["a"],
+                "down_on": ["b"],
                 "size": 1000,
                 "digest": "abc",
                 "details": {"format": "gguf", "families": ["llama"]},
@@ -209,14 +223,14 @@ def test_a_defect_is_an_error_that_tells_nothing_of_the_code(tmp_path: Path) -> 
     serve(tmp_path, work, BrokenFleet())
 
 
-def test_what_the_database_says_is_told(tmp_path: Path) -> None:
+def test_a_database_that_fails_is_told_without_its_words(tmp_path: Path) -> None:
     async def work(client: httpx.AsyncClient, keys: Keys) -> None:
         database = sqlite3.connect(tmp_path / "data" / "hive.db")
         database.execute("DROP TABLE keys")
         database.close()
         answer = await client.post("/hive/v1/keys", json={"name": "a", "role": "client"})
         assert answer.status_code == 500
-        assert answer.json()["error"]["message"].endswith("hive.db: no such table: keys")
+        assert answer.json()["error"]["message"] == "the hub's database failed; its log says how"
 
     serve(tmp_path, work)
 
@@ -228,8 +242,24 @@ def test_the_api_describes_itself_with_one_error_shape(tmp_path: Path) -> None:
             "/hive/v1/keys",
             "/hive/v1/keys/{name}",
             "/hive/v1/nodes",
+            "/hive/v1/nodes/{name}/drain",
+            "/hive/v1/nodes/{name}/resume",
             "/hive/v1/models",
         }
         assert "HTTPValidationError" not in described["components"]["schemas"]
 
     serve(tmp_path, work)
+
+
+def test_a_node_is_drained_and_resumed_by_its_name(tmp_path: Path) -> None:
+    fleet = Fleet()
+
+    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
+        for what in ("drain", "resume"):
+            answer = await client.post(f"/hive/v1/nodes/a/{what}")
+            assert (answer.status_code, answer.json()["nodes"][0]["name"]) == (200, "a")
+        unknown = await client.post("/hive/v1/nodes/b/drain")
+        assert (unknown.status_code, unknown.json()["error"]["message"]) == (404, "there is no node 'b'")
+
+    serve(tmp_path, work, fleet)
+    assert fleet.drained == [("a", True), ("a", False)]

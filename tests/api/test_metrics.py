@@ -40,6 +40,7 @@ def test_labels_stay_bounded_under_random_paths_methods_models_and_keys(engine: 
         ask(hub.port, request(body=GENERATE))
         ask(hub.port, request(body={"model": "nope"}))
         ask(hub.port, request("/api/chat", {"model": "nope"}))
+        ask(hub.port, get("/nowhere"))
         before = series(hub)
         for number in range(500):
             with Wire(hub.port) as wire:

@@ -68,7 +68,8 @@ def test_once_answers_everything_and_shows_a_failover(tmp_path: Path) -> None:
     assert lines[-1] == "All 10 requests were answered."
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 100
-    assert f"({USUAL_PORT} is taken)" in lines[1]
+    assert f"({USUAL_PORT} is taken), and the nodes that dialed out and joined it:" in lines[1]
+    assert [line.split()[0] for line in lines[4:7]] == ["lab-gpu", "office-mac", "old-laptop"]
     assert len(re.findall(r" \d\.\d\d  ok ", out)) == 9
     (moved,) = re.findall(r"^Ollama +sim-code +(\S+) .*  moved ", out, re.MULTILINE)
     assert re.search(rf"^(?!{moved})\S+ broke off; Hive asked {moved}\. ", out, re.MULTILINE)
@@ -96,11 +97,67 @@ def test_every_line_to_try_works_and_ctrl_c_ends_it(tmp_path: Path) -> None:
 
         exported = dict(re.findall(r"^export (\w+)=(\S+)$", shown, re.MULTILINE))
         nodes = subprocess.run([*HIVE, "nodes"], env={**os.environ, **exported}, capture_output=True, text=True)
-        assert len(re.findall(r"^(?:lab-gpu|office-mac|old-laptop) +ready ", nodes.stdout, re.MULTILINE)) == 3
+        assert len(re.findall(r"^(?:lab-gpu|office-mac|old-laptop) +ready +joined ", nodes.stdout, re.MULTILINE)) == 3
 
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix_only
+def test_the_lines_that_join_one_more_node_work(tmp_path: Path) -> None:
+    key_file = tmp_path / "desk.key"
+    with run_in_thread(SimOptions()) as engine, demo(tmp_path, "--port", "0") as process:
+        shown = read_until(process, "Every request")
+        exported = dict(re.findall(r"^export (\w+)=(\S+)$", shown, re.MULTILINE))
+        environment = {**os.environ, **exported, "HIVE_ENGINE": engine.url}
+        create = found(r"^\S*hive (keys create .*) > desk.key$", shown).split()
+        made = subprocess.run([*HIVE, *create], env=environment, capture_output=True, text=True, check=True)
+        key_file.write_text(made.stdout)
+
+        arguments = found(r"^\S*hive (node --hub .*)$", shown).split()
+        with subprocess.Popen(
+            [*HIVE, *arguments], env=environment, cwd=tmp_path, text=True, stderr=subprocess.PIPE
+        ) as agent:
+            try:
+                assert agent.stderr is not None
+                assert any(f"joined {exported['HIVE_HUB']} as desk " in line for line in agent.stderr)
+                agent.send_signal(signal.SIGINT)
+                assert agent.wait(10) == 0
+            finally:
+                agent.kill()
+        assert "hub: node desk has left: the agent stops" in read_until(process, "hub: node desk has left")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "")
+    key_file.unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix_only
+def test_a_node_whose_key_is_revoked_is_said_to_end(tmp_path: Path) -> None:
+    with demo(tmp_path, "--port", "0") as process:
+        shown = read_until(process, "Every request")
+        exported = dict(re.findall(r"^export (\w+)=(\S+)$", shown, re.MULTILINE))
+        revoke = [*HIVE, "keys", "revoke", "lab-gpu"]
+        subprocess.run(revoke, env={**os.environ, **exported}, check=True, capture_output=True)
+        read_until(process, "agent: lab-gpu has ended: ")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "")
+
+
+@posix_only
+def test_ctrl_c_waits_a_moment_for_a_request_that_runs_and_no_longer(tmp_path: Path) -> None:
+    with demo(tmp_path, "--port", "0") as process:
+        chat = found(r"^curl (\S+/api/chat) \\$", read_until(process, "Every request"))
+        body = {"model": "sim-chat", "messages": [], "options": {"num_predict": 100_000}}
+        with httpx.stream("POST", chat, json=body, trust_env=False) as answer:
+            next(answer.iter_raw())
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
 

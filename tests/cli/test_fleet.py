@@ -1,17 +1,22 @@
-"""`hive nodes`, `hive models` and `hive ps` against a hub whose one node is down."""
+"""The commands about the fleet: against a hub whose one node is down, and one that a node joined."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
+
+from hive.testing import ThreadedEngine
+from hive.testing.agent import run_agent
+from hive.testing.hub import ThreadedHub, run_hub
 
 from .conftest import Run
 
 
 def test_nodes_are_listed_for_people_and_for_programs(run: Run, hub: str) -> None:
     table = run("nodes")
-    assert " ".join(table.out.split("\n")[0].split()) == "NAME STATUS ENGINE BUSY MODELS LOADED URL REASON"
+    assert " ".join(table.out.split("\n")[0].split()) == "NAME STATUS LINK ENGINE BUSY MODELS LOADED URL REASON"
     assert table.out.split("\n")[1].startswith("far ")
     assert "http://127.0.0.1:1" in table.out
     assert [node["name"] for node in json.loads(run("nodes", "--json").out)["nodes"]] == ["far"]
@@ -23,3 +28,33 @@ def test_nodes_are_listed_for_people_and_for_programs(run: Run, hub: str) -> Non
 def test_an_empty_fleet_has_columns_and_no_rows(run: Run, hub: str, command: str, columns: str) -> None:
     assert run(command).out.split() == columns.split()
     assert json.loads(run(command, "--json").out) == {"models": []}
+
+
+@pytest.fixture
+def joined_hub(engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedHub]:
+    """Run a hub with a node that joined; HIVE_HUB and HIVE_API_KEY point to it."""
+    with run_hub({}, link="dialed") as hub:
+        monkeypatch.setenv("HIVE_HUB", hub.url)
+        monkeypatch.setenv("HIVE_API_KEY", hub.admin_key)
+        key = hub.create_key("desk", "worker")
+        with run_agent(hub.url, key, {"ollama": engine.url}, labels={"room": "lab 2"}, slots=3):
+            hub.until(lambda server: bool(server.hub.fleet.engines))
+            yield hub
+
+
+def test_a_node_that_joined_shows_its_agent_and_its_machine(run: Run, joined_hub: ThreadedHub) -> None:
+    head, row = run("nodes").out.rstrip().split("\n")
+    columns = "NAME STATUS LINK ENGINE BUSY MODELS LOADED URL AGENT LABELS MACHINE SEEN REASON"
+    assert " ".join(head.split()) == columns
+    for part in ("desk", "ready", "joined", "0/3", "hive.testing 1", "room=lab 2", "s ago"):
+        assert part in row
+    assert "cpu 25%, memory 16.0 GB of 64.0 GB, Test GPU 50% 0 B of 24.0 GB" in row
+
+
+def test_a_node_is_drained_and_resumed(run: Run, joined_hub: ThreadedHub) -> None:
+    assert run("drain", "desk").out == "desk gets no new work; 0 under way\n"
+    assert " draining " in run("nodes").out
+    assert run("resume", "desk").out == "desk gets work again; 0 under way\n"
+    assert json.loads(run("resume", "desk", "--json").out)["nodes"][0]["status"] == "ready"
+    unknown = run("drain", "nobody")
+    assert (unknown.code, unknown.err) == (1, "hive: there is no node 'nobody'\n")

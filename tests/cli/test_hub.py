@@ -98,9 +98,7 @@ def test_a_key_that_fits_no_header_is_a_wrong_use_and_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HIVE_API_KEY", "hk_se cret")
-    with pytest.raises(
-        CommandError, match=r"^HIVE_API_KEY: a key is printable ASCII without spaces"
-    ) as caught:
+    with pytest.raises(CommandError, match=r"^HIVE_API_KEY: a key is printable ASCII without spaces") as caught:
         find_hub("http://hub", None)
     assert caught.value.code == 2
     with pytest.raises(CommandError, match=r"^--api-key-file: .*missing cannot be read"):

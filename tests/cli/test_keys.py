@@ -59,18 +59,14 @@ def test_a_key_file_is_used_before_the_environment(
         (("revoke", "admin"), "hive: key 'admin' is the last admin key: make another one first\n"),
     ],
 )
-def test_what_the_hub_refuses_is_one_sentence(
-    run: Run, hub: str, arguments: tuple[str, ...], said: str
-) -> None:
+def test_what_the_hub_refuses_is_one_sentence(run: Run, hub: str, arguments: tuple[str, ...], said: str) -> None:
     refused = run("keys", *arguments)
     assert (refused.code, refused.out) == (1, "")
     assert refused.err.startswith(said)
     assert refused.err.count("\n") == 1
 
 
-def test_a_missing_key_is_said_with_the_way_to_give_one(
-    run: Run, hub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_key_is_said_with_the_way_to_give_one(run: Run, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HIVE_API_KEY")
     refused = run("keys", "list")
     assert refused.code == 1

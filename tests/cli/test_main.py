@@ -56,9 +56,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert fresh(script).endswith("loaded: []\n")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["serve"], ["keys", "create", "a", "--role", "client", "--data-dir", "d"]]
-)
+@pytest.mark.parametrize("arguments", [["serve"], ["keys", "create", "a", "--role", "client", "--data-dir", "d"]])
 def test_a_missing_extra_is_one_sentence(arguments: list[str]) -> None:
     script = (
         "import sys\n"

@@ -32,9 +32,7 @@ def test_every_option_but_secrets_has_a_flag_with_its_default(run: Run) -> None:
         (("--prot", "1"), "hive: No such option: --prot"),
     ],
 )
-def test_a_wrong_option_is_one_sentence_and_a_wrong_use(
-    run: Run, arguments: tuple[str, ...], said: str
-) -> None:
+def test_a_wrong_option_is_one_sentence_and_a_wrong_use(run: Run, arguments: tuple[str, ...], said: str) -> None:
     ended = run("serve", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(said)

@@ -163,6 +163,20 @@ def test_what_go_replaces_in_texts_is_let_through() -> None:
         assert model_of(b'{"%b":1,"model":"m"}' % prompt) == "m"
 
 
+@pytest.mark.parametrize("odd", [rb'"\ud800":1', b'"\xff":1', b'"y":nan'])
+def test_what_is_not_strict_and_large_is_refused_unread(odd: bytes) -> None:
+    """The lenient reader would keep everybody else waiting."""
+    body = b'{"model":"m","x":[' + b",".join([b"{}"] * 700_000) + b"],%b}" % odd
+    assert len(body) > 2_000_000
+    fault = refusal(body)
+    assert fault.kind.code == "bad_json"
+    assert "strict" in fault.message
+
+
+def test_what_is_strict_may_be_large() -> None:
+    assert model_of(b'{"model":"m","x":[' + b",".join([b"{}"] * 700_000) + b"]}") == "m"
+
+
 def test_a_model_s_name_that_is_no_text_is_refused_or_replaced() -> None:
     for name in (rb"m\ud83d", b"m\xff"):
         try:

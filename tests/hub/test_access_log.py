@@ -68,17 +68,7 @@ def test_a_departure_and_a_broken_stream_have_their_line(capfd: pytest.CaptureFi
     assert (broken["outcome"], broken["error"]) == ("node_error", "node_broke_off")
 
 
-MISCOUNTED = pytest.mark.xfail(strict=True, reason="the node or the client is blamed for the end of the hub")
-
-
-@pytest.mark.parametrize(
-    "where",
-    [
-        pytest.param("in the queue", marks=MISCOUNTED),
-        "before its first byte",
-        pytest.param("in its stream", marks=MISCOUNTED),
-    ],
-)
+@pytest.mark.parametrize("where", ["in the queue", "before its first byte", "in its stream"])
 def test_what_the_end_of_the_hub_ends_is_the_hubs_own_doing(where: str, capfd: pytest.CaptureFixture[str]) -> None:
     def script(call: Call) -> None:
         if where == "in its stream":

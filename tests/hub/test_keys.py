@@ -226,8 +226,6 @@ def test_the_key_of_somebody_else_cannot_be_set_as_admin_key(tmp_path: Path) -> 
         secret = (await hub.keys.create("alice", Role.CLIENT)).secret
         with fault(CONFLICT, "admin_key: is already the key 'alice'"):
             await hub.keys.first_admin(Secret(secret))
-        with fault(INVALID_VALUE, "admin_key: expected at least 8 characters"):
-            await hub.keys.first_admin(Secret("short"))
         assert hub.names() == ["alice"]
 
     run(tmp_path, work)

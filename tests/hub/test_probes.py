@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from hive.config import NodeSettings
+from hive.fleet.engines import Health
 from hive.testing import EngineKind, SimOptions, ThreadedEngine, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
+from hive.testing.scripted import run_scripted
 
-from ..raw import GENERATE, ask, eventually, get, metric, request
+from ..raw import GENERATE, STREAM, Wire, ask, eventually, get, metric, request
 
 QUICK = {"probe_interval": 0.2, "probe_timeout": 0.3, "models_interval": 0.3}
 
@@ -41,7 +45,7 @@ def test_a_dead_and_a_frozen_node_at_the_start_delay_nothing(
 
 
 def test_the_first_request_of_a_hub_that_just_started_finds_its_model(engine: ThreadedEngine) -> None:
-    with run_hub({"a": engine.url}, wait=False) as hub:
+    with run_hub({"a": engine.url}, link="dialed", wait=False) as hub:
         assert ask(hub.port, request(body=GENERATE)).status == 200
 
 
@@ -138,3 +142,117 @@ def test_slots_of_the_settings_count_and_those_of_the_node_more(engine: Threaded
     with run_hub(nodes, slots=7) as hub:
         slots = [metric(hub.port, "hive_node_slots", hub.admin_key, node=name) for name in ("a", "b")]
         assert slots == [3, 7]
+
+
+# --- what blocks, and what that says ---
+
+
+def health(hub: ThreadedHub) -> Health:
+    return hub.call(lambda server: server.hub.fleet.engines[0].health)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, suspect_after: float) -> None:
+    """Let what takes many seconds take less."""
+    monkeypatch.setattr("hive.hub.probes.LISTING_TIMEOUT", 0.3)
+    for module in ("probes", "exchange"):
+        monkeypatch.setattr(f"hive.hub.{module}.SUSPECT_AFTER", suspect_after)
+
+
+def count(engine: ThreadedEngine, path: str) -> int:
+    return engine.state().received.get(path, 0)
+
+
+def test_a_listing_that_blocks_keeps_no_sign_of_life_waiting(
+    engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch, suspect_after=5)
+    with run_hub({"a": engine.url}, **QUICK) as hub:
+        engine.set_fault("freeze", path="/api/ps")
+        blocked = count(engine, "/api/ps")
+        eventually(lambda: count(engine, "/api/ps") > blocked, 2)
+        asked = count(engine, "/api/version")
+        eventually(lambda: count(engine, "/api/version") >= asked + 3, 2)
+        assert health(hub) is Health.READY
+
+
+def test_a_listing_that_blocks_costs_no_request_that_waits_for_its_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Ollama that loads a model answers /api/version at once and /api/ps not at all."""
+    impatient(monkeypatch, suspect_after=0.2)
+    with (
+        run_in_thread(SimOptions(ttft=1.2)) as engine,
+        run_hub({"a": engine.url}, probe_interval=0.2, models_interval=0.2) as hub,
+        Wire(hub.port) as wire,
+    ):
+        engine.set_fault("freeze", path="/api/ps")
+        blocked = count(engine, "/api/ps")
+        eventually(lambda: count(engine, "/api/ps") > blocked, 2)
+        wire.send(request(body=GENERATE))
+        assert wire.answer().status == 200
+        assert health(hub) is Health.READY
+
+
+def test_an_engine_is_ready_once_its_models_are_known_whatever_it_says_of_what_is_loaded(
+    engine: ThreadedEngine,
+) -> None:
+    """A hub that starts while an Ollama loads a model."""
+    engine.set_fault("freeze", path="/api/ps")
+    with run_hub({"a": engine.url}, wait=False) as hub:
+        eventually(lambda: is_ready(hub, "a"), 2)
+        assert ask(hub.port, request(body=GENERATE)).status == 200
+
+
+def test_an_engine_whose_first_listing_of_what_is_loaded_times_out_is_ready(
+    engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch, suspect_after=5)
+    engine.set_fault("freeze", path="/api/ps")
+    with run_hub({"a": engine.url}) as hub:
+        assert is_ready(hub, "a")
+        assert ask(hub.port, request(body=GENERATE)).status == 200
+
+
+def test_a_listing_that_times_out_makes_no_silent_engine_ready(
+    engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It knows less of the engine's health than the probes beside it."""
+    caplog.set_level(logging.INFO, "hive.hub.probes")
+    impatient(monkeypatch, suspect_after=0.3)
+    monkeypatch.setattr("hive.hub.probes.LISTING_TIMEOUT", 1.2)
+    with run_hub({"a": engine.url}, probe_interval=0.2, probe_timeout=0.2, models_interval=0.2) as hub:
+        engine.set_fault("freeze", path="/api/ps")
+        blocked = count(engine, "/api/ps")
+        eventually(lambda: count(engine, "/api/ps") > blocked, 2)
+        engine.set_fault("freeze")
+        caplog.clear()
+        hub.until(lambda server: all(prober._listing.done() for prober in server.hub._watchers.values()), 2)
+        said = [record.getMessage().partition(" (")[0] for record in caplog.records]
+        assert [line for line in said if "->" in line] == ["node a: ready -> suspect"]
+
+
+def test_bytes_of_a_running_stream_are_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, suspect_after=0.8)  # a stream's signs are noted at every tick, of 0.5 s
+    with (
+        run_in_thread(SimOptions(tokens_per_second=20, default_tokens=36)) as engine,
+        run_hub({"a": engine.url}, probe_interval=0.2, probe_timeout=0.2) as hub,
+        Wire(hub.port) as wire,
+    ):
+        wire.send(request(body=STREAM))
+        wire.until(b'"done":false')
+        engine.set_fault("freeze", path="/api/version")
+        silent = count(engine, "/api/version")
+        seen = set()
+        while b'"done":true' not in wire.until(b"\n\r\n"):
+            seen.add(health(hub))
+        assert seen == {Health.READY}
+        assert count(engine, "/api/version") >= silent + 3
+
+
+def test_a_listing_without_end_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hive.hub.ask.MAX_ANSWER_BYTES", 100_000)
+    endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b" " * 200_000
+    with run_scripted(lambda call: call.answer(b"{}")) as engine:
+        answer: Callable[[str], bytes] = engine.probe_answer
+        engine.probe_answer = lambda path: endless if path == "/api/ps" else answer(path)  # type: ignore[method-assign]
+        with run_hub({"a": engine.url}, probe_interval=0.15, models_interval=0.1):
+            engine.until(lambda engine: sum(b"/api/ps" in head for head in engine.probe_heads) >= 6)
+            assert engine.open_connections <= 3

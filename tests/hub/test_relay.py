@@ -90,16 +90,13 @@ def test_half_a_line_is_held_until_it_is_whole() -> None:
         assert wire.until(b"0\r\n\r\n").count(b'"response"') == 2
 
 
-BLANK = pytest.mark.xfail(strict=True, reason="a first line of only a CR or spaces goes on")
-
-
 @pytest.mark.parametrize(
     "pieces",
     [
         (b"\n", TOKEN, b"\n", DONE),
         (TOKEN + b"\n" + DONE + b"\n",),
-        pytest.param((b"\r\n" + TOKEN, b"\n\n\n", DONE), marks=BLANK),
-        pytest.param((TOKEN, b"  \n", DONE), marks=BLANK),
+        (b"\r\n" + TOKEN, b"\n\n\n", DONE),
+        (TOKEN, b"  \n", DONE),
         (TOKEN.rstrip() + b"\r\n\r\n", DONE),
     ],
 )
@@ -163,6 +160,24 @@ def test_an_event_in_pieces_and_with_crlf_passes() -> None:
         pieces = [data[start : start + 13] for start in range(0, len(data), 13)]
         answer = stream_of(*pieces, path="/v1/chat/completions", kind="text/event-stream")
         assert answer.body == data
+
+
+EVENT_END = [(end, cut) for end in (b"\n\n", b"\r\n\r\n") for cut in range(len(end) + 1)]
+
+
+@pytest.mark.parametrize(("end", "cut"), EVENT_END)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_long_event_ends_where_its_blank_line_is_and_the_end_mark_after_it_counts(
+    end: bytes, cut: int, is_first: bool
+) -> None:
+    """`cut`: how many bytes of the blank line come with the event, the others in another read."""
+    chunk = b'data: {"choices":[{"delta":{"content":"a"}}]}'
+    long = b'data: {"id":"%b"}' % (b"a" * 100_000)
+    pieces = [] if is_first else [chunk + end]
+    pieces += [long + end[:cut], end[cut:] + chunk + end + b"data: [DONE]" + end]
+    answer = stream_of(*pieces, path="/v1/chat/completions", kind="text/event-stream")
+    assert answer.is_whole
+    assert answer.body == b"".join(pieces)
 
 
 def test_comments_pass_and_do_not_begin_an_answer() -> None:

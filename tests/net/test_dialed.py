@@ -16,7 +16,10 @@ OK = b'{"response":"whole","done":true}'
 
 
 def test_the_path_of_a_url_precedes_every_request() -> None:
-    with run_scripted(lambda call: call.answer(OK)) as engine, run_hub({"a": f"{engine.url}/behind/proxy/"}) as hub:
+    with (
+        run_scripted(lambda call: call.answer(OK)) as engine,
+        run_hub({"a": f"{engine.url}/behind/proxy/"}, link="dialed") as hub,
+    ):
         assert ask(hub.port, request(body=GENERATE)).body == OK
         assert engine.calls[0].path == "/behind/proxy/api/generate"
         assert all(b" /behind/proxy/" in head for head in engine.probe_heads)
@@ -25,7 +28,7 @@ def test_the_path_of_a_url_precedes_every_request() -> None:
 def test_the_pool_is_bounded_by_the_slots() -> None:
     slots = 4
     options = SimOptions(slots=16, ttft=0.05, tokens_per_second=1_000)
-    with run_in_thread(options) as engine, run_hub({"a": engine.url}, slots=slots) as hub:
+    with run_in_thread(options) as engine, run_hub({"a": engine.url}, link="dialed", slots=slots) as hub:
         for _ in range(3):
             wires = [Wire(hub.port) for _ in range(16)]
             for wire in wires:
@@ -38,7 +41,7 @@ def test_the_pool_is_bounded_by_the_slots() -> None:
 
 
 def test_sequential_requests_use_one_connection(engine: ThreadedEngine) -> None:
-    with run_hub({"a": engine.url}, probe_interval=60) as hub:
+    with run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub:
         ask(hub.port, request(body=GENERATE))
         before = engine.state().connections_total
         for body in (GENERATE, STREAM) * 10:
@@ -47,7 +50,7 @@ def test_sequential_requests_use_one_connection(engine: ThreadedEngine) -> None:
 
 
 def test_a_node_that_refuses_is_passed_over_and_named_honestly(engine: ThreadedEngine) -> None:
-    with run_hub({"dead": "http://127.0.0.1:1", "a": engine.url}) as hub:
+    with run_hub({"dead": "http://127.0.0.1:1", "a": engine.url}, link="dialed") as hub:
         for _ in range(4):
             assert ask(hub.port, request(body=GENERATE)).header("X-Hive-Node") == "a"
         assert metric(hub.port, "hive_node_ready", hub.admin_key, node="dead") == 0
@@ -68,7 +71,7 @@ def test_a_connect_that_hangs_has_an_end(engine: ThreadedEngine) -> None:
         time.sleep(0.05)
         nodes = {"deaf": f"http://127.0.0.1:{address[1]}", "a": engine.url}
         began = time.monotonic()
-        with run_hub(nodes, connect_timeout=0.3, probe_timeout=0.3) as hub:
+        with run_hub(nodes, link="dialed", connect_timeout=0.3, probe_timeout=0.3) as hub:
             assert time.monotonic() - began < 2
             assert ask(hub.port, request(body=GENERATE)).header("X-Hive-Node") == "a"
         for filler in fillers:
@@ -77,7 +80,7 @@ def test_a_connect_that_hangs_has_an_end(engine: ThreadedEngine) -> None:
 
 def test_departures_leave_no_connection_behind() -> None:
     options = SimOptions(slots=8, tokens_per_second=50, default_tokens=400)
-    with run_in_thread(options) as engine, run_hub({"a": engine.url}, slots=8, probe_interval=60) as hub:
+    with run_in_thread(options) as engine, run_hub({"a": engine.url}, link="dialed", slots=8, probe_interval=60) as hub:
         for _ in range(3):
             wires = [Wire(hub.port) for _ in range(8)]
             for wire in wires:
@@ -90,7 +93,7 @@ def test_departures_leave_no_connection_behind() -> None:
 
 
 def test_a_departure_while_the_hub_dials_leaves_nothing(engine: ThreadedEngine) -> None:
-    with run_hub({"a": engine.url}, probe_interval=60) as hub:
+    with run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub:
         before = engine.state().connections_open
 
         def come_and_go() -> None:

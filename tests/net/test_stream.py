@@ -56,7 +56,7 @@ def hub_over(
 ) -> Iterator[tuple[ScriptedEngine, ThreadedHub]]:
     with (
         run_scripted(*scripts) as engine,  # type: ignore[arg-type]
-        run_hub({"a": engine.url}, use_uvloop=use_uvloop, probe_interval=60, **settings) as hub,
+        run_hub({"a": engine.url}, use_uvloop=use_uvloop, slots=4, probe_interval=60, **settings) as hub,
     ):
         yield engine, hub
 
@@ -118,7 +118,6 @@ def test_a_client_that_takes_no_byte_is_dropped_and_its_engine_stops(use_uvloop:
         eventually(lambda: metric(hub.port, "hive_node_running", hub.admin_key) == 0, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="progress shows only when a third of the kernel's send buffer is free")
 def test_a_client_that_reads_slowly_but_reads_is_not_dropped() -> None:
     firehose = Firehose(1_500)
     with hub_over(firehose, send_timeout=0.3) as (_, hub), Wire(hub.port, receive_buffer=65536) as wire:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from . import installed
-from .hub import IS_DIRECT, Direct, Hub
+from .hub import DIALED, IS_DIRECT, Direct, Hub, as_one, need_link, over_each_link
 from .installed import EACH_LLAMA, EACH_OLLAMA, LLAMAS, OLLAMAS, Fleet
+
+
+def _named(urls: Sequence[str]) -> dict[str, str]:
+    return {chr(ord("a") + i): url for i, url in enumerate(urls)}
 
 
 @pytest.fixture(scope="session")
@@ -30,35 +34,42 @@ def fleets() -> Iterator[Callable[[str], Fleet]]:
         fleet.stop()
 
 
-@pytest.fixture(scope="session", params=[*EACH_OLLAMA, *EACH_LLAMA])
-def fleet(request: pytest.FixtureRequest, fleets: Callable[[str], Fleet]) -> Fleet:
-    """The servers of one kind, each kind in turn."""
-    return fleets(request.param)
+@pytest.fixture(scope="session", params=as_one(over_each_link(*EACH_OLLAMA, *EACH_LLAMA)))
+def kind_and_link(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A kind of engine, and how the hub reaches its servers: each pair in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fleet(kind_and_link: tuple[str, str], fleets: Callable[[str], Fleet]) -> Fleet:
+    """The servers of one kind."""
+    return fleets(kind_and_link[0])
 
 
 @pytest.fixture(scope="session")
 def hub_over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Hub | Direct]]:
-    """Return a function from a fleet to the hub over it; the same arguments give the same hub."""
+    """Return a function from fleets and a link to the hub over them; the same arguments give the same hub."""
     with contextlib.ExitStack() as stack:
         running: dict[tuple[str, ...], Hub] = {}
 
-        def hub_of(fleet: Fleet, *others: Fleet, **env: str) -> Hub | Direct:
+        def hub_of(fleet: Fleet, *others: Fleet, link: str = DIALED, **env: str) -> Hub | Direct:
             if IS_DIRECT:
                 return Direct(fleet)
+            need_link(link)
             urls = [url for each in (fleet, *others) for url in each.nodes().values()]
-            key = (*urls, *(f"{name}={value}" for name, value in env.items()))
+            key = (link, *urls, *(f"{name}={value}" for name, value in env.items()))
             if key not in running:
-                nodes = {chr(ord("a") + i): url for i, url in enumerate(urls)}
-                running[key] = stack.enter_context(Hub(tmp_path_factory.mktemp("hub"), nodes, env=env))
+                hub = Hub(tmp_path_factory.mktemp("hub"), _named(urls), env=env, link=link)
+                running[key] = stack.enter_context(hub)
             return running[key]
 
         yield hub_of
 
 
 @pytest.fixture(scope="session")
-def hub(fleet: Fleet, hub_over: Callable[..., Hub | Direct]) -> Hub | Direct:
+def hub(fleet: Fleet, kind_and_link: tuple[str, str], hub_over: Callable[..., Hub | Direct]) -> Hub | Direct:
     """The hub over the servers of one kind."""
-    return hub_over(fleet)
+    return hub_over(fleet, link=kind_and_link[1])
 
 
 @pytest.fixture
@@ -79,13 +90,14 @@ def fresh() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def hub_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Hub | Direct]]:
-    """Return a function that starts a hub of this test's own over engines, `--slots` each."""
+    """Return a function that starts a hub of this test's own over engines by a link, `--slots` each."""
     with contextlib.ExitStack() as stack:
 
-        def start(*engines: Any, slots: int | None = None) -> Hub | Direct:
+        def start(*engines: Any, slots: int | None = None, link: str = DIALED) -> Hub | Direct:
             if IS_DIRECT:
                 return Direct(Fleet("direct", {"tiny-babble": engines[0]}))
-            nodes = {chr(ord("a") + i): engine.url for i, engine in enumerate(engines)}
-            return stack.enter_context(Hub(tmp_path_factory.mktemp("hub"), nodes, slots=slots))
+            need_link(link)
+            nodes = _named([engine.url for engine in engines])
+            return stack.enter_context(Hub(tmp_path_factory.mktemp("hub"), nodes, slots=slots, link=link))
 
         yield start

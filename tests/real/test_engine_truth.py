@@ -18,7 +18,7 @@ import pytest
 from . import installed
 from .answers import normal
 from .clients import run
-from .hub import IS_DIRECT, Direct, Hub, wait_for
+from .hub import IS_DIRECT, Direct, Hub, as_one, need_link, only_dialed, over_each_link, wait_for
 from .installed import LLAMAS, NEWEST_OLLAMA
 from .wire import Answer, Stream, ask
 
@@ -90,12 +90,12 @@ def check_that_the_engine_is_free(url: str, kind: str, engine: Any) -> None:
     assert time.monotonic() - left < 2.5
 
 
-@pytest.mark.parametrize("kind", [NEWEST_OLLAMA, "llama-server", *OTHERS[:-1]])
+@pytest.mark.parametrize(("kind", "link"), [*over_each_link(NEWEST_OLLAMA, "llama-server"), *only_dialed(*OTHERS[:-1])])
 def test_engine_stops_when_the_client_leaves_a_stream(
-    kind: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
+    kind: str, link: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
 ) -> None:
     engine = fresh(kind, endless(kind))
-    hub = hub_at(engine, slots=1)
+    hub = hub_at(engine, slots=1, link=link)
     with open_stream(hub.url, chat_path(kind), endless(kind)) as stream:
         assert stream.read_head()[0] == 200
         for _, _ in zip(range(10), stream.lines(), strict=False):
@@ -104,12 +104,14 @@ def test_engine_stops_when_the_client_leaves_a_stream(
     check_that_the_engine_is_free(hub.url, kind, engine)
 
 
-@pytest.mark.parametrize("kind", [NEWEST_OLLAMA, *OTHERS])
+@pytest.mark.parametrize(
+    ("kind", "link"), [*over_each_link(NEWEST_OLLAMA, OTHERS[-1], is_quick=False), *only_dialed(*OTHERS[:-1])]
+)
 def test_engine_stops_when_the_client_leaves_before_the_answer(
-    kind: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
+    kind: str, link: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
 ) -> None:
     engine = fresh(kind, endless(kind))
-    hub = hub_at(engine, slots=1)
+    hub = hub_at(engine, slots=1, link=link)
     assert ask_one_token(hub.url, kind).status == 200
     with open_stream(hub.url, chat_path(kind), endless(kind), stream=False):
         wait_for(lambda: is_computing(engine), what="the engine to compute")
@@ -173,38 +175,43 @@ def begin(stream: Stream) -> bytes:
 
 
 OLLAMA_STREAMS = [
-    *[(NEWEST_OLLAMA, path) for path in STREAMS],
-    *[pytest.param("ollama-0.24.0", path, marks=pytest.mark.long) for path in STREAMS],
-    *[pytest.param("ollama-0.9.3", path, marks=pytest.mark.long) for path in list(STREAMS)[:4]],
+    *over_each_link(*[(NEWEST_OLLAMA, path) for path in STREAMS]),
+    *only_dialed(*[pytest.param("ollama-0.24.0", path, marks=pytest.mark.long) for path in STREAMS]),
+    *only_dialed(*[pytest.param("ollama-0.9.3", path, marks=pytest.mark.long) for path in list(STREAMS)[:4]]),
 ]
 
 
-@pytest.fixture(scope="module")
-def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[Any, str]]]:
-    """Return a function from a kind to an Ollama whose runners may be killed, and the hub's URL over it."""
-    with contextlib.ExitStack() as stack:
-        known: dict[str, tuple[Any, str]] = {}
+Victims = Callable[[str, str], tuple[Any, str]]
 
-        def victim(kind: str) -> tuple[Any, str]:
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
+    """Return a function from kind and link to an Ollama whose runners may be killed, and the hub's URL over it."""
+    with contextlib.ExitStack() as stack:
+        engines: dict[str, Any] = {}
+        urls: dict[tuple[str, str], str] = {}
+
+        def victim(kind: str, link: str) -> tuple[Any, str]:
             installed.need(kind)
-            if kind not in known:
-                engine = installed.start_ollama(kind, ("tiny-endless",))
-                stack.callback(engine.stop)
-                if IS_DIRECT:
-                    known[kind] = engine, engine.url
-                else:
-                    hub = stack.enter_context(Hub(tmp_path_factory.mktemp("hub"), {"a": engine.url}))
-                    known[kind] = engine, hub.url
-            return known[kind]
+            need_link(link)
+            if kind not in engines:
+                engines[kind] = installed.start_ollama(kind, ("tiny-endless",))
+                stack.callback(engines[kind].stop)
+            if IS_DIRECT:
+                return engines[kind], engines[kind].url
+            if (kind, link) not in urls:
+                hub = Hub(tmp_path_factory.mktemp("hub"), {"a": engines[kind].url}, link=link)
+                urls[kind, link] = stack.enter_context(hub).url
+            return engines[kind], urls[kind, link]
 
         yield victim
 
 
-@pytest.mark.parametrize(("kind", "path"), OLLAMA_STREAMS)
+@pytest.mark.parametrize(("kind", "path", "link"), OLLAMA_STREAMS)
 def test_runner_killed_in_mid_stream_ends_with_the_dialects_error(
-    kind: str, path: str, victims: Callable[[str], tuple[Any, str]]
+    kind: str, path: str, link: str, victims: Victims
 ) -> None:
-    engine, url = victims(kind)
+    engine, url = victims(kind, link)
     with open_stream(url, path, "tiny-endless") as stream:
         begun = begin(stream)
         for pid in processes(engine):
@@ -213,45 +220,53 @@ def test_runner_killed_in_mid_stream_ends_with_the_dialects_error(
 
 
 @pytest.mark.parametrize(
-    ("kind", "path", "how"),
+    ("kind", "path", "how", "link"),
     [
-        (NEWEST_OLLAMA, "/api/chat", signal.SIGTERM),
-        (NEWEST_OLLAMA, "/v1/chat/completions", signal.SIGTERM),
-        ("llama-server", "/v1/chat/completions", signal.SIGKILL),
-        pytest.param(NEWEST_OLLAMA, "/api/chat", signal.SIGKILL, marks=pytest.mark.long),
-        pytest.param("llama-server", "/v1/messages", signal.SIGKILL, marks=pytest.mark.long),
-        pytest.param("llama-server", "/v1/responses", signal.SIGKILL, marks=pytest.mark.long),
-        # Debian's llama-server falls silent and cuts its streams only 30 s after the signal.
-        pytest.param("llama-server", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param("xllamacpp", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param("ollama-0.24.0", "/api/chat", signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param("ollama-0.24.0", "/v1/messages", signal.SIGKILL, marks=pytest.mark.long),
-        pytest.param("ollama-0.9.3", "/api/chat", signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param("ollama-0.9.3", "/v1/chat/completions", signal.SIGKILL, marks=pytest.mark.long),
+        *over_each_link(
+            (NEWEST_OLLAMA, "/api/chat", signal.SIGTERM),
+            (NEWEST_OLLAMA, "/v1/chat/completions", signal.SIGTERM),
+            ("llama-server", "/v1/chat/completions", signal.SIGKILL),
+            pytest.param(NEWEST_OLLAMA, "/api/chat", signal.SIGKILL, marks=pytest.mark.long),
+            pytest.param("llama-server", "/v1/messages", signal.SIGKILL, marks=pytest.mark.long),
+            pytest.param("llama-server", "/v1/responses", signal.SIGKILL, marks=pytest.mark.long),
+        ),
+        *only_dialed(
+            # Debian's llama-server falls silent and cuts its streams only 30 s after the signal.
+            pytest.param("llama-server", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
+            pytest.param("xllamacpp", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
+            pytest.param("ollama-0.24.0", "/api/chat", signal.SIGTERM, marks=pytest.mark.long),
+            pytest.param("ollama-0.24.0", "/v1/messages", signal.SIGKILL, marks=pytest.mark.long),
+            pytest.param("ollama-0.9.3", "/api/chat", signal.SIGTERM, marks=pytest.mark.long),
+            pytest.param("ollama-0.9.3", "/v1/chat/completions", signal.SIGKILL, marks=pytest.mark.long),
+        ),
     ],
 )
 def test_engine_ended_in_mid_stream_ends_with_the_dialects_error(
     kind: str,
     path: str,
     how: signal.Signals,
+    link: str,
     fresh: Callable[..., Any],
     hub_at: Callable[..., Hub | Direct],
 ) -> None:
     engine = fresh(kind, endless(kind))
-    hub = hub_at(engine)
+    hub = hub_at(engine, link=link)
     with open_stream(hub.url, path, endless(kind)) as stream:
         begun = begin(stream)
         os.kill(engine.proc.pid, how)
         check_broken_off(path, begun, stream, is_direct=IS_DIRECT)
 
 
-@pytest.fixture
-def twins(fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]) -> tuple[Hub, dict[str, Any]]:
+@pytest.fixture(params=as_one(over_each_link(NEWEST_OLLAMA, is_quick=False)))
+def twins(
+    request: pytest.FixtureRequest, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
+) -> tuple[Hub, dict[str, Any]]:
     """A hub over two of the newest Ollama with the same loaded model, and the engines by node."""
     if IS_DIRECT:
         pytest.skip("there is no second engine without a hub")
-    engines = {name: fresh(NEWEST_OLLAMA, "tiny-endless") for name in ("a", "b")}
-    hub = hub_at(*engines.values())
+    kind, link = request.param
+    engines = {name: fresh(kind, "tiny-endless") for name in ("a", "b")}
+    hub = hub_at(*engines.values(), link=link)
     assert isinstance(hub, Hub)
     for engine in engines.values():
         assert ask_one_token(engine.url, NEWEST_OLLAMA).status == 200
@@ -289,12 +304,22 @@ def test_dead_engine_costs_no_answer(twins: tuple[Hub, dict[str, Any]]) -> None:
         assert (answer.status, answer.header("X-Hive-Node")) == (200, "b")
 
 
-@pytest.mark.parametrize(("clients", "slow_tokens"), [(40, 1500), pytest.param(200, 8000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("kind", "clients", "slow_tokens", "link"),
+    over_each_link(
+        (NEWEST_OLLAMA, 40, 1500), pytest.param(NEWEST_OLLAMA, 200, 8000, marks=pytest.mark.long), is_quick=False
+    ),
+)
 def test_concurrent_streams_are_each_whole_and_their_own(
-    clients: int, slow_tokens: int, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
+    kind: str,
+    clients: int,
+    slow_tokens: int,
+    link: str,
+    fresh: Callable[..., Any],
+    hub_at: Callable[..., Hub | Direct],
 ) -> None:
-    engines = {name: fresh(NEWEST_OLLAMA, "tiny-babble", "tiny-endless") for name in ("a", "b")}
-    hub = hub_at(*engines.values(), slots=2)
+    engines = {name: fresh(kind, "tiny-babble", "tiny-endless") for name in ("a", "b")}
+    hub = hub_at(*engines.values(), slots=2, link=link)
 
     def body(seed: int) -> dict[str, object]:
         options = {"seed": seed, "num_predict": 40}

@@ -1,4 +1,4 @@
-"""Each inference route, asked through the hub and asked directly: the same answer, on five real engines."""
+"""Each inference route, asked through the hub and directly: the same answer, on five engines, over each link."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from .answers import described, dialect_of, is_error_of
-from .hub import Direct, Hub
-from .installed import EACH_LLAMA, LLAMAS, NEWEST_OLLAMA, OLLAMAS, Fleet
+from .hub import Direct, Hub, over_each_link
+from .installed import EACH_LLAMA, EACH_OLLAMA, LLAMAS, NEWEST_OLLAMA, OLLAMAS, Fleet
 from .wire import Answer, ask
 
 pytestmark = pytest.mark.engines
@@ -186,16 +186,18 @@ def test_answer_through_the_hub_is_the_engines_answer(case: Case, fleet: Fleet, 
 
 
 # Older Ollamas cut such a prompt and then answer at random; 0.9.3's runner sometimes dies of it.
-@pytest.mark.parametrize("kind", [NEWEST_OLLAMA, *EACH_LLAMA])
+@pytest.mark.parametrize(("kind", "link"), over_each_link(NEWEST_OLLAMA, *EACH_LLAMA))
 @pytest.mark.parametrize("case", TOO_LONG, ids=lambda case: case.name)
 def test_prompt_longer_than_the_context_is_refused_in_the_engines_words(
-    case: Case, kind: str, fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]
+    case: Case, kind: str, link: str, fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]
 ) -> None:
     fleet = fleets(kind)
-    _check(case, fleet, hub_over(fleet))
+    _check(case, fleet, hub_over(fleet, link=link))
 
 
-def test_the_cases_reach_streams_and_whole_answers_of_every_dialect(fleet: Fleet, hub: Hub | Direct) -> None:
+@pytest.mark.parametrize("kind", [*EACH_OLLAMA, *EACH_LLAMA])
+def test_the_cases_reach_streams_and_whole_answers_of_every_dialect(kind: str, fleets: Callable[[str], Fleet]) -> None:
+    fleet = fleets(kind)
     wanted = {"/v1/chat/completions", "/v1/completions"}
     if fleet.kind in OLLAMAS:
         wanted |= {"/api/generate", "/api/chat"}

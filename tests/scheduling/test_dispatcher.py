@@ -12,6 +12,8 @@ from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, 
 from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
 
+from .fleets import Floor, report
+
 MESSAGES = methods_of("/v1/messages")["POST"]
 NEVER = 1e9
 
@@ -390,3 +392,55 @@ def test_the_oldest_is_served_first_when_several_slots_come_free_at_once() -> No
         assert lease is not None
         hall.dispatcher.release(lease)
     assert [lease.ticket for lease in hall.serve()] == tickets[:2]
+
+
+# --- engines that come, go, or are to be emptied ---
+
+
+def test_a_drained_engine_gets_nothing_new_and_then_its_share_again() -> None:
+    floor = Floor()
+    a, b = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=1)
+    floor.fleet.set_draining(a, True)
+    leases = [floor.ask()[1] for _ in range(3)]
+    assert [lease.engine if lease else None for lease in leases] == [b, None, None]
+    assert floor.dispatcher.serve(1.0).leases == []
+    floor.fleet.set_draining(a, False)
+    assert [lease.engine for lease in floor.dispatcher.serve(1.0).leases] == [a, a]
+
+
+def test_who_waits_for_drained_engines_alone_hears_so_at_the_deadline() -> None:
+    floor = Floor()
+    floor.fleet.set_draining(floor.add("a", loaded="m"), True)
+    ticket = floor.ticket()
+    ticket.deadline = 5.0
+    assert floor.dispatcher.offer(ticket, 0.0) is None
+    ((refused, fault),) = floor.dispatcher.step(6.0).refused
+    assert refused is ticket
+    assert fault.kind.code == "no_node"
+    assert "a is draining" in fault.message
+
+
+def test_a_removed_engine_gets_nothing_when_its_last_exchange_ends() -> None:
+    floor = Floor(orders_loads=False)
+    a = floor.add("a", loaded="m")
+    _, lease = floor.ask()
+    waiting, _ = floor.ask()
+    assert lease is not None
+    floor.fleet.remove(a)
+    floor.dispatcher.release(lease)
+    assert floor.dispatcher.serve(1.0).leases == []
+    b = Engine("b", "http://b", health=Health.READY)
+    floor.fleet.add(b)
+    floor.fleet.learn(b, report("m"))
+    (lease,) = floor.dispatcher.serve(2.0).leases
+    assert (lease.engine, lease.ticket) == (b, waiting)
+
+
+def test_an_engine_that_rests_keeps_its_slots_and_is_back_in_time() -> None:
+    floor = Floor()
+    a = floor.add("a", loaded="m", slots=4)
+    floor.dispatcher.rest(a, 1.0)
+    floor.ask()
+    assert floor.dispatcher.serve(0.5).leases == []
+    assert a.slots == 4
+    assert len(floor.dispatcher.serve(1.0).leases) == 1

@@ -36,9 +36,7 @@ def columns_and_indexes(path: Path) -> dict[str, list[tuple[object, ...]]]:
         found = {}
         for (name,) in names:
             found[name] = sorted(connection.execute(f"PRAGMA table_info({name})").fetchall())
-            found[name] += sorted(
-                row[1:] for row in connection.execute(f"PRAGMA index_list({name})").fetchall()
-            )
+            found[name] += sorted(row[1:] for row in connection.execute(f"PRAGMA index_list({name})").fetchall())
         return found
 
 
@@ -70,9 +68,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     engine = make_engine(tmp_path / "hive.db")
     with engine.begin() as connection:
         stamp_revision(connection, "9999")
-    with pytest.raises(
-        StoreError, match=r"hive\.db: was written by a newer Hive \(schema 9999, this one knows"
-    ):
+    with pytest.raises(StoreError, match=r"hive\.db: was written by a newer Hive \(schema 9999, this one knows"):
         bring_up_to_date(engine, tmp_path / "hive.db")
     engine.dispose()
 

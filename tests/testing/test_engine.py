@@ -42,12 +42,8 @@ def test_the_lists_are_honest_about_what_is_loaded(client_of: type) -> None:
         assert client.ask("/api/generate", {"model": "other"}).json()["done_reason"] == "load"
         loaded = client.ask("/api/ps").json()["models"]
         tags = {model["name"]: model["digest"] for model in client.ask("/api/tags").json()["models"]}
-        assert [(model["name"], model["digest"]) for model in loaded] == [
-            ("other:latest", tags["other:latest"])
-        ]
-        assert (
-            client.ask("/api/generate", {"model": "other", "keep_alive": 0}).json()["done_reason"] == "unload"
-        )
+        assert [(model["name"], model["digest"]) for model in loaded] == [("other:latest", tags["other:latest"])]
+        assert client.ask("/api/generate", {"model": "other", "keep_alive": 0}).json()["done_reason"] == "unload"
         assert client.ask("/api/ps").json() == {"models": []}
         assert engine.state().loads == 1
 
@@ -86,9 +82,7 @@ def test_more_requests_than_slots_wait_and_beyond_the_queue_are_told_busy(
 
 
 @pytest.mark.parametrize("leave", [socket.socket.close, lambda link: link.shutdown(socket.SHUT_WR)])
-def test_a_client_that_leaves_stops_the_generation(
-    client_of: type, read_until: Callable, leave: Callable
-) -> None:
+def test_a_client_that_leaves_stops_the_generation(client_of: type, read_until: Callable, leave: Callable) -> None:
     with run_in_thread(SimOptions(tokens_per_second=200)) as engine:
         client = client_of(engine)
         with client.raw("/api/generate", ASK | {"options": {"num_predict": 100_000}}) as link:
@@ -245,8 +239,7 @@ def test_hundreds_of_streams_at_once() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         body = json.dumps(ASK | {"options": {"num_predict": 3}}).encode()
         writer.write(
-            b"POST /api/generate HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"POST /api/generate HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         answer = await reader.read()
         writer.close()
@@ -284,8 +277,7 @@ def test_it_runs_on_uvloop_too(fault: str, ends_with: bytes | None) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", engine.port)
             body = json.dumps(ASK).encode()
             writer.write(
-                b"POST /api/generate HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
-                + body
+                b"POST /api/generate HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
             )
             try:
                 return await reader.read()
@@ -303,9 +295,7 @@ def test_it_runs_on_uvloop_too(fault: str, ends_with: bytes | None) -> None:
         assert answer.endswith(ends_with)
 
 
-def test_stop_ends_what_runs_and_does_not_count_it_as_a_departure(
-    client_of: type, read_until: Callable
-) -> None:
+def test_stop_ends_what_runs_and_does_not_count_it_as_a_departure(client_of: type, read_until: Callable) -> None:
     async def scenario() -> int:
         engine = SimulatedEngine(SimOptions(ttft=3600))
         await engine.start()

@@ -58,9 +58,7 @@ def test_a_client_may_leave_a_frozen_engine(engine: ThreadedEngine, client_of: t
     assert engine.until(lambda state: state.cancelled == 1).connections_open == 0
 
 
-def test_freeze_stream_stops_after_its_tokens(
-    engine: ThreadedEngine, client_of: type, read_until: Callable
-) -> None:
+def test_freeze_stream_stops_after_its_tokens(engine: ThreadedEngine, client_of: type, read_until: Callable) -> None:
     engine.set_fault("freeze-stream", 3)
     with client_of(engine).raw("/api/generate", ASK) as link:
         data = b""
@@ -72,9 +70,7 @@ def test_freeze_stream_stops_after_its_tokens(
 
 
 @pytest.mark.parametrize("count", [0, 2, 99])
-def test_drop_closes_after_its_tokens(
-    engine: ThreadedEngine, client_of: type, read_all: Callable, count: int
-) -> None:
+def test_drop_closes_after_its_tokens(engine: ThreadedEngine, client_of: type, read_all: Callable, count: int) -> None:
     engine.set_fault("drop", count)
     with client_of(engine).raw("/api/generate", ASK) as link:
         data = read_all(link)
@@ -193,9 +189,7 @@ def test_no_end_leaves_the_mark_out(engine: ThreadedEngine, client_of: type) -> 
     assert b"[DONE]" not in client.ask("/v1/chat/completions", CHAT).body
 
 
-def test_refuse_closes_the_port_and_the_control_port_opens_it_again(
-    engine: ThreadedEngine, client_of: type
-) -> None:
+def test_refuse_closes_the_port_and_the_control_port_opens_it_again(engine: ThreadedEngine, client_of: type) -> None:
     client = client_of(engine)
     engine.set_fault("refuse")
     with pytest.raises(ConnectionRefusedError):
@@ -256,9 +250,7 @@ def test_bad_chunk_is_a_size_that_is_no_number(
     assert b"\r\nzz\r\n" in data
 
 
-def test_extra_bytes_follow_the_message(
-    engine: ThreadedEngine, client_of: type, read_until: Callable
-) -> None:
+def test_extra_bytes_follow_the_message(engine: ThreadedEngine, client_of: type, read_until: Callable) -> None:
     engine.set_fault("extra-bytes")
     with client_of(engine).raw("/api/generate", ASK) as link:
         assert END + b"HTTP/1.1 200 OK" in read_until(link, b"extra")

@@ -24,9 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_says_its_url_in_one_line_and_ends_with_0(end: signal.Signals) -> None:
-    with subprocess.Popen(
-        (*COMMAND, "--port", "0", "--model", "m"), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen((*COMMAND, "--port", "0", "--model", "m"), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         url = next(word for word in line.split() if word.startswith("http://"))

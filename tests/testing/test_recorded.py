@@ -78,9 +78,7 @@ def shape(value: object) -> object:
         return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [json.loads(text) for text in sorted({json.dumps(shape(inner)) for inner in value})]
-    return (
-        "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
-    )
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
 
 
 def outline(body: str) -> list[object]:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.wire.forwarding import request_head, response_fields
+from hive.wire.forwarding import node_request_head, request_head, response_fields
+from hive.wire.requests import RequestReader
 
-from .feeding import read_request
+from .feeding import MAX_HEAD_BYTES, read_request
 
 NEVER_UP = [
     "authorization", "x-api-key", "cookie", "origin", "node", "accept-encoding", "content-encoding", "expect",
@@ -142,3 +143,29 @@ def test_vary_by_origin_belongs_to_the_engine_s_cors() -> None:
 def test_repeated_fields_come_down_in_their_order() -> None:
     fields = [(b"link", b"1"), (b"server", b"llama.cpp"), (b"link", b"2")]
     assert sent_down(fields) == fields
+
+
+# --- at a node ---
+
+
+def rewritten(request: bytes, credential: bytes = b"") -> bytes:
+    """What a node makes of the head of a request."""
+    reader = RequestReader(MAX_HEAD_BYTES)
+    reader.feed(request)
+    assert reader.head is not None
+    return node_request_head(reader.head, b"/base" + reader.head.path.encode(), b"engine:1", credential)
+
+
+def test_a_node_writes_a_request_anew_framed_as_it_came() -> None:
+    assert rewritten(b"GET /api/tags HTTP/1.1\r\nHost: hub\r\nAccept: a/b\r\n\r\n") == (
+        b"GET /base/api/tags HTTP/1.1\r\nHost: engine:1\r\naccept: a/b\r\n\r\n"
+    )
+    counted = b"POST /api/chat HTTP/1.1\r\nHost: hub\r\nContent-Type: a/b\r\nContent-Length: 7\r\nX-Api-Key: x\r\n\r\n"
+    assert rewritten(counted, b"Authorization: Bearer own\r\n") == (
+        b"POST /base/api/chat HTTP/1.1\r\nHost: engine:1\r\nAuthorization: Bearer own\r\n"
+        b"Content-Type: a/b\r\nContent-Length: 7\r\n\r\n"
+    )
+    chunked = b"POST /api/chat HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\nConnection: x-a\r\nX-A: b\r\n\r\n"
+    assert rewritten(chunked) == (
+        b"POST /base/api/chat HTTP/1.1\r\nHost: engine:1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )

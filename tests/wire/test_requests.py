@@ -215,6 +215,27 @@ def test_no_key_is_in_the_repr_of_a_head() -> None:
     assert [key for key in ("hk_one", "hk_two", "hk_three") if key in repr(head)] == []
 
 
+@pytest.mark.parametrize("step", [7, 9_999, 1 << 20])
+def test_a_body_in_very_many_chunks_is_read_right_and_kept_in_few_pieces(step: int) -> None:
+    """Each piece of its own would take twenty times its bytes."""
+    count = 100_000
+    data = b"POST /a HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * count
+    reader = RequestReader(MAX_HEAD_BYTES)
+    most = 0
+    for start in range(0, len(data), step):
+        reader.feed(data[start : start + step])
+        most = max(most, len(reader._body))
+    assert reader.body_bytes == 2 * count
+    assert 0 < most <= 1000
+    reader.feed(b"1\r\nc\r\n0\r\n\r\n")
+    assert reader.is_complete
+    assert reader.take_body() == b"ab" * count + b"c"
+    assert reader.take_body() == b""
+    reader.restart()
+    reader.feed(COUNTED)
+    assert reader.take_body() == b"hello"
+
+
 # --- any cut of the bytes gives the same result ---
 
 READABLE = [BARE, COUNTED, CHUNKED, H2C_BARE, H2C_COUNTED, H2C_CHUNKED, OLD, KEYED, PIPELINED, b"\r\n" + BARE]

@@ -74,6 +74,19 @@ def test_204_and_304_have_no_body(data: bytes) -> None:
     assert (read.body, read.is_complete, read.can_be_reused) == (b"", True, True)
 
 
+@pytest.mark.parametrize("fields", [b"", b"Content-Length: 100\r\n", b"Transfer-Encoding: chunked\r\n"])
+def test_an_answer_to_head_ends_with_its_head(fields: bytes) -> None:
+    data = b"HTTP/1.1 200 OK\r\n%b\r\n" % fields
+    for pieces in ([data], one_by_one(data)):
+        reader = ResponseReader(MAX_HEAD_BYTES)
+        reader.begin(is_bodiless=True)
+        for piece in pieces:
+            assert not reader.is_complete
+            assert reader.feed(piece) == b""
+        assert reader.is_complete
+        assert not reader.can_be_reused
+
+
 def test_a_connection_is_reused_only_when_both_sides_keep_it() -> None:
     assert not read_answer([LAST_OF_CONNECTION]).can_be_reused
     old = b"HTTP/1.0 200 OK\r\n%bContent-Length: 0\r\n\r\n"

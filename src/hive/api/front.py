@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -17,11 +18,12 @@ from hive.auth.origins import Origins, cors_fields, preflight_fields
 from hive.dialects import operations
 from hive.dialects.operations import Answered, Operation, methods_of
 from hive.errors import Fault
-from hive.fleet.names import with_tag
+from hive.fleet.names import MAX_NAME, with_tag
 from hive.hub.core import Hub
 from hive.hub.exchange import Exchange, Plan
 from hive.net.asgi import Application, run_application
 from hive.net.stream import ClientStream
+from hive.wire.link_accept import accept_upgrade
 from hive.wire.requests import RequestHead
 
 _log = logging.getLogger(__name__)
@@ -42,6 +44,12 @@ class _Redirect:
 @dataclass(frozen=True, slots=True)
 class _Preflight:
     fields: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Joins:
+    head: bytes
+    protocol: asyncio.Protocol
 
 
 class Front:
@@ -83,9 +91,20 @@ class Front:
         )
         if operation.answered is Answered.LATER:
             raise Fault(errors.NOT_YET, f"{head.method} {operation.path} is not built yet")
+        if operation.answered is Answered.LINK:
+            stream.plan = self._judge_link(head)
+            return
         if operation.answered is Answered.UPGRADE:
             raise Fault(errors.UPGRADE_REQUIRED, "WebSockets are not spoken here; use POST", (("Upgrade", "HTTP/1.1"),))
+        stream.takes_body = operation.answered in (Answered.ENGINE, Answered.APPLICATION)
         stream.plan = Plan(operation, key_name, self._fields(head, stream.request_id))
+
+    def _judge_link(self, head: RequestHead) -> _Joins:
+        """Return what a node's connection becomes. Raises `Fault`."""
+        key = self._door.key_of(head)
+        assert key is not None, "only a known key has the right to work"
+        upgrade = accept_upgrade(head)
+        return _Joins(upgrade.head, self._hub.joining.arrive(key))
 
     def _without_operation(self, head: RequestHead, methods: dict[str, Operation], request_id: str) -> _Redirect:
         """Return where a path that only differs by slashes leads. Raises `Fault`: 404 or 405, as Ollama's router."""
@@ -95,7 +114,8 @@ class Front:
         clean = "/" + "/".join(part for part in head.path.split("/") if part)
         if clean != head.path and head.method in methods_of(clean) and head.path_key is None:
             status = 301 if head.method == "GET" and head.path == clean + "/" else 307
-            return _Redirect(status, clean, self._fields(head, request_id))
+            target = clean + ("?" + head.query if head.query else "")
+            return _Redirect(status, target, self._fields(head, request_id))
         raise Fault(errors.NOT_FOUND, "404 page not found")
 
     @staticmethod
@@ -131,11 +151,16 @@ class Front:
                 self._hub.spawn(self._run_application(stream, plan))
             else:
                 self._answer_from_memory(stream, plan)
+        elif isinstance(plan, _Joins):
+            stream.hand_over(plan.head, plan.protocol)
         elif isinstance(plan, _Preflight):
             stream.send(204, plan.fields, b"")
         elif isinstance(plan, _Redirect):
             location = plan.location.encode("latin-1")
-            link = b'<a href="%b">%b</a>.\n\n' % (location, HTTPStatus(plan.status).phrase.encode())
+            link = b'<a href="%b">%b</a>.\n\n' % (
+                escape(plan.location).encode("latin-1"),
+                HTTPStatus(plan.status).phrase.encode(),
+            )
             body = link if stream.head.method in ("GET", "HEAD") else b""
             fields = b"Location: %b\r\nContent-Type: text/html; charset=utf-8\r\n" % location
             stream.send(plan.status, fields + plan.fields, body)
@@ -169,7 +194,7 @@ class Front:
 
     def _one_model(self, head: RequestHead) -> bytes:
         name = unquote(head.path.removeprefix(operations.MODEL.path))
-        found = self._hub.catalog.v1_model(name)
+        found = self._hub.catalog.v1_model(name) if len(name) <= MAX_NAME else None
         if found is None:
             raise Fault(errors.MODEL_NOT_FOUND, f"model '{with_tag(name)}' not found")
         return found + b"\n"

@@ -5,8 +5,9 @@ The hub has judged the caller's right before this application is called.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Protocol
 
@@ -22,6 +23,8 @@ from hive.auth.keys import Key, Role
 from hive.errors import BAD_JSON, INTERNAL, INVALID_VALUE, METHOD_NOT_ALLOWED, NOT_FOUND, Fault
 from hive.hub.keys import Keys
 from hive.store.errors import StoreError
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "/hive/v1"
 
@@ -40,13 +43,22 @@ class NodeView:
     version: str | None
     slots: int
     running: int
-    waiting: int | None
     models: int
     """How many models it has."""
     loaded: Sequence[str]
     """Models in its memory."""
     error: str | None
     """Why it is not ready."""
+    engine: str | None = None
+    """A joined node's own name for the engine; None where there is none, and for a dialed node, which is one engine."""
+    agent: str | None = None
+    """The agent's name and version, of a joined node; and so are the rest."""
+    platform: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, object] | None = None
+    """Its share of the processors' time, memory, free disk, GPUs; as the last heartbeat says."""
+    heartbeat_age: float | None = None
+    """Seconds since the last heartbeat; None for a node that has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,8 @@ class ModelView:
     name: str
     nodes: Sequence[str]
     loaded_on: Sequence[str]
+    down_on: Sequence[str]
+    """Nodes that had it when they were last up."""
     size: int | None
     digest: str | None
     details: Mapping[str, object]
@@ -66,7 +80,10 @@ class FleetView(Protocol):
     """What the management API asks the hub about its fleet; answered from memory."""
 
     def nodes(self) -> Sequence[NodeView]:
-        """Return every node."""
+        """Return every node, an entry for each of its engines."""
+
+    def drain(self, node: str, is_draining: bool) -> Sequence[NodeView]:
+        """Give a node no new work, or give it work again; return its entries. Fault: NOT_FOUND."""
 
     def models(self) -> Sequence[ModelView]:
         """Return every model, one entry a name."""
@@ -162,8 +179,18 @@ def create_app(services: Services) -> FastAPI:
 
     @app.get(f"{PREFIX}/nodes")
     async def nodes() -> NodeList:
-        """List the nodes and their state now."""
+        """List the nodes and their state now: an entry for each engine of a node."""
         return NodeList(services.fleet.nodes())
+
+    @app.post(f"{PREFIX}/nodes/{{name}}/drain")
+    async def drain(name: str) -> NodeList:
+        """Give a node no new work; what runs on it goes on."""
+        return NodeList(services.fleet.drain(name, True))
+
+    @app.post(f"{PREFIX}/nodes/{{name}}/resume")
+    async def resume(name: str) -> NodeList:
+        """Give a drained node work again."""
+        return NodeList(services.fleet.drain(name, False))
 
     @app.get(f"{PREFIX}/models")
     async def models() -> ModelList:
@@ -221,7 +248,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def store(_: Request, error: StoreError) -> Response:
-        return _answer(Fault(INTERNAL, str(error)))
+        _log.error("the database failed", exc_info=error)
+        return _answer(Fault(INTERNAL, "the hub's database failed; its log says how"))
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hive.fleet.engines import Health
+from hive.fleet.engines import Engine
 from hive.hub.core import Hub
 from hive.hub.records import SECONDS_BUCKETS, Histogram
 from hive.net.server import HttpServer
@@ -33,6 +33,7 @@ class _HubCollector(Collector):
         yield from self._exchanges()
         yield from self._times()
         yield from self._nodes()
+        yield from self._links()
         yield GaugeMetricFamily("hive_queue_waiting", "Tickets that wait.", value=self._hub.queue.waiting_count)
         yield GaugeMetricFamily("hive_exchanges_running", "Exchanges under way.", value=len(self._hub.exchanges))
         connections = len(self._server.connections)
@@ -72,13 +73,32 @@ class _HubCollector(Collector):
         slots = GaugeMetricFamily("hive_node_slots", "Slots there are.", labels=["node"])
         models = GaugeMetricFamily("hive_node_models", "Models there are.", labels=["node"])
         loaded = GaugeMetricFamily("hive_node_loaded_models", "Models in memory.", labels=["node"])
+        by_node: dict[str, list[Engine]] = {}
         for engine in self._hub.fleet.engines:
-            up.add_metric([engine.node], float(engine.health is Health.READY))
-            running.add_metric([engine.node], engine.running)
-            slots.add_metric([engine.node], engine.slots)
-            models.add_metric([engine.node], len(engine.models))
-            loaded.add_metric([engine.node], len(engine.loaded))
+            by_node.setdefault(engine.node, []).append(engine)
+        for node, engines in by_node.items():
+            up.add_metric([node], float(any(engine.takes_work for engine in engines)))
+            running.add_metric([node], sum(engine.running for engine in engines))
+            slots.add_metric([node], sum(engine.slots for engine in engines))
+            models.add_metric([node], sum(len(engine.models) for engine in engines))
+            loaded.add_metric([node], sum(len(engine.loaded) for engine in engines))
         yield from (up, running, slots, models, loaded)
+
+    def _links(self) -> Iterator[Metric]:
+        links = GaugeMetricFamily("hive_node_links", "Data sockets that a joined node has dialed.", labels=["node"])
+        spares = GaugeMetricFamily("hive_node_spare_links", "Those that wait for an exchange.", labels=["node"])
+        age = GaugeMetricFamily(
+            "hive_node_heartbeat_age_seconds", "Since a joined node's last heartbeat.", labels=["node"]
+        )
+        joining = self._hub.joining
+        for node in joining.nodes.values():
+            links.add_metric([node.name], len(node.pool))
+            spares.add_metric([node.name], node.pool.spares)
+            if node.control is not None:
+                age.add_metric([node.name], self._hub.now() - node.heartbeat_at)
+        yield from (links, spares, age)
+        arriving = sum(joining.sockets.arriving.values())
+        yield GaugeMetricFamily("hive_links_arriving", "Sockets that have not said what they are.", value=arriving)
 
 
 class Metrics:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from hive.api.management import ModelView, NodeView
-from hive.fleet.engines import Engine, EngineKind, Model
+from hive.errors import NOT_FOUND, Fault
+from hive.fleet.engines import IN_SERVICE, Engine, EngineKind, Health, Model
 from hive.hub.core import Hub
+from hive.hub.joining import JoinedNode
 
 
 class _Tags(msgspec.Struct):
-    details: dict[str, object] = {}
+    details: dict[str, object] | None = None
+
+
+DRAINING = "draining"
 
 
 class Views:
@@ -20,8 +27,17 @@ class Views:
         self._hub = hub
 
     def nodes(self) -> list[NodeView]:
-        """Return every node."""
-        return [_node(engine) for engine in self._hub.fleet.engines]
+        """Return every node, an entry for each of its engines."""
+        joined = self._hub.joining.nodes
+        entries = [self._entry(engine, joined.get(engine.node)) for engine in self._hub.fleet.engines]
+        empty = [self._without_engine(node) for node in joined.values() if not node.engines]
+        return entries + empty
+
+    def drain(self, node: str, is_draining: bool) -> list[NodeView]:
+        """Give a node no new work, or give it work again; return its entries. Fault: NOT_FOUND."""
+        if not self._hub.drain(node, is_draining):
+            raise Fault(NOT_FOUND, f"there is no node '{node}'")
+        return [entry for entry in self.nodes() if entry.name == node]
 
     def models(self) -> list[ModelView]:
         """Return every model, by name."""
@@ -31,32 +47,59 @@ class Views:
                 having.setdefault(key, []).append(engine)
         return [_model(key, engines) for key, engines in sorted(having.items())]
 
+    def _entry(self, engine: Engine, node: JoinedNode | None) -> NodeView:
+        view = NodeView(
+            name=engine.node,
+            engine=engine.id or None,
+            url=engine.url or None,
+            link="dialed",
+            status=DRAINING if engine.is_draining and engine.health in IN_SERVICE else engine.health.value,
+            kind=engine.kind.value if engine.kind is not EngineKind.UNKNOWN else None,
+            version=engine.version or None,
+            slots=engine.slots,
+            running=engine.running,
+            models=len(engine.models),
+            loaded=sorted(engine.loaded) if engine.health is not Health.DOWN else [],
+            error=engine.error or None,
+        )
+        return view if node is None else self._with_machine(view, node)
 
-def _node(engine: Engine) -> NodeView:
-    is_known = engine.kind is not EngineKind.UNKNOWN
-    return NodeView(
-        name=engine.node,
-        url=engine.url,
-        link="dialed",
-        status=engine.health.value,
-        kind=engine.kind.value if is_known else None,
-        version=engine.version or None,
-        slots=engine.slots,
-        running=engine.running,
-        waiting=None,
-        models=len(engine.models),
-        loaded=sorted(engine.loaded),
-        error=engine.error or None,
-    )
+    def _without_engine(self, node: JoinedNode) -> NodeView:
+        status = Health.DOWN.value if node.control is None else Health.JOINING.value
+        error = "its node has left" if node.control is None else "its node has found no engine"
+        view = NodeView(node.name, None, "joined", status, None, None, 0, 0, 0, [], error)
+        return self._with_machine(view, node)
+
+    def _with_machine(self, view: NodeView, node: JoinedNode) -> NodeView:
+        hello = node.hello
+        is_here = node.control is not None
+        return replace(
+            view,
+            link="joined",
+            agent=hello.agent if hello is not None else None,
+            platform=hello.platform if hello is not None else None,
+            labels=hello.labels if hello is not None else {},
+            machine=msgspec.to_builtins(node.machine),
+            heartbeat_age=round(self._hub.now() - node.heartbeat_at, 1) if is_here else None,
+        )
 
 
 def _model(key: str, engines: list[Engine]) -> ModelView:
     model: Model = max((engine.models[key] for engine in engines), key=lambda model: model.modified_at)
     return ModelView(
         name=key,
-        nodes=[engine.node for engine in engines],
-        loaded_on=[engine.node for engine in engines if key in engine.loaded],
+        nodes=list(dict.fromkeys(engine.node for engine in engines)),
+        loaded_on=list(dict.fromkeys(e.node for e in engines if key in e.loaded and e.health is not Health.DOWN)),
+        down_on=list(dict.fromkeys(engine.node for engine in engines if engine.health is Health.DOWN)),
         size=model.size_bytes or None,
         digest=model.digest or None,
-        details=msgspec.json.decode(model.tags, type=_Tags).details,
+        details=_details(model.tags),
     )
+
+
+def _details(tags: bytes) -> dict[str, object]:
+    """Return what an engine says of a model; nothing when it cannot be read."""
+    try:
+        return msgspec.json.decode(tags, type=_Tags).details or {}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}

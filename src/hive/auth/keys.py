@@ -93,3 +93,8 @@ class KeyRing:
         if found is None or not hmac.compare_digest(found[0].digest, digest):
             return None
         return found
+
+    def allows(self, key: Key, right: Right) -> bool:
+        """Does a key that was found earlier still give a right?"""
+        found = self._by_digest.get(key.digest)
+        return found is not None and right in found[1]

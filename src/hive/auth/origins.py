@@ -46,7 +46,7 @@ class Origins:
         if not _SAFE.fullmatch(origin):
             return False
         text = origin.decode("ascii")
-        return self._judge(text) or text.partition("://")[2].encode() == host
+        return self._judge(text) or (bool(host) and text.partition("://")[2].encode() == host)
 
     def _judge_text(self, origin: str) -> bool:
         if origin.startswith(_SCHEMES) or _LOCAL.fullmatch(origin):

@@ -33,12 +33,15 @@ class _Command:
 
 _COMMANDS = {
     "serve": _Command("serve", "Run the hub."),
+    "node": _Command("node", "Join this machine's engines to a hub."),
     "keys": _Command("keys", "Make, list and revoke keys.", is_group=True),
     "nodes": _Command("fleet", "List the hub's nodes."),
+    "drain": _Command("fleet", "Give a node no new work."),
+    "resume": _Command("fleet", "Give a drained node work again."),
     "models": _Command("fleet", "List the models of all nodes."),
     "ps": _Command("fleet", "List the models that are loaded."),
     "sim": _Command("sim", "Run a simulated engine."),
-    "demo": _Command("demo", "Show a hub with three simulated nodes."),
+    "demo": _Command("demo", "Show a hub that three simulated nodes join."),
 }
 
 
@@ -89,9 +92,7 @@ def _not_called() -> None:
 
 def _root(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(f"hive {__version__}")

@@ -1,15 +1,40 @@
-"""`hive nodes`, `hive models` and `hive ps`: what the hub knows of its fleet."""
+"""`hive nodes`, `models`, `ps`, `drain` and `resume`: what the hub knows of its fleet, and which nodes get work."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
+import typer
 
 from hive.cli.hub import DEFAULT_HUB, HubOption, JsonOption, KeyFileOption, find_hub
-from hive.cli.output import print_json, print_table, size, until
+from hive.cli.output import plain, print_json, print_table, size, until
 
 _DIGEST_CHARACTERS = 12
+_COLUMNS = (
+    "NAME", "STATUS", "LINK", "ENGINE", "BUSY", "MODELS", "LOADED", "URL",
+    "AGENT", "LABELS", "MACHINE", "SEEN", "REASON",
+)  # fmt: skip
+_OF_AGENTS = frozenset({"AGENT", "LABELS", "MACHINE", "SEEN"})
+
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.", show_default=False)]
+
+
+class _Gpu(msgspec.Struct):
+    name: str
+    memory_total_bytes: int
+    memory_used_bytes: int | None = None
+    utilization: float | None = None
+
+
+class _Machine(msgspec.Struct):
+    cpu: float | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    gpus: list[_Gpu] = []
 
 
 class _Node(msgspec.Struct):
@@ -23,6 +48,12 @@ class _Node(msgspec.Struct):
     models: int
     loaded: list[str]
     error: str | None
+    engine: str | None = None
+    link: str = "dialed"
+    agent: str | None = None
+    labels: dict[str, str] = {}
+    machine: _Machine | None = None
+    heartbeat_age: float | None = None
 
 
 class _Nodes(msgspec.Struct):
@@ -35,6 +66,7 @@ class _Model(msgspec.Struct):
     loaded_on: list[str]
     size: int | None
     digest: str | None
+    down_on: list[str] = []
 
 
 class _Models(msgspec.Struct):
@@ -53,9 +85,7 @@ class _Ps(msgspec.Struct):
     models: list[_Loaded]
 
 
-def nodes(
-    hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
-) -> None:
+def nodes(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
     """List the hub's nodes."""
     at = find_hub(hub, api_key_file)
     answer = at.ask("GET", "/hive/v1/nodes")
@@ -63,20 +93,72 @@ def nodes(
     if as_json:
         print_json(answer)
         return
-    columns = ("NAME", "STATUS", "ENGINE", "BUSY", "MODELS", "LOADED", "URL", "REASON")
-    print_table(columns, [_node_cells(node) for node in listed])
+    print_table(*_table(listed))
+
+
+def _table(listed: list[_Node]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows; a column in which nothing stands is left out, if it is not one of the first."""
+    rows = [_node_cells(node) for node in listed]
+    kept = [index for index, name in enumerate(_COLUMNS) if name not in _OF_AGENTS or any(row[index] for row in rows)]
+    return [_COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 def _node_cells(node: _Node) -> list[str]:
     engine = f"{node.kind or '-'} {node.version or ''}".strip()
     busy = f"{node.running}/{node.slots}"
     loaded = ", ".join(node.loaded) or "-"
-    return [node.name, node.status, engine, busy, str(node.models), loaded, node.url or "-", node.error or ""]
+    seen = "" if node.heartbeat_age is None else f"{node.heartbeat_age:.0f} s ago"
+    labels = ", ".join(f"{name}={value}" for name, value in node.labels.items())
+    return [
+        node.name, node.status, node.link, engine, busy, str(node.models), loaded, node.url or "-",
+        node.agent or "", labels, _machine(node.machine), seen, node.error or "",
+    ]  # fmt: skip
 
 
-def models(
-    hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
+def _machine(machine: _Machine | None) -> str:
+    """Return what a machine has and how much of it is in use."""
+    if machine is None:
+        return ""
+    parts = [] if machine.cpu is None else [f"cpu {machine.cpu:.0%}"]
+    if machine.memory_total_bytes:
+        parts.append(f"memory {_share(machine.memory_used_bytes, machine.memory_total_bytes)}")
+    for gpu in machine.gpus:
+        used = "" if gpu.utilization is None else f" {gpu.utilization:.0%}"
+        parts.append(f"{gpu.name}{used} {_share(gpu.memory_used_bytes, gpu.memory_total_bytes)}")
+    return ", ".join(parts)
+
+
+def _share(used_bytes: int | None, total_bytes: int) -> str:
+    return f"{'-' if used_bytes is None else size(used_bytes)} of {size(total_bytes)}"
+
+
+def drain(
+    node: NodeArgument, hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
 ) -> None:
+    """Give a node no new work; what runs on it goes on."""
+    _set_draining(node, "drain", hub, api_key_file, as_json)
+
+
+def resume(
+    node: NodeArgument, hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
+) -> None:
+    """Give a drained node work again."""
+    _set_draining(node, "resume", hub, api_key_file, as_json)
+
+
+def _set_draining(node: str, what: str, hub: str, api_key_file: Path | None, as_json: bool) -> None:
+    at = find_hub(hub, api_key_file)
+    answer = at.ask("POST", f"/hive/v1/nodes/{quote(node, safe='')}/{what}")
+    entries = at.read(answer, _Nodes).nodes
+    if as_json:
+        print_json(answer)
+        return
+    running = sum(entry.running for entry in entries)
+    does = "gets no new work" if what == "drain" else "gets work again"
+    typer.echo(f"{plain(node)} {does}; {running} under way")
+
+
+def models(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
     """List the models of all nodes."""
     at = find_hub(hub, api_key_file)
     answer = at.ask("GET", "/hive/v1/models")
@@ -89,7 +171,7 @@ def models(
             model.name,
             _id(model.digest),
             size(model.size),
-            ", ".join(model.nodes),
+            ", ".join(f"{node} (down)" if node in model.down_on else node for node in model.nodes),
             ", ".join(model.loaded_on) or "-",
         ]
         for model in listed

@@ -21,9 +21,7 @@ TIMEOUT = 30.0
 HubOption = Annotated[str, typer.Option("--hub", envvar="HIVE_HUB", metavar="URL", help="The hub.")]
 KeyFileOption = Annotated[
     Path | None,
-    typer.Option(
-        "--api-key-file", metavar="FILE", help="File that holds the key; else HIVE_API_KEY is the key."
-    ),
+    typer.Option("--api-key-file", metavar="FILE", help="File that holds the key; else HIVE_API_KEY is the key."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -96,9 +94,7 @@ def find_hub(url: str, key_file: Path | None) -> Hub:
     full = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(full)
-        is_url = (
-            parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and full.isprintable()
-        )
+        is_url = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and full.isprintable()
     except ValueError:
         is_url = False
     if not is_url or "@" in full or "?" in full or "#" in full:

@@ -155,9 +155,7 @@ def _without_command(context: typer.Context) -> None:
 @keys.command("create")
 def create(
     name: NameArgument,
-    role: Annotated[
-        Role, typer.Option(help="admin: all; worker: a node; client: inference.", show_default=False)
-    ],
+    role: Annotated[Role, typer.Option(help="admin: all; worker: a node; client: inference.", show_default=False)],
     manage: Annotated[bool, typer.Option("--manage", help="A client key that may manage models.")] = False,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,

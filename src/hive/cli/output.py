@@ -10,7 +10,7 @@ import msgspec
 
 _WIDE = 10_000
 """Columns of an output that is no terminal: nothing is cut there."""
-_STYLES = {"ready": "green", "down": "red", "suspect": "yellow", "doubtful": "yellow"}
+_STYLES = {"ready": "green", "down": "red", "suspect": "yellow", "doubtful": "yellow", "draining": "yellow"}
 _YEAR_SECONDS = 365 * 86_400
 
 
@@ -36,9 +36,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def plain(text: str) -> str:
     """Return a text without control characters: names come from engines."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def size(size_bytes: int | None) -> str:

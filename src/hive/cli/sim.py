@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-_Models = Annotated[
-    list[str] | None, typer.Option("--model", help="A model it has; repeat for more. [default: tiny]")
-]
+_Models = Annotated[list[str] | None, typer.Option("--model", help="A model it has; repeat for more. [default: tiny]")]
 _Faults = Annotated[
     list[str] | None,
     typer.Option("--fault", metavar="KIND[:ARG]", help="A fault from the start; see --list-faults."),
@@ -19,9 +17,7 @@ def sim(
     port: Annotated[int, typer.Option(help="0 lets the system choose.")] = 11435,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     model: _Models = None,
-    kind: Annotated[
-        str, typer.Option(help="What it passes for: ollama, llama.cpp, vllm or openai.")
-    ] = "ollama",
+    kind: Annotated[str, typer.Option(help="What it passes for: ollama, llama.cpp, vllm or openai.")] = "ollama",
     version: Annotated[str, typer.Option(help="The version it shows. [default: by kind]")] = "",
     slots: Annotated[int, typer.Option(help="Requests that a loaded model answers at a time.")] = 1,
     max_loaded: Annotated[int, typer.Option(help="Models that stay in memory together.")] = 3,

@@ -30,6 +30,8 @@ class Answered(Enum):
     """The management application behind the ASGI bridge."""
     LATER = "later"
     """Known, and not built yet: 501."""
+    LINK = "link"
+    """The connection becomes the link of a node."""
     UPGRADE = "upgrade"
     """Only with an upgrade that the hub does not speak: 426."""
 
@@ -89,6 +91,7 @@ HEALTH = _catalog("healthz", "/healthz", Dialect.HIVE, Right.NONE)
 READY = _catalog("readyz", "/readyz", Dialect.HIVE, Right.NONE)
 METRICS = Operation("metrics", "GET", "/metrics", Dialect.HIVE, Answered.CATALOG, Right.ADMIN, locally_open=True)
 MANAGEMENT = Operation("management", "*", "/hive/v1/", Dialect.HIVE, Answered.APPLICATION, Right.ADMIN)
+LINK = Operation("link", "GET", "/hive/link", Dialect.HIVE, Answered.LINK, Right.WORK)
 BLOB_HEAD = _later("blob_head", "HEAD", "/api/blobs/", Right.MANAGE)
 BLOB_POST = _later("blob_post", "POST", "/api/blobs/", Right.MANAGE)
 
@@ -129,7 +132,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _later("recommendations", "GET", "/api/experimental/model-recommendations", Right.INFER),
     _later("web_search", "POST", "/api/experimental/web_search", Right.INFER),
     _later("web_fetch", "POST", "/api/experimental/web_fetch", Right.INFER),
-    _later("link", "GET", "/hive/link", Right.WORK, Dialect.HIVE),
+    LINK,
     Operation("v1_responses_socket", "GET", "/v1/responses", Dialect.RESPONSES, Answered.UPGRADE),
 )
 

@@ -28,15 +28,15 @@ class _Unit(msgspec.Struct):
 
     done: bool = False
     type: str = ""
-    error: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_decode_lines = msgspec.json.Decoder(_Unit).decode_lines
 _decode = msgspec.json.Decoder(_Unit).decode
-_NO_ERROR = frozenset({b"", b"null", b'""'})
+_NO_ERROR = frozenset({b"null", b'""'})
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 _RESPONSES_ENDS = frozenset({"response.completed", "response.incomplete"})
 _OPENING_BRACE = ord("{")
+_NOT_AT_ONCE = msgspec.DecodeError, UnicodeDecodeError, RecursionError
 
 
 def _read(data: bytes) -> _Unit:
@@ -51,7 +51,7 @@ def _read(data: bytes) -> _Unit:
         value = None
     if not isinstance(value, dict):
         raise MalformedStream("something that is not a JSON object")
-    type_, error = value.get("type"), msgspec.Raw(b"1" if value.get("error") else b"")
+    type_, error = value.get("type"), msgspec.Raw(b"1") if value.get("error") else msgspec.UNSET
     return _Unit(value.get("done") is True, type_ if isinstance(type_, str) else "", error)
 
 
@@ -67,14 +67,24 @@ class NdjsonStream:
         return data.rfind(b"\n") + 1
 
     @staticmethod
+    def first_bytes(data: bytes) -> int:
+        """Return how many bytes from the start are the first whole line."""
+        return data.find(b"\n") + 1
+
+    @staticmethod
+    def check_one(data: bytes) -> Ending | None:
+        """Return how a single plain line ends the stream; None for anything else: it may not refuse."""
+        if data[0] != _OPENING_BRACE or data.find(b"\n") != len(data) - 1:
+            return None
+        try:
+            unit = _decode(data)
+        except _NOT_AT_ONCE:
+            return None
+        return Ending.MISSING if unit.error is msgspec.UNSET and not unit.done else _ending_of_line(unit)
+
+    @staticmethod
     def check(units: bytes) -> tuple[bytes, Ending | None]:
         """Return whole lines as they may go on, and how the last ends the stream. Raises `MalformedStream`."""
-        if units[0] == _OPENING_BRACE and units.find(b"\n") == len(units) - 1:
-            try:
-                (unit,) = _decode_lines(units)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-                unit = _read(units)
-            return units, _ending_of_line(unit)
         lines = [line for line in units.split(b"\n") if line.strip()]
         if not lines:
             return b"", None
@@ -95,8 +105,12 @@ class NdjsonStream:
         return Ending.WHOLE if b',"done":true,' in start else Ending.MISSING
 
 
+def _tells_error(unit: _Unit) -> bool:
+    return isinstance(unit.error, msgspec.Raw) and bytes(unit.error) not in _NO_ERROR
+
+
 def _ending_of_line(unit: _Unit) -> Ending:
-    if bytes(unit.error) not in _NO_ERROR:
+    if _tells_error(unit):
         return Ending.ERROR
     return Ending.WHOLE if unit.done else Ending.MISSING
 
@@ -120,13 +134,27 @@ class SseStream:
         crlf = data.rfind(b"\r\n\r\n")
         return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
 
+    @staticmethod
+    def first_bytes(data: bytes) -> int:
+        """Return how many bytes from the start are the first whole event."""
+        lf, crlf = data.find(b"\n\n"), data.find(b"\r\n\r\n")
+        return crlf + 4 if crlf >= 0 and (lf < 0 or crlf < lf) else lf + 2 if lf >= 0 else 0
+
+    def check_one(self, data: bytes) -> Ending | None:
+        """Return how a single plain event ends the stream; None for anything else: it may not refuse."""
+        if not data.startswith(b"data: {") or data.find(b"\n") != len(data) - 2:
+            return None
+        try:
+            unit = _decode(data[6:])
+        except _NOT_AT_ONCE:
+            return None
+        return self._ending_of_unit(b"", unit)
+
     def check(self, units: bytes) -> tuple[bytes, Ending | None]:
         """Return whole events as they may go on, and how the last with data ends the stream; None without data.
 
         Raises `MalformedStream`.
         """
-        if units.startswith(b"data: {") and units.find(b"\n") == len(units) - 2:
-            return units, self._ending_of(b"", units[6:-2])
         ending: Ending | None = None
         plain = units.replace(b"\r\n", b"\n") if b"\r" in units else units
         for event in plain.split(b"\n\n"):
@@ -150,8 +178,10 @@ class SseStream:
     def _ending_of(self, name: bytes, data: bytes) -> Ending:
         if data == b"[DONE]":
             return Ending.WHOLE
-        unit = _read(data)
-        if name == b"error" or unit.type == "error" or bytes(unit.error) not in _NO_ERROR:
+        return self._ending_of_unit(name, _read(data))
+
+    def _ending_of_unit(self, name: bytes, unit: _Unit) -> Ending:
+        if name == b"error" or unit.type == "error" or _tells_error(unit):
             return Ending.ERROR
         if self._dialect is Dialect.ANTHROPIC and unit.type == "message_stop":
             return Ending.WHOLE

@@ -125,6 +125,10 @@ class Engine:
     node: str
     url: str
     configured_slots: int | None = None
+    id: str = ""
+    """A joined node's own name for it; a dialed node has one engine only."""
+    reported_slots: int | None = None
+    """What the engine, or its node, says of its slots."""
     kind: EngineKind = EngineKind.UNKNOWN
     version: str = ""
     health: Health = Health.JOINING
@@ -176,6 +180,8 @@ class Engine:
     """When it last gave a sign of life; the hub's clock, seconds."""
     is_stale: bool = False
     """Something happened that may have changed what is loaded."""
+    is_draining: bool = False
+    """Somebody wants its node empty: what runs goes on, and nothing new begins."""
     lacks: frozenset[str] = frozenset()
     """Paths of routes that its version does not have."""
     models: dict[str, Model] = field(default_factory=dict)
@@ -188,9 +194,25 @@ class Engine:
         return f"<Engine {self.node} {self.kind} {self.version} {self.health} {self.running}/{self.slots}>"
 
     @property
+    def takes_work(self) -> bool:
+        """May it get an exchange, free slots aside?"""
+        return self.health in IN_SERVICE and not self.is_draining
+
+    @property
+    def is_last_resort(self) -> bool:
+        """May it get an exchange that nobody else can take?"""
+        return self.health is Health.DOUBTFUL and not self.is_draining
+
+    @property
     def has_free_slot(self) -> bool:
         """Can it take one more exchange now?"""
         return self.running < self.slots
+
+    @property
+    def is_sized(self) -> bool:
+        """Did an operator say how many slots it has? An Ollama itself never does, so it was its node's."""
+        is_reported = self.reported_slots is not None and self.kind is EngineKind.OLLAMA
+        return self.configured_slots is not None or is_reported
 
     @property
     def loads_models(self) -> bool:
@@ -208,7 +230,7 @@ class Engine:
         """Bring `slots`, `model_slots` and `limit` into line with the guess, what is loaded, and its state."""
         believed = max(1, int(self.guess))
         self.model_slots = self.slots = believed
-        if self.configured_slots is None and self.kind is EngineKind.OLLAMA:
+        if not self.is_sized and self.kind is EngineKind.OLLAMA:
             self.slots = believed * max(1, len(self.loaded.keys() | self.loaded_as.keys()))
         self.is_unproven = self.health is Health.PROBATION
         self.limit = 0 if self.loading and self.loads_alone else 1 if self.is_unproven else self.slots
@@ -255,6 +277,7 @@ class Fleet:
         return self.learn_loaded(engine, report.loaded) or changed
 
     def _learn_slots(self, engine: Engine, reported: int | None) -> None:
+        engine.reported_slots = reported
         told = engine.configured_slots or reported
         usual = (told, told) if told else usual_slots(engine.kind, engine.version)
         if usual != (engine.first_slots, engine.most_slots) or engine.guess > usual[1]:
@@ -296,6 +319,29 @@ class Fleet:
         self.revision += 1
         self.shape += 1
         return True
+
+    def add(self, engine: Engine) -> None:
+        """A node has one more engine."""
+        self.engines.append(engine)
+        for key in engine.loaded:
+            self.copies[key] = self.copies.get(key, 0) + 1
+        self.changed.add(engine)
+        self._index()
+
+    def remove(self, engine: Engine) -> None:
+        """A node has this engine no more."""
+        if engine in self.engines:
+            self.engines.remove(engine)
+            self.learn_loaded(engine, ())
+            self.changed.discard(engine)
+            self._index()
+
+    def set_draining(self, engine: Engine, is_draining: bool) -> None:
+        """Somebody wants an engine empty, or no longer so."""
+        if engine.is_draining is not is_draining:
+            engine.is_draining = is_draining
+            self.changed.add(engine)
+            self.shape += 1
 
     def _index(self) -> None:
         having: dict[str, list[Engine]] = {}

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from hive.fleet.engines import EngineKind, Fleet, Health, LoadedModel, Model, version_numbers
-from hive.fleet.names import canonical
+from hive.fleet.names import MAX_NAME, canonical
 
 MAX_MODELS = 10_000
-MAX_NAME = 600
+MAX_ENTRY_BYTES = 64 << 10
+"""Of one model: clients get the entry of each in every list."""
 _FOREVER = "2318-11-21T00:00:00Z"
 """As Ollama shows a model that is never unloaded."""
 
@@ -61,7 +62,7 @@ def read_tags(body: bytes) -> tuple[Model, ...]:
     models = []
     for raw, entry in _entries(body):
         name = entry.name or entry.model
-        listed = {"id": name, "object": "model", "created": _unix(entry.modified_at), "owned_by": _owner(name)}
+        listed = {"id": name, "object": "model", "created": int(_instant(entry.modified_at)), "owned_by": _owner(name)}
         models.append(Model(canonical(name), name, entry.digest, entry.size, entry.modified_at, raw, _encode(listed)))
     return tuple(models)
 
@@ -77,7 +78,7 @@ def read_v1_models(body: bytes, kind: EngineKind) -> tuple[tuple[Model, ...], tu
     for raw in _list(body, _decode_data, "data"):
         try:
             entry = _decode_listed(raw)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         if not _is_name(entry.id):
             continue
@@ -94,7 +95,7 @@ def _entries(body: bytes) -> Iterable[tuple[bytes, _Entry]]:
     for raw in _list(body, _decode_models, "models"):
         try:
             entry = _decode_entry(raw)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         if _is_name(entry.name or entry.model):
             yield bytes(raw), entry
@@ -105,7 +106,7 @@ def _list(body: bytes, decode: object, key: str) -> list[msgspec.Raw]:
         answer = decode(body)  # type: ignore[operator]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableListing(f"a list of models that cannot be read ({error})") from None
-    return list((getattr(answer, key) or [])[:MAX_MODELS])
+    return [raw for raw in (getattr(answer, key) or [])[:MAX_MODELS] if len(memoryview(raw)) <= MAX_ENTRY_BYTES]
 
 
 def _is_name(name: str) -> bool:
@@ -134,11 +135,12 @@ def _made_up_entry(name: str, kind: EngineKind, created: int) -> dict[str, objec
     }
 
 
-def _unix(modified_at: str) -> int:
+def _instant(time: str) -> float:
+    """Return an RFC 3339 time as seconds since 1970; 0 for what is none. Ollamas write local time."""
     try:
-        return int(datetime.fromisoformat(modified_at[:19] + modified_at[19:].lstrip(".0123456789")).timestamp())
-    except ValueError:
-        return 0
+        return datetime.fromisoformat(time).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _owner(name: str) -> str:
@@ -192,10 +194,10 @@ class Catalog:
             for key, model in engine.models.items():
                 models.setdefault(key, model)
             for key, entry in engine.loaded.items():
-                if key not in loaded or loaded[key].expires_at < entry.expires_at:
+                if key not in loaded or _instant(loaded[key].expires_at) < _instant(entry.expires_at):
                     loaded[key] = entry
-        newest = sorted(models.values(), key=lambda model: (model.modified_at, model.key), reverse=True)
-        longest = sorted(loaded.values(), key=lambda entry: (entry.expires_at, entry.key), reverse=True)
+        newest = sorted(models.values(), key=lambda model: (_instant(model.modified_at), model.key), reverse=True)
+        longest = sorted(loaded.values(), key=lambda entry: (_instant(entry.expires_at), entry.key), reverse=True)
         self._models = models
         self._tags = b'{"models":[%b]}' % b",".join(model.tags for model in newest)
         self._ps = b'{"models":[%b]}' % b",".join(entry.ps for entry in longest)

@@ -5,24 +5,30 @@ Grammar and limits: Ollama's types/model/name.go.
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
+
+from hive.dialects.operations import Operation
 
 _DEFAULT_PREFIXES = ("registry.ollama.ai/library/", "registry.ollama.ai/", "library/")
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,79}"
 _NAME = re.compile(
     r"(?:[a-z]+://)?"
-    r"(?:[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,349}/)?"
-    r"(?:[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}/)?"
+    r"(?:(?:[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,349}/)?"  # a host, which stands only before a namespace
+    r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}/)?"
     rf"{_PART}(?::{_PART})?"
 )
-_MAX_NAME = 600
+MAX_NAME = 600
+"""Characters; a longer one is no name, and is looked up nowhere."""
 
 
 @lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """Return the key under which a model is known: lower case, with a tag, without the default registry."""
     key = name.casefold()
+    if "://" in key:
+        key = key.partition("://")[2]
     for prefix in _DEFAULT_PREFIXES:
         if key.startswith(prefix):
             key = key[len(prefix) :]
@@ -39,4 +45,13 @@ def with_tag(name: str) -> str:
 
 def is_valid(name: str) -> bool:
     """Could Ollama have a model of this name?"""
-    return len(name) <= _MAX_NAME and _NAME.fullmatch(name) is not None
+    return len(name) <= MAX_NAME and _NAME.fullmatch(name) is not None
+
+
+def unknown_model_text(operation: Operation, name: str) -> str:
+    """Return Ollama's words for a model that it does not have; they differ by route."""
+    if operation.quotes_model and name:
+        return f"model {json.dumps(name, ensure_ascii=False)} not found, try pulling it first"
+    if operation.reads_name:
+        name = with_tag(name)
+    return f"model '{name}' not found"

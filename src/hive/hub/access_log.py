@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
-from typing import BinaryIO
 
 import msgspec
 
+from hive.hub.log_writer import LogWriter
 from hive.hub.records import Record
 
 
@@ -22,7 +21,7 @@ def timestamp(seconds: float) -> str:
 class ExchangeLog:
     """Writes the lines of exchanges."""
 
-    def __init__(self, out: BinaryIO, *, as_json: bool) -> None:
+    def __init__(self, out: LogWriter, *, as_json: bool) -> None:
         self._out = out
         self._as_json = as_json
         self._encode = msgspec.json.Encoder().encode
@@ -37,12 +36,7 @@ class ExchangeLog:
             if record.first_byte_ms is not None:
                 record.first_byte_ms = int(record.first_byte_ms * 100) / 100
         encode = self._encode if self._as_json else _as_text
-        lines = b"\n".join([encode(record) for record in records])
-        try:
-            self._out.write(lines + b"\n")
-            self._out.flush()
-        except (OSError, ValueError):
-            pass  # nobody reads the log: no reason to lose a request
+        self._out.write(b"\n".join([encode(record) for record in records]) + b"\n")
 
 
 def _as_text(line: Record) -> bytes:
@@ -69,9 +63,9 @@ class _JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-def set_up_logging(level: str, *, as_json: bool) -> None:
-    """Send the program's own log lines to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+def set_up_logging(out: LogWriter, level: str, *, as_json: bool) -> None:
+    """Send the program's own log lines there too."""
+    handler = logging.StreamHandler(out)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonFormatter() if as_json else text)
     root = logging.getLogger()

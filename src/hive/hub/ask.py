@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hive.errors import NODE_GARBLED, NODE_SILENT, Fault, Kind
-from hive.net.dialed import DialedLink
+from hive.net.link import Link
 from hive.wire.responses import ResponseHead
 
 MAX_ANSWER_BYTES = 16 << 20
@@ -18,6 +18,7 @@ class _Collector:
         self.head: ResponseHead | None = None
         self.size = 0
         self.pieces: list[bytes] = []
+        self.is_complete = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_head(self, head: ResponseHead) -> None:
@@ -31,6 +32,7 @@ class _Collector:
             self.on_failure(NODE_GARBLED, f"an answer larger than {MAX_ANSWER_BYTES} bytes")
 
     def on_complete(self) -> None:
+        self.is_complete = True
         if not self.done.done():
             self.done.set_result(None)
 
@@ -39,7 +41,7 @@ class _Collector:
             self.done.set_exception(Fault(kind, reason))
 
 
-async def ask(link: DialedLink, path: str, timeout: float) -> tuple[ResponseHead, bytes]:
+async def ask(link: Link, path: str, timeout: float) -> tuple[ResponseHead, bytes]:
     """GET a path of an engine; return head and body. Raises `Fault`: unreachable, silent, broken off or garbled."""
     target = link.base_path + path.encode()
     head = b"GET %b HTTP/1.1\r\nHost: %b\r\n%bAccept: application/json\r\n\r\n" % (
@@ -63,7 +65,7 @@ async def ask(link: DialedLink, path: str, timeout: float) -> tuple[ResponseHead
                     connection, is_reused = None, False
                     continue
                 finally:
-                    if connection is not None and (not collector.done.done() or collector.done.cancelled()):
+                    if connection is not None and not collector.is_complete:
                         connection.cancel()
                 assert collector.head is not None
                 return collector.head, b"".join(collector.pieces)

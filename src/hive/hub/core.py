@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 
 from hive import errors
+from hive.auth.keys import KeyRing
 from hive.config import NodeSettings, Settings
 from hive.dialects.errors import error_body, error_headers
 from hive.dialects.operations import Dialect, Operation, dialect_of
@@ -15,13 +16,15 @@ from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.listings import Catalog
 from hive.hub.exchange import Exchange
+from hive.hub.joining import Joining
 from hive.hub.probes import Prober
 from hive.hub.queue import Queue
 from hive.hub.records import OUTCOMES, Record, Records
 from hive.hub.relay import RelayLimits
+from hive.hub.watcher import Watcher
 from hive.net.dialed import DialedLink
+from hive.net.link import Connection, Link
 from hive.net.outbox import Outbox
-from hive.net.upstream import UpstreamConnection
 from hive.scheduling.dispatcher import Dispatcher
 from hive.wire.requests import RequestHead
 
@@ -32,24 +35,29 @@ STALL = 3.0
 """A tick that comes so many seconds late means that the hub itself stood still: nobody else is to blame."""
 FIRST_LOOK = 3.0
 DRAIN_STEP = 0.05
+REMOVAL = 5.0
+NO_CONNECTION_REST = 1.0
 
 
 class Hub:
     """Everything that lives as long as the hub does. Make it inside a running loop."""
 
-    def __init__(self, settings: Settings, write_records: Callable[[Sequence[Record]], None]) -> None:
+    def __init__(self, settings: Settings, write_records: Callable[[Sequence[Record]], None], ring: KeyRing) -> None:
         self.settings = settings
         self._loop = asyncio.get_running_loop()
         self.now = time.monotonic  # as the loop's own clock, which uvloop rounds to milliseconds
         self.outbox = Outbox()
         self.relay_limits = RelayLimits(settings.held_answer_bytes, settings.held_line_bytes)
         self.fleet = Fleet()
-        self.links: dict[Engine, DialedLink] = {}
+        self.links: dict[Engine, Link] = {}
         self.queue = Queue(Dispatcher(self.fleet, settings.queue_limit))
         self.catalog = Catalog(self.fleet)
         self.records = Records(write_records)
         self.exchanges: set[Exchange] = set()
-        self._probers: dict[Engine, Prober] = {}
+        self.drained: set[str] = set()
+        """Names of nodes that an operator wants empty."""
+        self._watchers: dict[Engine, Watcher] = {}
+        self.joining = Joining(self, ring)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._last_tick = self.now()
@@ -67,16 +75,28 @@ class Hub:
             max_head_bytes=settings.max_head_bytes,
             api_key=node.api_key.value if node.api_key else "",
         )
-        self.fleet.engines.append(engine)
+        self.add_engine(engine, link, Prober(engine, link, self.fleet, settings, self.on_change))
+
+    def add_engine(self, engine: Engine, link: Link, watcher: Watcher) -> None:
+        """There is one more engine, with a way to it and somebody who knows it."""
         self.links[engine] = link
-        self._probers[engine] = Prober(engine, link, self.fleet, settings, self._on_change)
+        self._watchers[engine] = watcher
+        self.fleet.add(engine)
+
+    def remove_engine(self, engine: Engine) -> None:
+        """An engine is gone for good."""
+        self.fleet.remove(engine)
+        del self._watchers[engine]
+        # A lease that was granted in this turn still finds the way, and at its end that nobody is there.
+        self._loop.call_later(REMOVAL, lambda: self.links.pop(engine).close())
 
     # --- its life ---
 
     def start(self) -> None:
         """Begin to look at the nodes; waits for none of them."""
-        for prober in self._probers.values():
-            self.spawn(prober.run())
+        for watcher in self._watchers.values():
+            if isinstance(watcher, Prober):
+                self.spawn(watcher.run())
         self._tick()
 
     async def finish(self, timeout: float) -> None:
@@ -84,9 +104,13 @@ class Hub:
         deadline = self.now() + timeout
         while self.exchanges and self.now() < deadline:  # noqa: ASYNC110 - so no exchange pays for an event
             await asyncio.sleep(DRAIN_STEP)
+        self.give_up_all()
+        await asyncio.sleep(0)
+
+    def give_up_all(self) -> None:
+        """End every exchange now, each with an honest error."""
         for exchange in list(self.exchanges):
             exchange.give_up(Fault(errors.DRAINING, "the hub is shutting down"))
-        await asyncio.sleep(0)
 
     async def close(self) -> None:
         """End every task and close every link."""
@@ -96,13 +120,15 @@ class Hub:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.joining.close()
         for link in self.links.values():
             link.close()
         self.records.settle()
 
     async def first_look(self) -> None:
         """Wait, a little, until every node has been asked once: before that the hub does not know its models."""
-        waiting = [prober.has_looked.wait() for prober in self._probers.values() if not prober.has_looked.is_set()]
+        watchers = self._watchers.values()
+        waiting = [watcher.has_looked.wait() for watcher in watchers if not watcher.has_looked.is_set()]
         if not waiting:
             return
         try:
@@ -114,11 +140,11 @@ class Hub:
     @property
     def has_looked(self) -> bool:
         """Has every node been asked once, or given the time for it?"""
-        return all(prober.has_looked.is_set() for prober in self._probers.values())
+        return all(watcher.has_looked.is_set() for watcher in self._watchers.values())
 
     # --- for exchanges ---
 
-    def dial(self, link: DialedLink) -> asyncio.Task[UpstreamConnection]:
+    def dial(self, link: Link) -> asyncio.Task[Connection]:
         """Open a connection to an engine, in a task of its own. Raises `Fault` (node_unreachable)."""
         return self._loop.create_task(link.dial())
 
@@ -135,22 +161,49 @@ class Hub:
         record.bytes_out = size
         self.records.add(record)
 
-    def note_unreachable(self, engine: Engine, reason: str) -> None:
-        """An exchange found no way to an engine: nobody else is to try until a probe does."""
-        if self.fleet.set_health(engine, Health.DOWN, reason):
-            _log.warning("node %s: down (%s)", engine.node, reason)
-        self._probers[engine].kick()
+    def note_unreachable(self, engine: Engine, fault: Fault) -> None:
+        """An exchange found no way to an engine: nobody else is to try until somebody has looked."""
+        if fault.kind is errors.NODE_BUSY:  # all connections of its node are taken: nothing is wrong with it
+            self.queue.rest(engine, NO_CONNECTION_REST)
+            return
+        if self.fleet.set_health(engine, Health.DOWN, fault.message):
+            _log.warning("node %s: down (%s)", engine.node, fault.message)
+        self._kick(engine)
 
     def note_exchange(self, engine: Engine, model: str, *, unloads: bool, changes: bool) -> None:
         """An exchange ended on an engine: what it has loaded may have changed."""
         if unloads:
             # The engine lists the model for some moments more; whoever asks the hub now knows better.
             self.fleet.learn_loaded(engine, [entry for key, entry in engine.loaded.items() if key != model])
-            self._probers[engine].kick_later()
+            self._kick(engine, later=True)
         elif changes or model not in engine.loaded:
-            self._probers[engine].kick()
+            self._kick(engine)
         else:
             engine.is_stale = True
+
+    def _kick(self, engine: Engine, *, later: bool = False) -> None:
+        watcher = self._watchers.get(engine)
+        if watcher is None:
+            return  # it was removed meanwhile
+        if later:
+            watcher.kick_later()
+        else:
+            watcher.kick()
+
+    def drain(self, node: str, is_draining: bool) -> bool:
+        """Give a node no new work, or give it work again; False when there is no such node."""
+        engines = [engine for engine in self.fleet.engines if engine.node == node]
+        joined = self.joining.nodes.get(node)
+        if not engines and joined is None:
+            return False
+        (self.drained.add if is_draining else self.drained.discard)(node)
+        for engine in engines:
+            self.fleet.set_draining(engine, is_draining)
+        if joined is not None:
+            joined.apply_drain()
+        _log.info("node %s: %s", node, "drains" if is_draining else "takes work again")
+        self.queue.serve()
+        return True
 
     def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
         """Return status, header lines and body that tell a client of a fault in its dialect."""
@@ -172,14 +225,19 @@ class Hub:
             _log.warning("the hub stood still: deadlines are not judged this time")
             return
         try:
+            self.joining.tick(now)
             self.queue.tick()
+            for engine in self.fleet.engines:
+                if engine.takes_work:
+                    self.links[engine].expect(engine.slots)  # as learned meanwhile
             for exchange in list(self.exchanges):
                 exchange.check_deadlines(now)
         except Exception:
             _log.exception("tick")
 
-    def _on_change(self, engine: Engine) -> None:
-        self.links[engine].max_idle = engine.slots + 4
+    def on_change(self, engine: Engine) -> None:
+        """Something about an engine changed: its slots, its models, its health."""
+        self.links[engine].expect(engine.slots)
         self.queue.serve()
 
     def spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:

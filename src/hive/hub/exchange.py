@@ -7,7 +7,6 @@ gives back the slot and the connection, and the client gets one whole answer or 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -15,17 +14,18 @@ import msgspec
 
 from hive import errors
 from hive.dialects.errors import stream_error
-from hive.dialects.fields import RoutingFields, read_fields, replace_model
+from hive.dialects.fields import RoutingFields, read_fields
 from hive.dialects.operations import BodyForm, Dialect, Operation
 from hive.errors import Family, Fault
-from hive.fleet.engines import IN_SERVICE, SUSPECT_AFTER, Engine, EngineKind, Health
+from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, Health
 from hive.fleet.failures import Verdict, judge
-from hive.fleet.names import canonical, is_valid, with_tag
+from hive.fleet.names import MAX_NAME, canonical, is_valid, unknown_model_text
 from hive.hub.records import OUTCOMES, Outcome, Record
-from hive.hub.relay import Relay, Renaming, Result
+from hive.hub.relay import Relay, Result
+from hive.hub.renaming import Renaming, rename
 from hive.hub.runner import Runner
+from hive.net.link import Connection, Link
 from hive.net.stream import ClientStream
-from hive.net.upstream import UpstreamConnection
 from hive.scheduling.tickets import Lease, Measured, Ticket
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import request_head, response_fields
@@ -33,7 +33,6 @@ from hive.wire.multipart import read_model
 
 if TYPE_CHECKING:
     from hive.hub.core import Hub
-    from hive.net.dialed import DialedLink
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +41,8 @@ SILENT_ON_SUSPECT = 10.0
 """Seconds of silence that end a begun answer on an engine that gives no sign of life."""
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
+STALE_AFTER = 1.0
+"""Seconds in which a pooled connection shows that it had died; later it is the engine that died of the request."""
 
 
 NOTHING_READ = RoutingFields()
@@ -99,7 +100,7 @@ class Exchange:
         """Serve the request to its end and account for it."""
         self._hub.exchanges.add(self)
         try:
-            self._read()
+            await self._read()
             if not self._find_model():
                 await self._hub.spawn(self._hub.first_look())
                 self._check_model()
@@ -118,11 +119,14 @@ class Exchange:
 
     # --- before the queue ---
 
-    def _read(self) -> None:
+    async def _read(self) -> None:
         operation, head = self._operation, self._stream.head
         encoding = head.fields.get(b"content-encoding")
         if encoding is not None:
-            self._body = decode_body(self._body, encoding, self._hub.settings.max_body_bytes)
+            most = self._hub.settings.max_body_bytes
+            self._body = await asyncio.to_thread(decode_body, self._body, encoding, most)
+            self._stream.replace_body(self._body)
+            self.record.bytes_in = len(self._body)
         if operation.form is BodyForm.MULTIPART:
             self._routing = RoutingFields(read_model(self._body, head.fields.get(b"content-type", b"")))
         else:
@@ -133,6 +137,8 @@ class Exchange:
         """Learn which model is meant; False when no engine has it."""
         if not self._routing.model and not self._operation.unnamed_is_unknown:
             raise Fault(errors.MODEL_REQUIRED, "model is required")
+        if len(self._routing.model) > MAX_NAME:
+            raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
         key = canonical(self._routing.model)
         if not self._hub.fleet.having(key):
             return False
@@ -146,23 +152,16 @@ class Exchange:
             return
         if name and not is_valid(name):
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
-        raise Fault(errors.MODEL_NOT_FOUND, self._unknown_model_text(name))
-
-    def _unknown_model_text(self, name: str) -> str:
-        if self._operation.quotes_model and name:
-            return f"model {json.dumps(name, ensure_ascii=False)} not found, try pulling it first"
-        if self._operation.reads_name:
-            name = with_tag(name)
-        return f"model '{name}' not found"
+        raise Fault(errors.MODEL_NOT_FOUND, unknown_model_text(self._operation, name))
 
     # --- attempts ---
 
     async def _serve(self) -> None:
         hub, operation, record = self._hub, self._operation, self.record
-        deadline = hub.now() + hub.settings.queue_timeout
-        ticket = Ticket(self._model, operation, deadline, prompt_tokens=len(self._body) // 4)
+        ticket = Ticket(self._model, operation, deadline=0, prompt_tokens=len(self._body) // 4)
         is_over = False
         while not is_over:
+            ticket.deadline = hub.now() + hub.settings.queue_timeout - record.queued_ms / 1000
             lease = hub.queue.try_lease(ticket)
             if lease is None:
                 lease = await self._wait(ticket)
@@ -196,23 +195,19 @@ class Exchange:
             path = self._operation.path
             raise Fault(errors.NOT_SERVED, f"no engine with this model serves {path} (it is on {kinds})")
 
-    async def _send(self, engine: Engine, link: DialedLink) -> Relay | None:
+    async def _send(self, engine: Engine, link: Link) -> Relay | None:
         """Send the request and wait for the end of its answer; None when there is no way to the engine.
 
         A pooled connection that had died unused is replaced by a new one, once.
         """
-        body, renaming = self._body_for(engine)
-        path = link.base_path + self._operation.path.encode()
-        head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
+        head, body, renaming = self._make_request(engine, link)
         fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
         connection = link.take_idle()
         while True:
             is_reused = connection is not None
             if connection is None:
-                try:
-                    connection = await self._dial(link)
-                except Fault as fault:
-                    self._hub.note_unreachable(engine, fault.message)
+                connection = await self._dial(engine, link)
+                if connection is None:
                     return None
             relay = Relay(
                 self._stream,
@@ -229,21 +224,44 @@ class Exchange:
                 connection.send(head, body, relay)
                 result = await relay.finished
             finally:
+                self._stream.on_pause = self._stream.on_resume = None
                 if not relay.finished.is_kept:
                     connection.cancel()
                 self._note_answer(relay, engine)
             is_stale = is_reused and result is Result.FAILED and not connection.has_answered
-            if not is_stale or relay.was_given_up:
-                return relay
+            if not is_stale or relay.was_given_up or self._hub.now() - relay.started_at > STALE_AFTER:
+                return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
             connection = None
 
-    async def _dial(self, link: DialedLink) -> UpstreamConnection:
+    def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
+        """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""
+        if fault.kind is not errors.NODE_UNREACHABLE or relay.has_begun:
+            return relay
+        self._hub.note_unreachable(engine, fault)
+        return None
+
+    def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Renaming | None]:
+        body, renaming = self._body, None
+        if engine.kind is not EngineKind.OLLAMA and self._operation.form is not BodyForm.MULTIPART:
+            model = engine.models.get(self._model)  # None: it was lost in this very moment, and the engine will say so
+            body, renaming = rename(body, self._routing, model.id if model is not None else self._routing.model)
+        path = link.base_path + self._operation.path.encode()
+        head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
+        return head, body, renaming
+
+    async def _dial(self, engine: Engine, link: Link) -> Connection | None:
+        """Return a new connection; None when the node cannot be reached, which is noted."""
         dialing = self._hub.dial(link)
         try:
             return await dialing
         except asyncio.CancelledError:
             dialing.add_done_callback(_close_unused)  # it may have succeeded in this very moment
             raise
+        except Fault as fault:
+            if fault.kind.family is not Family.NODE:
+                raise
+            self._hub.note_unreachable(engine, fault)
+            return None
 
     def _consider(self, relay: Relay | None, engine: Engine, ticket: Ticket) -> bool:
         """Return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
@@ -277,28 +295,15 @@ class Exchange:
 
     def _note_answer(self, relay: Relay, engine: Engine) -> None:
         if relay.first_byte_at is not None:
-            engine.last_sign = relay.last_byte_at
+            engine.last_sign = max(engine.last_sign, relay.last_byte_at)
             self.record.first_byte_ms = (relay.first_byte_at - self._began_at) * 1000
         self._hub.note_exchange(engine, self._model, unloads=relay.unloads, changes=self._routing.has_keep_alive)
-
-    def _body_for(self, engine: Engine) -> tuple[bytes, Renaming | None]:
-        """Return the body for an engine: unchanged where it reads names as Ollama does, else with its own spelling."""
-        if engine.kind is EngineKind.OLLAMA or self._operation.form is BodyForm.MULTIPART:
-            return self._body, None
-        theirs, ours = engine.models[self._model].id, self._routing.model
-        if theirs == ours and self._routing.is_exact:
-            return self._body, None
-        texts = [
-            (b'"model":%b' % _quote(theirs), b'"model":%b' % _quote(ours)),
-            (b'"model": %b' % _quote(theirs), b'"model": %b' % _quote(ours)),
-        ]
-        return replace_model(self._body, theirs), Renaming(tuple(a for a, _ in texts), tuple(b for _, b in texts))
 
     def _may_try_another(self, ticket: Ticket) -> bool:
         if len(ticket.excluded) > MAX_OTHER_NODES or self._is_last_attempt:
             return False
         having = self._hub.fleet.having(self._model)
-        return any(engine.health in IN_SERVICE and ticket.accepts(engine) for engine in having)
+        return any(engine.takes_work and ticket.accepts(engine) for engine in having)
 
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()
@@ -361,6 +366,8 @@ class Exchange:
         relay, engine = self.relay, self.engine
         if relay is None or engine is None or relay.finished.is_kept:
             return
+        if relay.first_byte_at is not None:
+            engine.last_sign = max(engine.last_sign, relay.last_byte_at)
         is_suspect = engine.health in (Health.SUSPECT, Health.DOWN) and now - engine.last_sign >= SUSPECT_AFTER
         silence = now - relay.last_byte_at
         if relay.first_byte_at is None:
@@ -383,10 +390,6 @@ class Exchange:
         self._hub.end_exchange(self)
 
 
-def _close_unused(dialing: asyncio.Task[UpstreamConnection]) -> None:
+def _close_unused(dialing: asyncio.Task[Connection]) -> None:
     if not dialing.cancelled() and dialing.exception() is None:
         dialing.result().close()
-
-
-def _quote(text: str) -> bytes:
-    return json.dumps(text, ensure_ascii=False).encode()

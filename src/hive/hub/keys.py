@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ from hive.auth.keys import SHOWN_CHARACTERS, Key, KeyRing, Role, digest_of, make
 from hive.config import NAME, NAME_RULE, Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault
 
+_log = logging.getLogger(__name__)
+
 ADMIN_NAME = "admin"
 """The key that the first start makes and that the setting admin_key sets."""
-SHORTEST_ADMIN_KEY = 8
 _SHOWN_SHARE = 4
 """Of a short key that somebody thought up, listings show a quarter at most."""
 
@@ -95,8 +97,6 @@ class Keys:
         return (await self.create(ADMIN_NAME, Role.ADMIN)).secret
 
     async def _set_admin(self, secret: str) -> None:
-        if len(secret) < SHORTEST_ADMIN_KEY:
-            raise Fault(INVALID_VALUE, f"admin_key: expected at least {SHORTEST_ADMIN_KEY} characters")
         new = self._made(ADMIN_NAME, Role.ADMIN, secret).key
         same = self._by_digest.get(new.digest)
         if same is not None and same.revoked_at is None:
@@ -104,6 +104,8 @@ class Keys:
                 raise Fault(CONFLICT, f"admin_key: is already the key '{same.name}'")
             return
         old = self._live.get(ADMIN_NAME)
+        if old is not None:
+            _log.warning("the setting admin_key replaces the key named %s, which ends", ADMIN_NAME)
         await self._write(*([self._ended(old)] if old else []), new)
 
     def _admins(self) -> list[Key]:

@@ -1,29 +1,26 @@
 """Asks one engine, over and over, whether it lives, what it is, which models it has and which are loaded.
 
-Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for every
-`models_interval`, and at once after something that the hub did may have changed them. Asking waits for nobody
-and delays nobody.
+Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for beside it, every
+`models_interval`, and at once after something that the hub did may have changed them. A listing that fails or blocks
+says nothing of health: the last one stays.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import TypeVar
-
-import msgspec
 
 from hive import errors
 from hive.config import Settings
 from hive.errors import Fault
 from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.identity import Identity, Reply, Steps, check, identify, slots_in_props
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.ask import ask
-from hive.net.dialed import DialedLink
+from hive.net.link import Link
 
-T = TypeVar("T", bound=msgspec.Struct)
 _log = logging.getLogger(__name__)
 
 LISTING_TIMEOUT = 10.0
@@ -31,28 +28,13 @@ LISTING_TIMEOUT = 10.0
 SHORTEST_WAIT = 0.1
 RECHECK = 5.0
 UNLOAD_TIME = 0.5
-_LIVENESS = {
-    EngineKind.OLLAMA: "/api/version",
-    EngineKind.LLAMA_CPP: "/health",
-    EngineKind.VLLM: "/health",
-    EngineKind.OPENAI: "/v1/models",
-}
-
-
-class _Version(msgspec.Struct):
-    version: str = ""
-
-
-class _Props(msgspec.Struct):
-    total_slots: int = 0
-    build_info: str = ""
 
 
 class Prober:
     """The one writer of what is known of an engine. `on_change` is called after anything changed."""
 
     def __init__(
-        self, engine: Engine, link: DialedLink, fleet: Fleet, settings: Settings, on_change: Callable[[Engine], None]
+        self, engine: Engine, link: Link, fleet: Fleet, settings: Settings, on_change: Callable[[Engine], None]
     ) -> None:
         self._engine = engine
         self._link = link
@@ -62,17 +44,26 @@ class Prober:
         self._loop = asyncio.get_running_loop()
         self._kick = asyncio.Event()
         self._listed_at = self._recheck_until = float("-inf")
+        self._listing: asyncio.Task[None] | None = None
         self.has_looked = asyncio.Event()
         """Set after the first look, whatever it brought."""
 
     async def run(self) -> None:
         """Look for ever."""
+        try:
+            await self._run()
+        finally:
+            if self._listing is not None:
+                self._listing.cancel()
+
+    async def _run(self) -> None:
         while True:
             try:
                 await self._look()
             except Exception:
                 _log.exception("probe of the node %s", self._engine.node)
-            self.has_looked.set()
+            if self._listing is None or self._engine.health is not Health.JOINING:
+                self.has_looked.set()  # else the first listing will
             await asyncio.sleep(SHORTEST_WAIT)
             try:
                 async with asyncio.timeout(self._settings.probe_interval - SHORTEST_WAIT):
@@ -93,79 +84,95 @@ class Prober:
     async def _look(self) -> None:
         engine = self._engine
         try:
-            if engine.kind is EngineKind.UNKNOWN:
-                kind, version = await self._identify()
-            else:
-                kind, version = await self._check_liveness()
-            engine.last_sign = self._loop.time()
-            await self._list(kind, version)
+            is_known = engine.kind is not EngineKind.UNKNOWN
+            found = await self._follow(check(Identity(engine.kind, engine.version)) if is_known else identify())
+            engine.last_sign = max(engine.last_sign, self._loop.time())
+            if engine.health is Health.SUSPECT and self._listed_at > float("-inf"):
+                self._set_health(Health.READY, "")
+            if self._listing is None or self._listing.done():
+                self._list_beside(found.kind, found.version)
         except Fault as fault:
             self._note_failure(fault)
-        except UnreadableListing as unreadable:
-            self._set_health(Health.DOWN, str(unreadable))
 
-    async def _identify(self) -> tuple[EngineKind, str]:
-        """Return kind and version. Only Ollama answers /api/version: llama.cpp has an /api/tags of its own."""
-        version = await self._version("/api/version")
-        if version:
-            return EngineKind.OLLAMA, version
-        props = await self._get("/props", self._settings.probe_timeout)
-        if props is not None:
-            return EngineKind.LLAMA_CPP, _read(props, _Props()).build_info
-        version = await self._version("/version")
-        listed = await self._get("/v1/models", LISTING_TIMEOUT)
-        if listed is None:
-            raise Fault(errors.NODE_GARBLED, "it answers none of /api/version, /props and /v1/models")
-        is_vllm = bool(version) and b'"vllm"' in listed
-        return (EngineKind.VLLM if is_vllm else EngineKind.OPENAI), version
-
-    async def _check_liveness(self) -> tuple[EngineKind, str]:
-        engine = self._engine
-        head, body = await ask(self._link, _LIVENESS[engine.kind], self._settings.probe_timeout)
-        if engine.kind is not EngineKind.OLLAMA:
-            if head.status == 404:
-                engine.kind = EngineKind.UNKNOWN
-                return await self._identify()
-            if head.status == 503:
-                raise Fault(errors.NODE_BUSY, "it is loading its model")
-            return engine.kind, engine.version
-        version = _read(body, _Version()).version if head.status == 200 else ""
-        return (EngineKind.OLLAMA, version) if version else await self._identify()
-
-    async def _list(self, kind: EngineKind, version: str) -> None:
-        engine = self._engine
-        now = self._loop.time()
+    def _list_beside(self, kind: EngineKind, version: str) -> None:
+        """Ask for what is due, without keeping the next sign of life waiting."""
+        engine, now = self._engine, self._loop.time()
         is_new = engine.health is not Health.READY or kind is not engine.kind or version != engine.version
-        is_due = is_new or now - self._listed_at >= self._settings.models_interval
-        if is_due:
-            changed = self._fleet.learn(engine, await self._report(kind, version))
-            self._listed_at = now
-            engine.is_stale = False
+        if is_new or now - self._listed_at >= self._settings.models_interval:
+            self._listing = self._loop.create_task(self._guard(self._list_all(kind, version)))
         elif (engine.is_stale or now < self._recheck_until) and kind is EngineKind.OLLAMA:
-            engine.is_stale = False
-            body = await self._get("/api/ps", LISTING_TIMEOUT)
-            changed = body is not None and self._fleet.learn_loaded(engine, read_ps(body))
-        else:
-            changed = False
-        if not self._set_health(Health.READY, "") and changed:
-            self._on_change(engine)
+            self._listing = self._loop.create_task(self._guard(self._list_loaded()))
+
+    async def _guard(self, listing: Coroutine[None, None, None]) -> None:
+        """Run a listing; a first one that fails is why the engine gets no work."""
+        engine = self._engine
+        try:
+            await listing
+        except (Fault, UnreadableListing) as error:
+            reason = error.message if isinstance(error, Fault) else str(error)
+            if self._listed_at == float("-inf"):
+                self._set_health(Health.DOWN, reason)
+            else:
+                _log.warning("node %s: its models could not be listed (%s)", engine.node, reason)
+        except Exception:
+            _log.exception("listing of the node %s", engine.node)
+        finally:
+            self.has_looked.set()
+
+    async def _follow(self, steps: Steps) -> Identity:
+        """Ask what recognising an engine takes."""
+        settings = self._settings
+        try:
+            wanted = next(steps)
+            while True:
+                timeout = LISTING_TIMEOUT if wanted.is_listing else settings.probe_timeout
+                head, body = await ask(self._link, wanted.path, timeout)
+                wanted = steps.send(Reply(head.status, body))
+        except StopIteration as done:
+            identity: Identity = done.value
+            return identity
+
+    async def _list_all(self, kind: EngineKind, version: str) -> None:
+        """Ask for all models; who has told them gets work. Then ask for what is loaded, which may take long."""
+        engine = self._engine
+        engine.is_stale = False
+        began = self._loop.time()
+        changed = self._fleet.learn(engine, await self._report(kind, version))
+        self._listed_at = self._loop.time()
+        was_down = engine.health in (Health.DOWN, Health.JOINING)
+        if not (was_down and engine.last_sign >= began - self._settings.probe_interval) or not self._set_health(
+            Health.READY, ""
+        ):
+            self._tell(changed)
+        self.has_looked.set()
+        if kind is EngineKind.OLLAMA:
+            await self._list_loaded()
+
+    async def _list_loaded(self) -> None:
+        """Ask for what is loaded."""
+        self._engine.is_stale = False
+        body = await self._get("/api/ps", LISTING_TIMEOUT)
+        if body is not None:
+            self._tell(self._fleet.learn_loaded(self._engine, read_ps(body)))
+
+    def _tell(self, changed: bool) -> None:
+        if changed:
+            self._on_change(self._engine)
 
     async def _report(self, kind: EngineKind, version: str) -> EngineReport:
         report = EngineReport(kind, version, (), ())
         if kind is EngineKind.OLLAMA:
             tags = await self._get("/api/tags", LISTING_TIMEOUT)
-            ps = await self._get("/api/ps", LISTING_TIMEOUT)
             if tags is None:
                 raise UnreadableListing("/api/tags has no answer")
-            return replace(report, models=read_tags(tags), loaded=read_ps(ps) if ps is not None else ())
+            return replace(report, models=read_tags(tags), loaded=tuple(self._engine.loaded.values()))
         listed = await self._get("/v1/models", LISTING_TIMEOUT)
         if listed is None:
             raise UnreadableListing("/v1/models has no answer")
         models, loaded = read_v1_models(listed, kind)
         slots = None
         if kind is EngineKind.LLAMA_CPP:
-            props = await self._get("/props", LISTING_TIMEOUT)
-            slots = (_read(props, _Props()).total_slots if props else 0) or None
+            slots = slots_in_props(await self._get("/props", LISTING_TIMEOUT))
         return replace(report, models=models, loaded=loaded, slots=slots)
 
     async def _get(self, path: str, timeout: float) -> bytes | None:
@@ -173,12 +180,10 @@ class Prober:
         head, body = await ask(self._link, path, timeout)
         return body if head.status == 200 else None
 
-    async def _version(self, path: str) -> str:
-        body = await self._get(path, self._settings.probe_timeout)
-        return _read(body, _Version()).version if body is not None else ""
-
     def _note_failure(self, fault: Fault) -> None:
         engine = self._engine
+        if fault.kind is errors.OVERLOADED:
+            return  # the hub's own trouble says nothing of a node
         if fault.kind is errors.NODE_SILENT:
             # Silence alone is no death: exchanges on it may still bring bytes.
             if self._loop.time() - engine.last_sign >= SUSPECT_AFTER or engine.health is Health.JOINING:
@@ -195,11 +200,3 @@ class Prober:
         _log.log(level, "node %s: %s -> %s%s", engine.node, before, health, f" ({error})" if error else "")
         self._on_change(engine)
         return True
-
-
-def _read(body: bytes, default: T) -> T:
-    """Return a JSON object as a struct of the default's type; the default for anything else."""
-    try:
-        return msgspec.json.decode(body, type=type(default))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return default

@@ -59,6 +59,10 @@ class Queue:
         """An engine said that it can do no more."""
         self._dispatcher.note_busy(engine, self._loop.time())
 
+    def rest(self, engine: Engine, seconds: float) -> None:
+        """Leave an engine alone for a while."""
+        self._dispatcher.rest(engine, self._loop.time() + seconds)
+
     def note_served(self, lease: Lease, measured: Measured) -> None:
         """An exchange was answered to its end; call it while the lease is held."""
         self._dispatcher.note_served(lease, measured, self._loop.time())

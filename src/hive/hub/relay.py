@@ -18,15 +18,18 @@ from hive.dialects.streams import Ending, MalformedStream, Stream, stream_of
 from hive.errors import Fault, Kind
 from hive.fleet.engines import EngineKind
 from hive.fleet.failures import Verdict, judge
+from hive.hub.renaming import Renaming
 from hive.hub.runner import Promise
+from hive.net.link import Connection
 from hive.net.stream import ClientStream
-from hive.net.upstream import UpstreamConnection
 from hive.wire.forwarding import response_fields
 from hive.wire.responses import ResponseHead
 
 _NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
 _UNLOADED = b'"done_reason":"unload"'
 _SHORT_ANSWER_BYTES = 1024
+_LONGEST_CUT = 3
+"""Bytes of a unit's end that may have come without its last one."""
 _ERROR_LINE = b'{"error"'
 
 
@@ -45,28 +48,40 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """How much is held, in bytes, and how long silence may last, in seconds."""
+    """How much of an answer is held, in bytes."""
 
     held_answer_bytes: int = 1 << 20
     held_line_bytes: int = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Renaming:
-    """The engine knows the model by another name: what stands in its answers, and what the client is to read."""
-
-    engine_text: tuple[bytes, ...]
-    client_text: tuple[bytes, ...]
-
-    def apply(self, data: bytes) -> bytes:
-        """Return whole units with the client's spelling."""
-        for theirs, ours in zip(self.engine_text, self.client_text, strict=True):
-            data = data.replace(theirs, ours)
-        return data
-
-
 class Relay:
     """One attempt's answer on its way. `finished` brings its result, once."""
+
+    __slots__ = (
+        "_client",
+        "_dialect",
+        "_ending",
+        "_fields",
+        "_framing",
+        "_held",
+        "_held_bytes",
+        "_kind",
+        "_limits",
+        "_long_unit",
+        "_now",
+        "_partial",
+        "_renaming",
+        "connection",
+        "fault",
+        "finished",
+        "first_byte_at",
+        "has_begun",
+        "head",
+        "last_byte_at",
+        "last_units",
+        "started_at",
+        "was_given_up",
+    )
 
     def __init__(
         self,
@@ -86,7 +101,6 @@ class Relay:
         self._limits = limits
         self._renaming = renaming
         self._framing: Stream | None = None
-        self._take: Callable[[bytes], None] = self._hold
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._partial = b""
@@ -95,7 +109,7 @@ class Relay:
         self._long_unit: bytes | None = None
         """The start of a unit that is too long to be held and has not ended."""
         self._ending = Ending.MISSING
-        self.connection: UpstreamConnection | None = None
+        self.connection: Connection | None = None
         self.head: ResponseHead | None = None
         self.fault: Fault | None = None
         self.first_byte_at: float | None = None
@@ -106,7 +120,7 @@ class Relay:
         self.started_at = self.last_byte_at = now()
         self.finished: Promise[Result] = Promise()
 
-    def attach(self, connection: UpstreamConnection) -> None:
+    def attach(self, connection: Connection) -> None:
         """Let the client's pace govern the connection to the engine."""
         self.connection = connection
         self._client.on_pause = connection.pause
@@ -136,14 +150,17 @@ class Relay:
         self.head = head
         if head.status == 200:
             self._framing = stream_of(self._dialect, head.content_type)
-            if self._framing is not None:
-                self._take = self._pass_units
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_at = now = self._now()
         if self.first_byte_at is None:
             self.first_byte_at = now
-        self._take(data)
+        if self._framing is not None:
+            self._pass_units(data)
+        elif self.has_begun:
+            self._pass(data)
+        else:
+            self._hold(data)
 
     def on_complete(self) -> None:
         if self._framing is not None:
@@ -182,10 +199,12 @@ class Relay:
         self._held_bytes += len(data)
         if self._held_bytes > self._limits.held_answer_bytes:
             assert self.head is not None
+            if self.head.status >= 300:
+                self.fail(errors.NODE_GARBLED, f"an error ({self.head.status}) of more than {self._held_bytes} bytes")
+                return
             self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)
             self._begin(b"".join(self._held))
             self._held = []
-            self._take = self._pass
 
     def _pass(self, data: bytes) -> None:
         self.last_units = data
@@ -223,6 +242,13 @@ class Relay:
     def _pass_units(self, data: bytes) -> None:
         framing = self._framing
         assert framing is not None
+        if self.has_begun and not self._partial and self._long_unit is None and self._renaming is None:
+            one = framing.check_one(data)
+            if one is not None:
+                self._ending = one
+                self.last_units = data
+                self._client.write(data)
+                return
         if self._partial:
             data = self._partial + data
             self._partial = b""
@@ -285,6 +311,7 @@ class Relay:
         if len(data) <= self._limits.held_line_bytes:
             self._partial = data
             return
+        data, self._partial = data[:-_LONGEST_CUT], data[-_LONGEST_CUT:]
         if self._long_unit is None:
             self._long_unit = data
             if not self.has_begun:
@@ -296,8 +323,9 @@ class Relay:
         """Pass the rest of a long unit on; return the units after it."""
         framing = self._framing
         assert framing is not None
-        rest = units.partition(framing.separator)[2]
-        self._client.write(units[: len(units) - len(rest)])
+        end = framing.first_bytes(units)
+        rest = units[end:]
+        self._client.write(units[:end])
         self.last_units, self._long_unit = b"", None
         self._ending = framing.ending_of_start(start)
         return rest

@@ -35,8 +35,9 @@ class Promise(Generic[T]):
             return
         self.is_kept = True
         self.value = value
-        if self.resume is not None:
-            self.resume()
+        resume, self.resume = self.resume, None
+        if resume is not None:
+            resume()
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.is_kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ class DialedLink:
         self.host_field = parts.netloc.encode()
         self.credential = b"Authorization: Bearer " + api_key.encode() + b"\r\n" if api_key else b""
         """The engine's own credential, as a header line."""
-        self.max_idle = _EXTRA_IDLE
+        self._max_idle = _EXTRA_IDLE
         self._host = parts.hostname or ""
         self._port = parts.port or _PORTS[parts.scheme]
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
@@ -60,20 +61,26 @@ class DialedLink:
             reason = f"no connection to {self.url} within {self._connect_timeout:g} s"
             raise Fault(errors.NODE_UNREACHABLE, reason) from None
         except (OSError, ssl.SSLError) as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise Fault(errors.OVERLOADED, "the hub has as many connections as its system allows") from None
             raise Fault(errors.NODE_UNREACHABLE, f"no connection to {self.url}: {_reason(error)}") from None
         return connection
 
     def _make_connection(self) -> UpstreamConnection:
         return UpstreamConnection(self._max_head_bytes, self._outbox, self._put_back)
 
+    def expect(self, slots: int) -> None:
+        """Keep as many connections as there are slots, and a few more."""
+        self._max_idle = slots + _EXTRA_IDLE
+
     def close(self) -> None:
-        """Close the idle connections."""
-        self.max_idle = 0
+        """Close the idle connections, and keep none from now on."""
+        self._max_idle = 0
         while self._idle:
             self._idle.pop().close()
 
     def _put_back(self, connection: UpstreamConnection) -> None:
-        if len(self._idle) < self.max_idle:
+        if len(self._idle) < self._max_idle:
             self._idle.append(connection)
         else:
             connection.close()

@@ -16,9 +16,9 @@ class Outbox:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._held: list[tuple[asyncio.Transport, bytes]] = []
+        self._held: list[tuple[asyncio.Transport, bytes | memoryview]] = []
 
-    def write(self, transport: asyncio.Transport, data: bytes) -> None:
+    def write(self, transport: asyncio.Transport, data: bytes | memoryview) -> None:
         """Write `data` at the end of the turn."""
         if not self._held:
             self._loop.call_soon(self.flush)

@@ -1,11 +1,4 @@
-"""The server protocol: one connection of a client, from its first byte to its last, and the server that holds them
-all.
-
-A connection is in one of six states: it waits for a HEAD, then for a BODY, then the handler is ANSWERING; a
-refusal may be HELD back; after an early answer it LINGERs (half-closed, discarding what the client still sends,
-because a reset would lose the answer); then it is CLOSED. Key, right, path and length are judged at the end of
-the head, before any body is accepted or `100 Continue` is sent. There is one request at a time: bytes of a
-second one are never started, and close the connection after the answer.
+"""The HTTP/1.1 server: the listener, and all client connections with what they share.
 
 Deadlines are checked by one sweep over all connections, so that a request costs no timer.
 """
@@ -16,38 +9,23 @@ import asyncio
 import itertools
 import logging
 import secrets
-import socket
-import sys
+import ssl
 from dataclasses import dataclass
 from email.utils import formatdate
-from enum import Enum
-from typing import Protocol, cast
+from typing import Protocol
 
-if sys.platform != "win32":
-    import fcntl
-    import termios
-else:
-    termios = None
-
-from hive.errors import (
-    BODY_MEMORY_FULL,
-    BODY_TOO_LARGE,
-    DRAINING,
-    EXPECTATION_FAILED,
-    REQUEST_TIMEOUT,
-    Fault,
-)
+from hive.errors import Fault
+from hive.net.client import ClientConnection
 from hive.net.outbox import Outbox
 from hive.net.stream import ClientStream
-from hive.wire.requests import RequestHead, RequestReader
+from hive.wire.requests import RequestHead
 
 _log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 0.5
-LINGER_BYTES = 1 << 20
 MAX_HELD_REFUSALS = 1000
 FLUSH_STEP = 0.02
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+SHORTEST_SHUTDOWN = 0.1
 
 
 class Handler(Protocol):
@@ -77,296 +55,6 @@ class ServerLimits:
     linger_timeout: float = 2
 
 
-class State(Enum):
-    """Where a connection is."""
-
-    HEAD = 1
-    BODY = 2
-    ANSWERING = 3
-    LINGER = 4
-    HELD = 5
-    """A refusal is held back, because its client guesses keys."""
-    CLOSED = 6
-
-
-class ClientConnection(asyncio.Protocol):
-    """One client's connection."""
-
-    def __init__(self, server: HttpServer) -> None:
-        self._server = server
-        self._limits = server.limits
-        self._reader = RequestReader(server.limits.max_head_bytes)
-        self._transport: asyncio.Transport | None = None
-        self._stream: ClientStream | None = None
-        self._state = State.HEAD
-        self._deadline = 0.0
-        self._closes = False
-        self._held_bytes = 0
-        self._discarded_bytes = 0
-        self._written_bytes = 0
-        self._taken_bytes = 0
-        self._stalled_since: float | None = None
-        self.peer = ""
-        self.is_paused = False
-
-    def __repr__(self) -> str:
-        return f"<ClientConnection {self.peer} {self._state.name}>"
-
-    # --- the transport's callbacks ---
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else "local"
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._deadline = self._server.now() + self._limits.head_timeout
-        self._server.connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        state = self._state
-        if state is State.HEAD or state is State.BODY:
-            self._receive(data)
-        elif state is State.ANSWERING:
-            self._reader.feed(data)
-            if self._reader.has_excess:
-                self._closes = True
-                self._discard(len(data))
-        else:
-            self._discard(len(data))
-
-    def eof_received(self) -> bool:
-        if self._stream is not None:
-            self._stream.depart()  # a half-close counts as departure, as in Go's server
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._state = State.CLOSED
-        self._server.connections.discard(self)
-        self._release_body()
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.depart()
-
-    def pause_writing(self) -> None:
-        self.is_paused = True
-        if self._stream is not None:
-            self._stream.pause()
-
-    def resume_writing(self) -> None:
-        self.is_paused = False
-        if self._stream is not None:
-            self._stream.resume()
-
-    # --- reading a request ---
-
-    def _receive(self, data: bytes) -> None:
-        reader = self._reader
-        starts = reader.is_idle
-        try:
-            reader.feed(data)
-            if reader.head is None:
-                if starts:
-                    self._deadline = self._server.now() + self._limits.head_timeout
-                return
-            if self._state is State.HEAD:
-                self._judge(reader.head)
-            if reader.body_bytes:
-                self._count_body()
-        except Fault as fault:
-            if fault.delay and self._server.hold(self, fault):
-                self._state = State.HELD
-                self._pause_reading()
-            else:
-                self._refuse(fault)
-            return
-        if reader.is_complete:
-            self._begin()
-        else:
-            self._deadline = self._server.now() + self._limits.body_timeout
-
-    def _judge(self, head: RequestHead) -> None:
-        self._state = State.BODY
-        self._stream = stream = ClientStream(self, head, self._server.next_request_id())
-        if self._server.is_draining:
-            raise Fault(DRAINING, "the hub is shutting down")
-        if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
-            raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
-        has_expectation = b"expect" in head.fields
-        if has_expectation and not head.expects_continue:
-            raise Fault(EXPECTATION_FAILED, "the only expectation known here is 100-continue")
-        self._server.handler.judge(stream)
-        if has_expectation and head.has_body and not self._reader.body_bytes:
-            self.write(_CONTINUE)
-
-    def _count_body(self) -> None:
-        size = self._reader.body_bytes
-        if size > self._limits.max_body_bytes:
-            raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
-        self._server.held_body_bytes += size - self._held_bytes
-        self._held_bytes = size
-        if self._server.held_body_bytes > self._limits.max_bodies_bytes:
-            raise Fault(BODY_MEMORY_FULL, "too many large requests at once")
-
-    def _begin(self) -> None:
-        self._state = State.ANSWERING
-        stream = self._stream
-        assert stream is not None
-        stream.body = self._reader.take_body()
-        if self._reader.has_excess:
-            self._closes = True
-        self._server.handler.begin(stream)
-
-    def _pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def refuse_now(self, fault: Fault) -> None:
-        """Send a refusal that was held back."""
-        if self._state is State.HELD and self._transport is not None and not self._transport.is_closing():
-            self._refuse(fault)
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-
-    def _refuse(self, fault: Fault) -> None:
-        """Answer early: the rest of the request, if any, is not wanted."""
-        stream, reader = self._stream, self._reader
-        request_id = stream.request_id if stream else self._server.next_request_id()
-        status, fields, body = self._server.handler.refuse(reader.head, request_id, fault)
-        is_whole = reader.is_complete and stream is not None
-        self._closes = self._closes or not is_whole
-        if stream is None:
-            head = RequestHead("GET", "/", "", True, {}, keep_alive=False)
-            stream = self._stream = ClientStream(self, head, request_id)
-        self._state = State.ANSWERING
-        reader.take_body()
-        stream.send(status, fields, body)
-
-    # --- answering, for the stream ---
-
-    def write(self, data: bytes) -> None:
-        """Send bytes of an answer."""
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            self._written_bytes += len(data)
-            self._server.outbox.write(transport, data)
-
-    def own_lines(self, head: RequestHead) -> bytes:
-        """Return the header lines of the connection: the date, and whether it goes on."""
-        if self._closes or not head.keep_alive or self._server.is_draining:
-            self._closes = True
-            return self._server.date_line + b"Connection: close\r\n"
-        return self._server.date_line if head.is_http11 else self._server.date_line + b"Connection: keep-alive\r\n"
-
-    def close_after_answer(self) -> None:
-        """Make the coming answer the last one."""
-        self._closes = True
-
-    def answered(self) -> None:
-        """The answer is whole: wait for the next request, or close."""
-        self._stream = None
-        if self._held_bytes:
-            self._release_body()
-        if self._state is State.CLOSED or self._transport is None:
-            return
-        has_unread = not self._reader.is_complete or self._reader.has_excess
-        if self._closes and has_unread:
-            self._linger()
-        elif self._closes:
-            self.close()
-        else:
-            self._reader.restart()
-            self._state = State.HEAD
-            self._deadline = self._server.now() + self._limits.keep_alive_timeout
-
-    def close(self) -> None:
-        """Close the connection once what was written has left."""
-        self._state = State.CLOSED
-        self._server.outbox.flush()
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Reset the connection."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close_if_idle(self) -> None:
-        """Close a connection on which nothing is under way."""
-        if self._state is State.HEAD and self._reader.is_idle and self._transport is not None:
-            self._state = State.CLOSED
-            self._transport.close()
-
-    def _linger(self) -> None:
-        assert self._transport is not None
-        self._state = State.LINGER
-        self._deadline = self._server.now() + self._limits.linger_timeout
-        self._server.outbox.flush()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def _discard(self, count: int) -> None:
-        self._discarded_bytes += count
-        if self._discarded_bytes > LINGER_BYTES:
-            self.abort()
-
-    def _release_body(self) -> None:
-        self._server.held_body_bytes -= self._held_bytes
-        self._held_bytes = 0
-
-    # --- deadlines ---
-
-    def sweep(self, now: float) -> None:
-        """Close what took too long."""
-        if self._transport is None:
-            return
-        if self._is_stalled(now):
-            self.abort()
-        elif self._state is State.LINGER:
-            if self.has_unsent:
-                self._deadline = now + self._limits.linger_timeout  # it runs once the answer has left
-            elif now >= self._deadline:
-                self.abort()
-        elif self._state in (State.HEAD, State.BODY) and now >= self._deadline:
-            if self._state is State.HEAD and self._reader.is_idle:
-                self._state = State.CLOSED
-                self._transport.close()
-            else:
-                self._refuse(Fault(REQUEST_TIMEOUT, "the request took too long to arrive"))
-
-    @property
-    def has_unsent(self) -> bool:
-        """Do bytes of an answer still wait for the client?"""
-        return self._transport is not None and self._transport.get_write_buffer_size() > 0
-
-    def _is_stalled(self, now: float) -> bool:
-        """Has the client taken no byte of what waits for it for the send timeout?"""
-        assert self._transport is not None
-        waiting = self._transport.get_write_buffer_size()
-        if waiting:
-            waiting += _kernel_bytes(self._transport)
-        taken = self._written_bytes - waiting
-        if waiting == 0 or taken != self._taken_bytes:
-            self._taken_bytes = taken
-            self._stalled_since = None
-            return False
-        if self._stalled_since is None:
-            self._stalled_since = now
-        return now - self._stalled_since >= self._limits.send_timeout
-
-
-def _kernel_bytes(transport: asyncio.Transport) -> int:
-    """Return how many bytes the system holds for a client (SIOCOUTQ): it takes bytes from us in big steps only."""
-    sock = transport.get_extra_info("socket")
-    if termios is None or sock is None:
-        return 0
-    try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0
-
-
 class HttpServer:
     """All client connections of a hub."""
 
@@ -392,9 +80,18 @@ class HttpServer:
         """Return an id that no other request of any hub has."""
         return f"{self._id_prefix}{next(self._ids):08x}"
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; return the port. Raises `OSError` when it is taken."""
-        self._server = await self._loop.create_server(lambda: ClientConnection(self), host, port, backlog=4096)
+    async def start(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
+        """Listen, with TLS if there is a context; return the port. Raises `OSError` when it is taken."""
+        limits = self.limits
+        self._server = await self._loop.create_server(
+            lambda: ClientConnection(self),
+            host,
+            port,
+            backlog=4096,
+            ssl=context,
+            ssl_handshake_timeout=limits.head_timeout if context else None,
+            ssl_shutdown_timeout=max(limits.linger_timeout, SHORTEST_SHUTDOWN) if context else None,
+        )
         self._sweep()
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -419,11 +116,14 @@ class HttpServer:
             connection.close_if_idle()
 
     async def finish(self, timeout: float) -> None:
-        """Wait until every client has taken what was written for it, `timeout` seconds at most."""
+        """Wait until every request is answered and its answer taken; after `timeout` seconds refuse what arrives."""
         self.outbox.flush()
         deadline = self.now() + timeout
-        while any(c.has_unsent for c in self.connections) and self.now() < deadline:  # noqa: ASYNC110
+        while any(c.is_busy for c in self.connections) and self.now() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_STEP)
+        for connection in list(self.connections):
+            connection.end()
+        self.outbox.flush()
 
     def close(self) -> None:
         """Drop every connection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from hive.wire.requests import RequestHead
 
 if TYPE_CHECKING:
-    from hive.net.server import ClientConnection
+    from hive.net.client import ClientConnection
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
@@ -46,6 +47,7 @@ class ClientStream:
         "peer",
         "plan",
         "request_id",
+        "takes_body",
     )
 
     def __init__(self, connection: ClientConnection, head: RequestHead, request_id: str) -> None:
@@ -57,6 +59,8 @@ class ClientStream:
         self.body = b""
         self.plan: object = None
         """What the handler judged, for the handler."""
+        self.takes_body = False
+        """Does the handler want the body? Else it answers at once; the handler says so when it judges."""
         self.bytes_sent = 0
         self.has_started = self.is_finished = self.has_departed = False
         self.on_departure: Callable[[], None] | None = None
@@ -64,6 +68,11 @@ class ClientStream:
         self.on_resume: Callable[[], None] | None = None
         self._pending = b""
         self._is_chunked = self._has_length = False
+
+    def replace_body(self, body: bytes) -> None:
+        """Hold another body instead, as the one that was packed. Raises `Fault` when there is no room for it."""
+        self.body = body
+        self._connection.hold_body(len(body))
 
     def send(self, status: int, fields: bytes, body: bytes) -> None:
         """Answer at once. `fields` are whole header lines, without those of framing."""
@@ -122,6 +131,11 @@ class ClientStream:
         if last:
             self._connection.write(last)
         self._connection.answered()
+
+    def hand_over(self, head: bytes, protocol: asyncio.Protocol) -> None:
+        """Answer with a head that ends HTTP on this connection, and give the connection to another protocol."""
+        if not self.has_departed:
+            self._connection.hand_over(head, protocol)
 
     def cut(self) -> None:
         """Break the answer off, so that no client can take it for a whole one."""

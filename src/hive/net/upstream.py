@@ -5,35 +5,32 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from hive import errors
 from hive.errors import Kind
+from hive.net.link import Sink
 from hive.net.outbox import Outbox
-from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
+from hive.wire.responses import GarbledAnswer, ResponseReader
 
 _JOINED_BYTES = 65536
 """A body up to this size leaves in one write with its head."""
 
 
-class Sink(Protocol):
-    """Takes an engine's answer. After `on_complete` or `on_failure` nothing more comes."""
-
-    def on_head(self, head: ResponseHead) -> None:
-        """The head is whole; no body byte has come yet."""
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body, at least one byte."""
-
-    def on_complete(self) -> None:
-        """The answer is whole."""
-
-    def on_failure(self, kind: Kind, reason: str) -> None:
-        """The answer will never be whole."""
-
-
 class UpstreamConnection(asyncio.Protocol):
     """A connection to one engine. `on_idle` gets it back when it may carry another exchange."""
+
+    __slots__ = (
+        "_is_announced",
+        "_is_paused",
+        "_on_idle",
+        "_outbox",
+        "_reader",
+        "_sink",
+        "_transport",
+        "has_answered",
+        "was_used",
+    )
 
     def __init__(self, max_head_bytes: int, outbox: Outbox, on_idle: Callable[[UpstreamConnection], None]) -> None:
         self._reader = ResponseReader(max_head_bytes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from hive.errors import Fault
-from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
+from hive.fleet.engines import Engine, Fleet
 from hive.scheduling import slots
 from hive.scheduling.best import Best
 from hive.scheduling.demand import Demand
@@ -153,7 +153,12 @@ class Dispatcher:
     def note_busy(self, engine: Engine, now: float) -> None:
         """An engine said that it can do no more: it rests, and gets less from then on."""
         slots.note_busy(engine, now)
-        heappush(self._resting, (engine.rests_until, id(engine), engine))
+        self.rest(engine, engine.rests_until)
+
+    def rest(self, engine: Engine, until: float) -> None:
+        """Leave an engine alone for a while; nothing is said of its slots."""
+        engine.rests_until = until
+        heappush(self._resting, (until, id(engine), engine))
 
     def load_finished(self, order: LoadOrder, ok: bool, now: float) -> None:
         """A load is over; `ok` says whether the model is in memory."""
@@ -311,8 +316,8 @@ class Dispatcher:
     def _survey(self, lane: Lane, ticket: Ticket) -> None:
         """Find the engines that may serve a lane: those in service; doubtful ones only where there is nobody else."""
         accepting = [engine for engine in self._fleet.having(lane.model) if ticket.accepts(engine)]
-        lane.engines = [engine for engine in accepting if engine.health in IN_SERVICE] or [
-            engine for engine in accepting if engine.health is Health.DOUBTFUL
+        lane.engines = [engine for engine in accepting if engine.takes_work] or [
+            engine for engine in accepting if engine.is_last_resort
         ]
         lane.shape = self._fleet.shape
 
@@ -330,9 +335,7 @@ class Dispatcher:
 
 
 def _serving(engines: list[Engine], ticket: Ticket) -> list[Engine]:
-    return [
-        each for each in engines if each.health in IN_SERVICE and ticket.model in each.models and ticket.accepts(each)
-    ]
+    return [each for each in engines if each.takes_work and ticket.model in each.models and ticket.accepts(each)]
 
 
 def _insert(heads: list[tuple[int, int, Lane]], head: tuple[int, int, Lane]) -> None:

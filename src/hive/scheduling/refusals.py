@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hive import errors
 from hive.errors import Fault
-from hive.fleet.engines import Engine, Health
+from hive.fleet.engines import IN_SERVICE, Engine, Health
 from hive.scheduling.tickets import Ticket
 
 LEAST_RETRY = 1
@@ -35,7 +35,7 @@ def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int)
     """Return the refusal of a ticket whose deadline has passed; it names what was missing."""
     waited = f"{max(now - ticket.since, 0):.0f} s"
     serving = [engine for engine in having if ticket.accepts(engine)]
-    if any(engine.health in (Health.READY, Health.PROBATION, Health.DOUBTFUL) for engine in serving):
+    if any(engine.takes_work or engine.is_last_resort for engine in serving):
         return Fault(errors.QUEUE_TIMEOUT, f"no slot came free in {waited}; try again later", _after(seconds))
     if not having:
         reason = "no node has it any more"
@@ -48,7 +48,8 @@ def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int)
 
 
 def _state(engine: Engine) -> str:
-    return f"{engine.node} is {engine.health}" + (f" ({engine.error})" if engine.error else "")
+    health = Health.DRAINING if engine.is_draining and engine.health in IN_SERVICE else engine.health
+    return f"{engine.node} is {health}" + (f" ({engine.error})" if engine.error else "")
 
 
 def _after(seconds: int) -> tuple[tuple[str, str], ...]:

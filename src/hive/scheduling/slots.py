@@ -30,7 +30,7 @@ def note_served(lease: Lease, measured: Measured, now: float) -> None:
     """Learn from a whole answer: who waited inside shows that there were too many, else there may be more."""
     engine = lease.engine
     waited = measured.waited_inside
-    if waited is not None and lease.running > 1 and engine.configured_slots is None:
+    if waited is not None and lease.running > 1 and not engine.is_sized:
         total = measured.total_seconds or 0.0
         if waited > _LONG_INSIDE and waited > _LONG_SHARE * total:
             if now >= engine.may_raise_at:

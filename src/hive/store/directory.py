@@ -70,7 +70,8 @@ class DataDirectory:
             holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
             os.close(file)
             by = f"process {holder}" if holder.isdecimal() else "another process"
-            raise DirectoryInUseError(f"data directory {self.path}: is in use by {by}") from error
+            advice = "a second hub needs another one (--data-dir)"
+            raise DirectoryInUseError(f"data directory {self.path}: is in use by {by}; {advice}") from error
         self._lock_file = file
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())

@@ -30,9 +30,7 @@ def bring_up_to_date(engine: Engine, database: Path) -> None:
     if found == REVISION:
         return
     if found > REVISION:
-        raise StoreError(
-            f"{database}: was written by a newer Hive (schema {found}, this one knows {REVISION})"
-        )
+        raise StoreError(f"{database}: was written by a newer Hive (schema {found}, this one knows {REVISION})")
     backup = _copy(database, found)
     try:
         with engine.begin() as connection:

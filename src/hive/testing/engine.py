@@ -121,9 +121,7 @@ class SimulatedEngine:
                 self._listener = None
             return
         if self._listener is None:
-            self._relisten = asyncio.get_running_loop().create_task(
-                self._listen_again(_bind(self._address, self.port))
-            )
+            self._relisten = asyncio.get_running_loop().create_task(self._listen_again(_bind(self._address, self.port)))
 
     async def _listen_again(self, sock: socket.socket) -> None:
         self._listener = await self._serve(sock, self._host)

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +19,16 @@ import msgspec
 from hive.app import HubServer
 from hive.auth.keys import Role
 from hive.config import NodeSettings, Secret, Settings
+from hive.testing.agent import ThreadedAgent, run_agent
 
 _CALL_TIMEOUT = 10.0
 _STOP_TIMEOUT = 40.0
 """Longer than the longest drain."""
 _POLL_INTERVAL = 0.005
 _SETTLE_TIMEOUT = 2.0
+
+usual_link = "dialed"
+"""How hubs of tests reach their nodes, if not said."""
 
 T = TypeVar("T")
 Nodes = Mapping[str, str | NodeSettings]
@@ -46,6 +50,8 @@ class ThreadedHub:
         self.url = f"http://127.0.0.1:{server.port}"
         self.admin_key = admin_key
         self.data_dir: Path = server.settings.data_dir
+        self.agents: dict[str, ThreadedAgent] = {}
+        """Those that joined with `link="joined"`, by the names of their nodes."""
 
     def __repr__(self) -> str:
         return f"<ThreadedHub {self.url}>"
@@ -108,9 +114,13 @@ def run_hub(
     admin_key: str | None = None,
     wait: bool = True,
     use_uvloop: bool | None = None,
+    link: str | None = None,
     **settings: object,
 ) -> Iterator[ThreadedHub]:
     """A hub for the length of the block, with these nodes and any of `hive.config.Settings` as keywords.
+
+    `link`: `dialed`, or `joined`: then a double of the agent (`hive.testing.agent`) joins for each node; `usual_link`
+    if not said.
 
     It has looked at every node once before the block begins, if not told `wait=False`. Exchanges that run at
     the end are given up, if `drain_timeout` does not say otherwise. `use_uvloop`: as `hive serve` does if not
@@ -125,15 +135,20 @@ def run_hub(
     thread.start()
     try:
         with tempfile.TemporaryDirectory(prefix="hive-test-") as directory:
-            chosen = _settings(nodes or {}, admin_key, Path(directory) / "data", settings)
+            is_joined = (link or usual_link) == "joined"
+            dialed = {} if is_joined else nodes or {}
+            chosen = _settings(dialed, admin_key, Path(directory) / "data", settings)
             server = asyncio.run_coroutine_threadsafe(_start(chosen), loop).result(_CALL_TIMEOUT)
             hub = ThreadedHub(server, loop, admin_key)
-            try:
-                if wait:
-                    hub.until(lambda server: server.hub.has_looked, _CALL_TIMEOUT)
-                yield hub
-            finally:
-                hub.stop()
+            with ExitStack() as agents:
+                try:
+                    if is_joined:
+                        _join(hub, nodes or {}, agents, wait=wait)
+                    elif wait:
+                        hub.until(lambda server: server.hub.has_looked, _CALL_TIMEOUT)
+                    yield hub
+                finally:
+                    hub.stop()
             left = hub.run(lambda server: _leftovers(server, selector))
         if left or errors:
             raise HubNotClean(f"the hub left behind: {'; '.join(left + errors)}")
@@ -142,6 +157,24 @@ def run_hub(
         thread.join()
         _close(loop)
         selector.close()
+
+
+def _join(hub: ThreadedHub, nodes: Nodes, agents: ExitStack, *, wait: bool) -> None:
+    """Let an agent join for each node, and wait until the hub has heard of all their engines."""
+    for node in _nodes(nodes):
+        credential = node.api_key.value if node.api_key is not None else ""
+        hub.agents[node.name] = agents.enter_context(
+            run_agent(
+                hub.url,
+                hub.create_key(node.name, "worker"),
+                {"engine": node.url},
+                slots=node.slots or hub.call(lambda server: server.settings.slots),
+                credential=credential,
+            )
+        )
+    if wait:
+        names = set(nodes)
+        hub.until(lambda server: names <= {engine.node for engine in server.hub.fleet.engines}, _CALL_TIMEOUT)
 
 
 def _make_loop(use_uvloop: bool | None, selector: selectors.BaseSelector) -> asyncio.AbstractEventLoop:

@@ -55,8 +55,9 @@ def serve(options: SimOptions, host: str, port: int, faults: Sequence[str] = ())
         asyncio.run(_serve(options, host, port, faults))
     except KeyboardInterrupt:  # before the handlers are set
         return 0
-    except OSError as error:
-        reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+    except (OSError, OverflowError) as error:
+        is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = "is taken" if is_taken else f"cannot be used: {getattr(error, 'strerror', None) or error}"
         print(f"hive sim: port {port} of {host} {reason}", file=sys.stderr)
         return 1
     return 0
@@ -73,7 +74,5 @@ async def _serve(options: SimOptions, host: str, port: int, faults: Sequence[str
     async with SimulatedEngine(options, host=host, port=port) as engine:
         for fault in faults:
             engine.set_fault(*split_fault(fault))
-        print(
-            f"simulated {options.kind} engine on {engine.url} (control on {engine.control_url})", flush=True
-        )
+        print(f"simulated {options.kind} engine on {engine.url} (control on {engine.control_url})", flush=True)
         await stopped.wait()

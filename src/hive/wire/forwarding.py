@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hive.wire.requests import RequestHead
+
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -52,13 +54,32 @@ _NEVER_DOWN_PREFIXES = (b"access-control-", b"x-hive-", b"proxy-")
 def request_head(path: bytes, host: bytes, credential: bytes, fields: dict[bytes, bytes], length: int) -> bytes:
     """Return the head of a POST to an engine. `credential` is a whole header line, or nothing."""
     lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
+    _add_fields_up(lines, fields)
+    content_type = fields.get(b"content-type", b"application/json")
+    lines += (b"Content-Type: ", content_type, b"\r\nContent-Length: %d\r\n\r\n" % length)
+    return b"".join(lines)
+
+
+def node_request_head(head: RequestHead, path: bytes, host: bytes, credential: bytes) -> bytes:
+    """Return the head of a request of the hub as a node writes it anew for its engine, framed as it came."""
+    lines = [head.method.encode(), b" ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
+    fields = head.fields
+    _add_fields_up(lines, fields)
+    if b"content-type" in fields:
+        lines += (b"Content-Type: ", fields[b"content-type"], b"\r\n")
+    if head.is_chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif head.content_length is not None:
+        lines.append(b"Content-Length: %d\r\n" % head.content_length)
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def _add_fields_up(lines: list[bytes], fields: dict[bytes, bytes]) -> None:
     named = _named_by_connection(fields[b"connection"]) if b"connection" in fields else ()
     for name, value in fields.items():
         if name not in _NEVER_UP and not name.startswith(_NEVER_UP_PREFIXES) and name not in named:
             lines += (name, b": ", value, b"\r\n")
-    content_type = fields.get(b"content-type", b"application/json")
-    lines += (b"Content-Type: ", content_type, b"\r\nContent-Length: %d\r\n\r\n" % length)
-    return b"".join(lines)
 
 
 def response_fields(fields: Sequence[tuple[bytes, bytes]]) -> bytes:

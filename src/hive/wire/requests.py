@@ -31,9 +31,9 @@ _OFFER = re.compile(rb"(\r\n)(upgrade[ \t]*:)", re.IGNORECASE)
 _HIDDEN = b"x-hive-offered-"
 """Stands before the name of an Upgrade field while llhttp reads it."""
 _HIDDEN_OFFER = _HIDDEN + b"upgrade"
-_REWRITTEN = (b"pgrade", b"PGRADE", b" \r\n", b"\t\r\n")
-"""A head without any of these is parsed as it is."""
-_TRAILING_SPACE = re.compile(rb"[ \t]+\r\n")
+_REWRITTEN = (b"\nupgrade", b" \r\n", b"\t\r\n")
+"""A head without any of these, in lower case, is parsed as it is."""
+_TRAILING_SPACE = re.compile(rb"(?<=[^ \t\r\n])[ \t]+\r\n")
 _SINGLE = frozenset(
     {
         b"host",
@@ -46,6 +46,8 @@ _SINGLE = frozenset(
         b"origin",
     }
 )
+_MAX_PIECES = 1000
+"""Of a body, kept apart: each takes 34 bytes more than it holds."""
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~0123456789")
 
 
@@ -86,6 +88,23 @@ def split_key(path: str) -> tuple[str, bytes | None]:
 class RequestReader:
     """One connection's requests, one after the other; call `restart` after each answer."""
 
+    __slots__ = (
+        "_body",
+        "_fault",
+        "_fields",
+        "_gathered",
+        "_known_host",
+        "_max_head_bytes",
+        "_merged",
+        "_overhead_bytes",
+        "_parser",
+        "_url",
+        "body_bytes",
+        "has_excess",
+        "head",
+        "is_complete",
+    )
+
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpRequestParser(self)
@@ -101,6 +120,7 @@ class RequestReader:
         self.body_bytes = 0
         self._gathered: bytearray | None = None
         self._body: list[bytes] = []
+        self._merged: bytearray | None = None
         self._url = b""
         self._fields: dict[bytes, bytes] = {}
         self._overhead_bytes = 0
@@ -114,6 +134,10 @@ class RequestReader:
     def take_body(self) -> bytes:
         """Return the body read so far and forget it."""
         pieces, self._body = self._body, []
+        merged, self._merged = self._merged, None
+        if merged is not None:
+            merged += b"".join(pieces)
+            return bytes(merged)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def feed(self, data: bytes) -> None:
@@ -167,7 +191,8 @@ class RequestReader:
         line_end = data.find(b"\r\n")
         if data[line_end - 9 : line_end - 1] != b" HTTP/1." or data.count(b" ", 0, line_end) != 2:
             self._refuse_line(data)
-        if all(data.find(text, 0, end) < 0 for text in _REWRITTEN):
+        lowered = data[:end].lower()
+        if all(text not in lowered for text in _REWRITTEN):
             return data
         head = _OFFER.sub(rb"\1" + _HIDDEN + rb"\2", data[:end])
         return _TRAILING_SPACE.sub(b"\r\n", head) + data[end:]
@@ -185,7 +210,9 @@ class RequestReader:
         before = self.body_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserInvalidMethodError:
+        except (httptools.HttpParserInvalidMethodError, httptools.HttpParserUpgrade):  # the latter: CONNECT
+            if not _REQUEST_LINE.match(data):
+                raise Fault(BAD_REQUEST, "not an HTTP/1.1 request") from None
             raise Fault(METHOD_NOT_ALLOWED, "405 method not allowed") from None
         except httptools.HttpParserError as error:
             self._explain(error)
@@ -239,6 +266,11 @@ class RequestReader:
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
         self.body_bytes += len(data)
+        if len(self._body) > _MAX_PIECES:
+            if self._merged is None:
+                self._merged = bytearray()
+            self._merged += b"".join(self._body)
+            self._body.clear()
 
     def on_message_complete(self) -> None:
         self.is_complete = True

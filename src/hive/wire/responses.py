@@ -37,6 +37,20 @@ class ResponseHead:
 class ResponseReader:
     """The answers on one connection to an engine, one at a time."""
 
+    __slots__ = (
+        "_body",
+        "_fields",
+        "_is_bodiless",
+        "_keep_alive",
+        "_max_head_bytes",
+        "_more",
+        "_overhead_bytes",
+        "_parser",
+        "can_be_reused",
+        "head",
+        "is_complete",
+    )
+
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpResponseParser(self)
@@ -49,10 +63,12 @@ class ResponseReader:
         self._more: list[bytes] = []
         self._fields: list[tuple[bytes, bytes]] = []
         self._overhead_bytes = 0
+        self._is_bodiless = False
 
-    def begin(self) -> None:
-        """A request was sent: an answer may come now."""
+    def begin(self, *, is_bodiless: bool = False) -> None:
+        """A request was sent: an answer may come now. `is_bodiless`: to HEAD; it ends with its head (RFC 9112, 6.3)."""
         self.head = None
+        self._is_bodiless = is_bodiless
         self.is_complete = self.can_be_reused = False
         self._fields = []
         self._overhead_bytes = 0
@@ -61,6 +77,7 @@ class ResponseReader:
         """Take bytes from the engine, return the body bytes among them. Raises `GarbledAnswer`."""
         if self.is_complete:
             raise GarbledAnswer("bytes after the end of an answer")
+        had_head = self.head is not None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -68,16 +85,31 @@ class ResponseReader:
         except httptools.HttpParserError as error:
             if not self._ended_by_itself():
                 raise GarbledAnswer(str(error).split("\n")[0][:100] or "malformed answer") from None
+        if not had_head and self._overhead_bytes + len(data) > self._max_head_bytes:
+            end = data.find(b"\r\n\r\n") + 4
+            self._bound_overhead(end if end > 3 else min(len(data), 3))  # an end that was cut has 3 bytes here at most
         body = self._body
         if body is None:
-            self._bound_overhead(len(data))
+            if not self.is_complete:
+                self._bound_overhead(len(data))
+            elif data.endswith(b"\r\n\r\n\r\n"):
+                self.can_be_reused = False
             return b""
         self._body = None
         self._overhead_bytes = 0
         if self._more:
             body += b"".join(self._more)
             self._more = []
+        if self.is_complete and self.can_be_reused:
+            self.can_be_reused = self._ends_with(data, body)
         return body
+
+    def _ends_with(self, data: bytes, body: bytes) -> bool:
+        """Is nothing behind the answer? llhttp drops an empty line there without a word."""
+        assert self.head is not None
+        if self.head.is_chunked:
+            return not data.endswith(b"\r\n\r\n\r\n")
+        return data[-8:].endswith(body[-8:])
 
     def _ended_by_itself(self) -> bool:
         """Did bytes follow a chunked answer, whose own end proves it whole? The count of a counted one may be a lie."""
@@ -111,6 +143,8 @@ class ResponseReader:
         status = self._parser.get_status_code()
         fields, self._fields = self._fields, []
         if status < 200:
+            if status < 100:
+                raise ValueError("a status below 100")
             return
         content_type, length, chunked = b"", None, False
         size = 0
@@ -128,6 +162,8 @@ class ResponseReader:
             raise ValueError("the head is too large")
         self._keep_alive = bool(self._parser.should_keep_alive())  # llhttp forgets it at the end of the message
         self.head = ResponseHead(status, fields, content_type, length, chunked)
+        if self._is_bodiless:
+            self.is_complete = True  # llhttp waits for a body, so the connection ends with this answer
 
     def on_body(self, data: bytes) -> None:
         if self._body is None:

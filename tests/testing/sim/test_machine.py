@@ -151,12 +151,8 @@ def test_a_failed_load_is_told_to_its_job_alone() -> None:
     assert (engine.loads, engine.loads_failed) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("keep_alive", "expires_at"), [(None, 302.0), (5.0, 7.0), (0.0, 2.0), (math.inf, math.inf)]
-)
-def test_an_idle_model_stays_as_long_as_its_last_request_said(
-    keep_alive: float | None, expires_at: float
-) -> None:
+@pytest.mark.parametrize(("keep_alive", "expires_at"), [(None, 302.0), (5.0, 7.0), (0.0, 2.0), (math.inf, math.inf)])
+def test_an_idle_model_stays_as_long_as_its_last_request_said(keep_alive: float | None, expires_at: float) -> None:
     engine, last = loaded("a"), job(keep_alive=keep_alive)
     engine.submit(last)
     engine.step(2)

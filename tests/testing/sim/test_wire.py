@@ -7,9 +7,7 @@ import pytest
 from hive.testing.sim.wire import BadRequest, Request, RequestParser, chunk, head_bytes
 
 PLAIN = b"POST /api/chat?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = (
-    b"POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nT: 1\r\n\r\n"
-)
+CHUNKED = b"POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nT: 1\r\n\r\n"
 BARE = b"GET / HTTP/1.0\r\n\r\n"
 
 

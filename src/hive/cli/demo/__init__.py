@@ -1,4 +1,4 @@
-"""`hive demo`: a hub with three simulated nodes, a few requests to watch, and lines to try oneself."""
+"""`hive demo`: a hub that three simulated nodes join, a few requests to watch, and lines to try oneself."""
 
 from __future__ import annotations
 

@@ -35,6 +35,10 @@ export HIVE_HUB={url}
 export HIVE_API_KEY={admin_key}
 {hive} nodes"""
 
+_NODE = """\
+{hive} keys create desk --role worker > desk.key
+{hive} node --hub {url} --key-file desk.key"""
+
 
 def show_hints(screen: Screen, url: str, client_key: str, admin_key: str, real_models: Sequence[str]) -> None:
     """Print what can be done with the hub while it serves."""
@@ -53,6 +57,9 @@ def show_hints(screen: Screen, url: str, client_key: str, admin_key: str, real_m
     screen.code(_OPENAI.format(**words))
     screen.say("\nHive's own commands (models, ps, keys list, ...), with the demo's admin key")
     screen.code(_HIVE.format(**words))
+    screen.say("\nOne more node, in that terminal: its key, and its agent, which finds the engines of its machine")
+    screen.say("(this hub hears this machine only; for others: hive serve --host 0.0.0.0, and the agent there)")
+    screen.code(_NODE.format(**words))
     if real_models:
         more = len(real_models) - _MODELS_NAMED
         named = ", ".join(real_models[:_MODELS_NAMED]) + (f" and {more} more" if more > 0 else "")

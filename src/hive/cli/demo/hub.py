@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from hive.app import HubServer
 from hive.cli.errors import CommandError
-from hive.config import NodeSettings, Settings
+from hive.config import Settings
 from hive.errors import Fault
 from hive.hub.records import Record
 from hive.store.errors import StoreError
@@ -26,15 +26,12 @@ WriteRecords = Callable[[Sequence[Record]], None]
 
 
 @asynccontextmanager
-async def run_hub(
-    port: int | None, nodes: tuple[NodeSettings, ...], write_records: WriteRecords
-) -> AsyncIterator[HubServer]:
+async def run_hub(port: int | None, write_records: WriteRecords) -> AsyncIterator[HubServer]:
     """Run a hub for the length of the block: without a port on the usual one, or a free one if that is taken."""
     with TemporaryDirectory(prefix="hive-demo-", ignore_cleanup_errors=True) as directory:
         settings = Settings(
             port=PORT if port is None else port,
             data_dir=Path(directory) / "data",
-            nodes=nodes,
             drain_timeout=_DRAIN_TIMEOUT,
         )
         server = await _start(settings, write_records, may_move=port is None)
@@ -61,14 +58,14 @@ async def _start(settings: Settings, write_records: WriteRecords, *, may_move: b
 
 @contextmanager
 def warnings_to(say: Callable[[str], None]) -> Iterator[None]:
-    """Hand what the hub has to say, beyond its records, to `say`."""
+    """Hand what the hub, beyond its records, and the agents have to say to `say`."""
 
     class Voice(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(self.format(record))
+            speaker = "hub" if record.name.startswith("hive.hub") else "agent"
+            say(f"{speaker}: {self.format(record)}")
 
     voice, log = Voice(logging.WARNING), logging.getLogger("hive")
-    voice.setFormatter(logging.Formatter("hub: %(message)s"))
     log.addHandler(voice)
     log.propagate = False
     try:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from hive.config import NodeSettings
+from hive.cli.demo.agents import Machine
 from hive.errors import Fault
 from hive.fleet.engines import EngineKind
 from hive.fleet.listings import UnreadableListing, read_v1_models
@@ -46,12 +46,10 @@ async def simulated_engines(options: Mapping[str, SimOptions] = SIMULATED) -> As
         yield {name: await stack.enter_async_context(SimulatedEngine(chosen)) for name, chosen in options.items()}
 
 
-def nodes_of(engines: Engines, found: Mapping[str, str]) -> tuple[NodeSettings, ...]:
-    """Return what the hub is to dial: the simulated engines, then the real ones by URL."""
-    simulated = [
-        NodeSettings(name=name, url=engine.url, slots=engine.options.slots) for name, engine in engines.items()
-    ]
-    return (*simulated, *(NodeSettings(name=name, url=url) for name, url in found.items()))
+def machines_of(engines: Engines, found: Mapping[str, str]) -> Mapping[str, Machine]:
+    """Return what is to join the hub: the simulated engines, then the real ones by URL."""
+    simulated = {name: Machine(engine.url, engine.options.slots) for name, engine in engines.items()}
+    return simulated | {name: Machine(url) for name, url in found.items()}
 
 
 async def find_engines(ports: Mapping[str, int] = REAL_ENGINES) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""The demo as a program: machines, hub and show go up in this order, and down again whatever ends them."""
+"""The demo as a program: engines, hub, agents and show go up in this order, and down again whatever ends them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import httpx
 
 from hive.app import HubServer
 from hive.auth.keys import Role
+from hive.cli.demo.agents import run_agents, until_joined
 from hive.cli.demo.hints import show_hints
 from hive.cli.demo.hub import PORT, run_hub, warnings_to
-from hive.cli.demo.machines import Engines, find_engines, nodes_of, simulated_engines
+from hive.cli.demo.machines import Engines, find_engines, machines_of, simulated_engines
 from hive.cli.demo.screen import Screen, row_of
 from hive.cli.demo.show import KEY_NAME, Records, Show
 from hive.fleet.engines import Engine, Health
@@ -34,7 +35,7 @@ async def _run(screen: Screen, port: int | None, *, once: bool) -> int:
     records = Records()
     async with simulated_engines() as engines:
         found = await find_engines()
-        async with run_hub(port, nodes_of(engines, found), records.write) as server:
+        async with run_hub(port, records.write) as server, run_agents(server, machines_of(engines, found)):
             demo = Demo(screen, server, engines, found, records, has_moved=port is None and server.port != PORT)
             return await _until(stopping, demo.play() if once else demo.play_and_serve())
 
@@ -59,7 +60,7 @@ class Demo:
 
     async def play(self) -> int:
         """Show the machines and the requests."""
-        await self.server.hub.first_look()
+        await until_joined(self.server, {**self.engines, **self.found})
         self._introduce()
         key = (await self.server.keys.create(KEY_NAME, Role.CLIENT)).secret
         headers = {"Authorization": f"Bearer {key}"}
@@ -89,7 +90,10 @@ class Demo:
         return await told_to_end
 
     def _engines(self) -> list[Engine]:
-        return [engine for engine in self.server.hub.fleet.engines if engine.health is Health.READY]
+        """Return those that are ready, in the order of the machines: nodes join in any."""
+        places = {name: place for place, name in enumerate((*self.engines, *self.found))}
+        ready = [engine for engine in self.server.hub.fleet.engines if engine.health is Health.READY]
+        return sorted((engine for engine in ready if engine.node in places), key=lambda engine: places[engine.node])
 
     def _introduce(self) -> None:
         screen, shown = self.screen, self._engines()
@@ -97,7 +101,7 @@ class Demo:
         screen.fit(models, (engine.node for engine in shown))
         screen.say("Hive: one URL for all the machines that run your models", style="bold")
         moved = f" ({PORT} is taken)" if self.has_moved else ""
-        screen.say(f"A hub on {self.url}{moved} and its nodes:\n")
+        screen.say(f"A hub on {self.url}{moved}, and the nodes that dialed out and joined it:\n")
         columns = ("NODE", "ENGINE", "SLOTS", "TOKENS/S", "LOAD", "MODELS")
         screen.table(columns, [self._cells(engine) for engine in shown])
 

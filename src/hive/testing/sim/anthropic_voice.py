@@ -51,11 +51,7 @@ class AnthropicVoice:
     def closing(self, timings: Timings) -> bytes:
         """The end of the open block, the reason, and the end of the message."""
         delta = {"type": "message_delta", "delta": {"stop_reason": self._reason}, "usage": self._usage()}
-        return (
-            self._end_block()
-            + event(delta, "message_delta")
-            + event({"type": "message_stop"}, "message_stop")
-        )
+        return self._end_block() + event(delta, "message_delta") + event({"type": "message_stop"}, "message_stop")
 
     def error(self, text: str) -> bytes:
         """Anthropic's error event."""
@@ -69,9 +65,7 @@ class AnthropicVoice:
             blocks.append({"type": "thinking", "thinking": speech.thinking})
         if speech.call:
             call = speech.call
-            blocks.append(
-                {"type": "tool_use", "id": "call_00000001", "name": call.name, "input": call.arguments}
-            )
+            blocks.append({"type": "tool_use", "id": "call_00000001", "name": call.name, "input": call.arguments})
         else:
             blocks.append({"type": "text", "text": speech.text})
         end = {"content": blocks, "stop_reason": self._reason, "usage": self._usage()}

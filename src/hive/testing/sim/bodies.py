@@ -92,9 +92,7 @@ def parse_body(data: bytes | bytearray) -> Body:
     except msgspec.ValidationError as error:
         raise BodyError(f"json: {error}") from error
     except msgspec.DecodeError as error:
-        raise BodyError(
-            "unexpected EOF" if "truncated" in str(error) else f"invalid JSON: {error}"
-        ) from error
+        raise BodyError("unexpected EOF" if "truncated" in str(error) else f"invalid JSON: {error}") from error
 
 
 def parse_keep_alive(value: float | str | None) -> float | None:

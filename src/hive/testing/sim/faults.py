@@ -88,23 +88,17 @@ FAULTS: Mapping[FaultKind, FaultRow] = {
     FaultKind.BUSY: FaultRow("503 in Ollama's words for a full queue"),
     FaultKind.MALFORMED: FaultRow("one line that is no JSON after so many tokens", _TOKENS, 1),
     FaultKind.ERROR_LINE: FaultRow("an error line after so many tokens, then a clean end", _TOKENS, 1),
-    FaultKind.NO_END: FaultRow(
-        "the stream ends cleanly without its end mark, after so many tokens", _TOKENS, math.inf
-    ),
+    FaultKind.NO_END: FaultRow("the stream ends cleanly without its end mark, after so many tokens", _TOKENS, math.inf),
     FaultKind.REFUSE: FaultRow("the listening socket is closed", reach=Reach.LISTENER),
     FaultKind.TRICKLE: FaultRow("one byte every so many seconds", Argument.SECONDS, 0.05, reach=_EVERY),
     FaultKind.WRONG_DIGEST: FaultRow("the lists show another digest for each model", reach=Reach.TAGS),
-    FaultKind.LYING_LENGTH: FaultRow(
-        "Content-Length is wrong by so many bytes", Argument.BYTES, 10, reach=_EVERY
-    ),
+    FaultKind.LYING_LENGTH: FaultRow("Content-Length is wrong by so many bytes", Argument.BYTES, 10, reach=_EVERY),
     FaultKind.ENDLESS_HEADERS: FaultRow("the head never ends", reach=_EVERY),
     FaultKind.BAD_CHUNK: FaultRow("a chunk size that is no number after so many tokens", _TOKENS, 1),
     FaultKind.EXTRA_BYTES: FaultRow(
         "these bytes follow the end of the message", Argument.TEXT, text=SECOND_ANSWER, reach=_EVERY
     ),
-    FaultKind.EARLY_HINTS: FaultRow(
-        "an informational answer precedes the head", Argument.STATUS, 103, reach=_EVERY
-    ),
+    FaultKind.EARLY_HINTS: FaultRow("an informational answer precedes the head", Argument.STATUS, 103, reach=_EVERY),
     FaultKind.CLOSE_DELIMITED: FaultRow("no length, no chunks: the connection ends the body", reach=_EVERY),
     FaultKind.HEAD_THEN_SILENCE: FaultRow("the head, and nothing after it", Argument.SECONDS, math.inf),
     FaultKind.LOST_MODEL: FaultRow("404 for a model that it lists"),
@@ -221,9 +215,7 @@ class FaultBook:
         if not self.faults:
             return {}
         struck = (
-            (kind, self._strike(kind, path, is_work, is_list))
-            for kind in FAULTS
-            if kind is not FaultKind.LOAD_FAILS
+            (kind, self._strike(kind, path, is_work, is_list)) for kind in FAULTS if kind is not FaultKind.LOAD_FAILS
         )
         return {kind: fault for kind, fault in struck if fault}
 

@@ -203,9 +203,7 @@ def _make_desk(options: SimOptions) -> Desk:
     now = time.time()
     for place, name in enumerate(options.models):
         catalogue.add(name, now - place)
-    machine = Machine(
-        options.slots, options.max_loaded, options.max_queue, options.load_time, options.keep_alive
-    )
+    machine = Machine(options.slots, options.max_loaded, options.max_queue, options.load_time, options.keep_alive)
     if options.kind is not EngineKind.OLLAMA:
         for name in catalogue.models:
             machine.preload(catalogue.models[name].name, options.context_length)

@@ -13,9 +13,7 @@ class OllamaVoice:
     content_type = NDJSON
     headers: tuple[tuple[str, str], ...] = ()
 
-    def __init__(
-        self, speech: Speech, model: str, clock: Clock, *, is_chat: bool, is_raw: bool = False
-    ) -> None:
+    def __init__(self, speech: Speech, model: str, clock: Clock, *, is_chat: bool, is_raw: bool = False) -> None:
         self.speech = speech
         self._clock = clock
         self._is_chat = is_chat

@@ -88,9 +88,7 @@ def embeddings(desk: Desk, request: Request, body: Body) -> Decision:
         ]
         tokens = sum(count_tokens(text.encode()) for text in texts)
         used = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return Reply(
-            200, encode({"object": "list", "data": data, "model": name, "usage": used}) + b"\n", JSON
-        )
+        return Reply(200, encode({"object": "list", "data": data, "model": name, "usage": used}) + b"\n", JSON)
 
     return desk.work(model, body, Settlement(reply, is_instant=False))
 

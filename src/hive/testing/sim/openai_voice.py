@@ -87,9 +87,7 @@ class ChatVoice:
         choice: dict[str, object] = {"index": 0, "delta": {}, "finish_reason": self._reason}
         chunks = event(self._object("chat.completion.chunk") | {"choices": [choice]})
         if self._facts.include_usage:
-            chunks += event(
-                self._object("chat.completion.chunk") | {"choices": [], "usage": usage(self.speech)}
-            )
+            chunks += event(self._object("chat.completion.chunk") | {"choices": [], "usage": usage(self.speech)})
         return chunks + DONE
 
     def error(self, text: str) -> bytes:

@@ -59,9 +59,7 @@ class Performer:
     clock: Clock
     hold: Callable[[Fault], Awaitable[None]]
 
-    async def work(
-        self, work: Work, path: str, sender: Sender, plan: Plan, load_failure: Fault | None
-    ) -> None:
+    async def work(self, work: Work, path: str, sender: Sender, plan: Plan, load_failure: Fault | None) -> None:
         """Does the work and answers; errors of the scheduler are answers too."""
         job = Job(work.model, work.num_ctx, work.keep_alive, load_failure is not None)
         asked = self.clock()
@@ -94,9 +92,7 @@ class Performer:
         interval = self.options.token_interval * slower
         voice = task.voice
         if task.is_stream:
-            script = self._script(
-                voice, interval, lambda: voice.closing(self._timings(asked, granted, began))
-            )
+            script = self._script(voice, interval, lambda: voice.closing(self._timings(asked, granted, began)))
             await _pause(interval * voice.speech.tokens if voice.speech.call else 0.0)
             await self._stream(script, sender, plan)
             return
@@ -110,9 +106,7 @@ class Performer:
 
     def _script(self, voice: Voice, interval: float, closing: Callable[[], bytes]) -> Script:
         count = 1 if voice.speech.call else voice.speech.tokens
-        return Script(
-            voice.content_type, voice.headers, _frames(voice), count, interval, closing, voice.error
-        )
+        return Script(voice.content_type, voice.headers, _frames(voice), count, interval, closing, voice.error)
 
     def _whole(self, voice: Voice, path: str, plan: Plan, timings: Timings) -> Reply:
         if FaultKind.ERROR_LINE in plan:
@@ -146,9 +140,7 @@ class Performer:
         elif index % BREATHER == BREATHER - 1:
             await asyncio.sleep(0)
 
-    async def _strike(
-        self, kind: FaultKind, frame: bytes, script: Script, sender: Sender, plan: Plan
-    ) -> bool:
+    async def _strike(self, kind: FaultKind, frame: bytes, script: Script, sender: Sender, plan: Plan) -> bool:
         """Lets one fault happen before this frame; True when the stream is over."""
         match kind:
             case FaultKind.FREEZE_STREAM:
@@ -156,11 +148,7 @@ class Performer:
                 await self.hold(plan[kind])
                 return False
             case FaultKind.MALFORMED:
-                data = (
-                    b'data: {"choices":[{"delta":,,\n\n'
-                    if script.content_type == EVENT_STREAM
-                    else b'{"model":,,\n'
-                )
+                data = b'data: {"choices":[{"delta":,,\n\n' if script.content_type == EVENT_STREAM else b'{"model":,,\n'
                 await sender.piece(data)
                 return False
             case FaultKind.DROP | FaultKind.RESET:

@@ -72,6 +72,4 @@ def metrics(desk: Desk, request: Request, body: Body) -> Decision:
         f"vllm:num_requests_running{label} {float(desk.machine.running)}",
         f"vllm:num_requests_waiting{label} {float(desk.machine.waiting)}",
     )
-    return Reply(
-        200, "".join(f"{line}\n" for line in lines).encode(), "text/plain; version=0.0.4; charset=utf-8"
-    )
+    return Reply(200, "".join(f"{line}\n" for line in lines).encode(), "text/plain; version=0.0.4; charset=utf-8")

@@ -51,9 +51,7 @@ class Vocabulary:
         """`length` tokens; the same for the same seed, model and prompt."""
         start = zlib.crc32(prompt, zlib.crc32(model.encode(), self._seed & 0xFFFFFFFF)) % _RING_SIZE
         turns = 1 + (start + length) // _RING_SIZE
-        return (
-            (self._ring * turns)[start : start + length] if turns > 1 else self._ring[start : start + length]
-        )
+        return (self._ring * turns)[start : start + length] if turns > 1 else self._ring[start : start + length]
 
 
 def embedding(text: str, dimensions: int | None = None) -> list[float]:

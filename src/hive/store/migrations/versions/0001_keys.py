@@ -22,6 +22,4 @@ def upgrade() -> None:
         sa.Column("revoked_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("digest"),
     )
-    op.create_index(
-        "keys_live_name", "keys", ["name"], unique=True, sqlite_where=sa.text("revoked_at IS NULL")
-    )
+    op.create_index("keys_live_name", "keys", ["name"], unique=True, sqlite_where=sa.text("revoked_at IS NULL"))

@@ -1,0 +1,92 @@
+"""The agents of the demo: one beside each engine, with a worker key of its own, as on a user's machines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from hive.app import HubServer
+from hive.auth.keys import Role
+from hive.config import Secret
+from hive.node.agent import Agent, AgentError
+from hive.node.options import NodeOptions, read_engine
+
+_JOIN_TIMEOUT = 5.0
+"""An engine that is slow to answer its agent costs three seconds before it joins."""
+_JOIN_STEP = 0.02
+_LEAVE_TIMEOUT = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An engine that is to join."""
+
+    engine_url: str
+    slots: int | None = None
+    """None: what the engine says, or its kind."""
+
+
+@asynccontextmanager
+async def run_agents(server: HubServer, machines: Mapping[str, Machine]) -> AsyncIterator[None]:
+    """Run an agent for each machine, by the name of its node; at the end of the block they leave in order."""
+    hub_url = f"http://127.0.0.1:{server.port}"
+    running: dict[asyncio.Task[None], Agent] = {}
+    try:
+        for name, machine in machines.items():
+            key = Secret((await server.keys.create(name, Role.WORKER)).secret)
+            agent = Agent(NodeOptions(hub_url, key, (read_engine(machine.engine_url),), machine.slots))
+            running[asyncio.create_task(_run(name, agent))] = agent
+        yield
+        with _farewells_unsaid():
+            await _leave(running)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def until_joined(server: HubServer, names: Mapping[str, object]) -> None:
+    """Wait, a little, until all these nodes can be given work."""
+    try:
+        async with asyncio.timeout(_JOIN_TIMEOUT):
+            while not all(_has_joined(server, name) for name in names):  # noqa: ASYNC110 - so no node pays for an event
+                await asyncio.sleep(_JOIN_STEP)
+    except TimeoutError:
+        pass
+
+
+def _has_joined(server: HubServer, name: str) -> bool:
+    node = server.hub.joining.nodes.get(name)
+    return node is not None and node.pool.spares > 0
+
+
+async def _run(name: str, agent: Agent) -> None:
+    try:
+        await agent.run()
+    except AgentError as error:  # somebody tried `hive keys revoke`
+        _log.warning("%s has ended: %s", name, error)
+
+
+async def _leave(running: Mapping[asyncio.Task[None], Agent]) -> None:
+    for agent in running.values():
+        agent.stop()
+    _, late = await asyncio.wait(running, timeout=_LEAVE_TIMEOUT)
+    for task in late:
+        running[task].stop()
+    await asyncio.gather(*running)
+
+
+@contextmanager
+def _farewells_unsaid() -> Iterator[None]:
+    """Keep to itself that the hub loses its nodes: here that is no trouble."""
+    log = logging.getLogger("hive.hub")
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(logging.NOTSET)

@@ -1,0 +1,314 @@
+"""The nodes that dialed in: who is let in, what is known of each, and what happens when one leaves.
+
+A node is known from its first hello until its key ends or the hub does; while a session lives it has a control
+socket, a token for its data sockets, and a pool of those. When it leaves, its engines are down, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hive.auth.keys import Key, KeyRing, Right
+from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
+from hive.fleet.engines import Engine, Health
+from hive.hub.joined_engines import JoinedEngine
+from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
+from hive.net.joined_data import JoinedConnection
+from hive.net.joined_link import JoinedLink, JoinedPool
+from hive.wire import link
+from hive.wire import link_messages as messages
+from hive.wire.link import CloseCode, Verdict, judge_arrival
+from hive.wire.link_control import HubEvent, Suspected
+from hive.wire.link_messages import Draining, Heartbeat, Hello, JoinData, Machine, Report, one_line
+from hive.wire.link_socket import Closed, LinkSocket
+
+if TYPE_CHECKING:
+    from hive.hub.core import Hub
+
+_log = logging.getLogger(__name__)
+
+MAX_COMPLAINTS = 10
+COMPLAINTS_SECONDS = 60.0
+LEARN_SHARE = 20
+"""A report that took a second to read is followed by so many seconds in which that node's next one waits."""
+LONGEST_LEARN_WAIT = 5.0
+FAREWELL_STEP = 0.02
+_QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF})
+
+
+class JoinedNode:
+    """One node: its session, if it is there, and its engines."""
+
+    def __init__(self, hub: Hub, key: Key, complain: Callable[[str, str], None]) -> None:
+        self._hub = hub
+        self.key = key
+        self.name = key.name
+        self.engines: dict[str, JoinedEngine] = {}
+        self.pool = JoinedPool(key.name, hub.settings.connect_timeout, self._note)
+        self.control: ControlSocket | None = None
+        self.token = ""
+        self.hello: Hello | None = None
+        self.machine = Machine()
+        self.heartbeat_at = 0.0
+        self.is_leaving = False
+        """Has the node itself asked for no new work?"""
+        self._complain = complain
+        self._pending: tuple[messages.Engine, ...] | None = None
+        self._may_learn_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<JoinedNode {self.name} {'here' if self.control else 'gone'} {self.pool!r}>"
+
+    @property
+    def instance(self) -> str | None:
+        """Which agent process is connected, if one is."""
+        return self.hello.instance if self.hello is not None and self.control is not None else None
+
+    # --- its session ---
+
+    def begin(self, control: ControlSocket, hello: Hello) -> None:
+        """Welcome it; the sockets of an earlier session are closed."""
+        ghost, self.control = self.control, control
+        control.owner = self
+        self.hello, self.machine = hello, hello.machine
+        self.token = secrets.token_urlsafe(32)
+        self.heartbeat_at = self._hub.now()
+        self.is_leaving = False
+        self.apply_drain()
+        self._may_learn_at = 0.0
+        if ghost is not None:
+            ghost.owner = None
+            ghost.shut(CloseCode.REPLACED, "the same agent has connected again")
+        ghosts = self.pool.open(control.want_links)
+        control.welcome(self.name, self.token, self.pool.want)
+        self._take_report(hello.engines)
+        for connection in ghosts:
+            connection.shut(CloseCode.REPLACED, "the same agent has connected again")
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close the session from here."""
+        control = self.control
+        if control is not None:
+            control.owner = None
+            control.shut(code, reason)
+            self._leave(code, reason)
+
+    def say_bye(self, reason: str) -> None:
+        """Announce the end."""
+        if self.control is not None:
+            self.control.say_bye(reason)
+
+    def on_control_closed(self, closed: Closed) -> None:
+        """The control socket is gone, and the session with it."""
+        reason = one_line(closed.reason, 120) or f"closed with {closed.code}"
+        _log.warning("node %s has left: %s (%d)", self.name, reason, closed.code)
+        self._leave(CloseCode.SESSION_OVER, reason)
+
+    def _leave(self, code: CloseCode, reason: str) -> None:
+        self.control = None
+        self.token = ""
+        self._pending = None
+        for joined in self.engines.values():
+            joined.set_health(Health.DOWN, f"its node has left: {reason}")
+        self.pool.drop(code, reason)  # only now: what fails looks for another engine at once
+
+    # --- what it says ---
+
+    def on_control(self, event: HubEvent) -> None:
+        """Take what the node says."""
+        if isinstance(event, Heartbeat):
+            self.heartbeat_at = self._hub.now()
+            self.machine = event.machine
+            for engine_id, joined in list(self.engines.items()):
+                joined.take_beat(event.engines.get(engine_id))
+        elif isinstance(event, Report):
+            self._take_report(event.engines)
+        elif isinstance(event, Draining):
+            _log.info("node %s drains", self.name)
+            self.is_leaving = True
+            self.apply_drain()
+        elif isinstance(event, Suspected):
+            for joined in self.engines.values():
+                joined.suspect(f"no heartbeat for {link.SUSPECT_SECONDS:g} s")
+
+    def _take_report(self, engines: tuple[messages.Engine, ...]) -> None:
+        """Learn from a report, or from the newest one later: reading must not keep the hub busy."""
+        self._pending = engines
+        began = self._hub.now()
+        if began < self._may_learn_at:
+            return
+        self._pending = None
+        for reported in engines:
+            joined = self.engines.get(reported.id) or self._add(reported)
+            try:
+                joined.learn(reported)
+            except Exception:
+                _log.exception("node %s: the report of its engine %s", self.name, reported.id)
+                joined.set_health(Health.DOWN, "its node reports what cannot be read")
+        for engine_id in self.engines.keys() - {reported.id for reported in engines}:
+            self._remove(engine_id)
+        now = self._hub.now()
+        self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
+
+    def _add(self, reported: messages.Engine) -> JoinedEngine:
+        hub = self._hub
+        engine = Engine(self.name, reported.address, id=reported.id)
+        joined = JoinedEngine(engine, hub.fleet, self._refresh, hub.on_change, hub.now)
+        self.engines[reported.id] = joined
+        hub.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
+        self.apply_drain()
+        return joined
+
+    def _remove(self, engine_id: str) -> None:
+        joined = self.engines.pop(engine_id)
+        joined.set_health(Health.DOWN, "its node has it no more")
+        self._hub.remove_engine(joined.engine)
+
+    def remove_all(self) -> None:
+        """Forget its engines."""
+        for engine_id in list(self.engines):
+            self._remove(engine_id)
+
+    def _refresh(self, engine_id: str) -> None:
+        if self.control is not None:
+            self.control.refresh(engine_id)
+
+    def apply_drain(self) -> None:
+        """Bring its engines into line with who wants it empty."""
+        for joined in self.engines.values():
+            self._hub.fleet.set_draining(joined.engine, self.is_leaving or self.name in self._hub.drained)
+
+    def _note(self, closed: Closed) -> None:
+        if closed.is_ours and closed.code not in _QUIET:
+            self._complain(self.name, f"data socket closed: {closed.reason} ({closed.code})")
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        if self._pending is not None:
+            self._take_report(self._pending)
+        for joined in list(self.engines.values()):
+            joined.tick(now)
+        if self.control is not None:
+            self.pool.tick(now)
+
+
+class Joining:
+    """All nodes that joined, by name; the desk at which their sockets arrive."""
+
+    def __init__(self, hub: Hub, ring: KeyRing) -> None:
+        self._hub = hub
+        self._ring = ring
+        self.sockets = JoinedSockets(hub.outbox, hub.now)
+        self.nodes: dict[str, JoinedNode] = {}
+        self._dialed = {node.name.casefold() for node in hub.settings.nodes}
+        self._is_leaving = False
+        self._complaints: dict[str, tuple[float, int]] = {}
+
+    def arrive(self, key: Key) -> asyncio.Protocol:
+        """Return the protocol of a connection that becomes a link. Raises `Fault`: draining, too_many_links."""
+        if self._is_leaving:
+            raise Fault(DRAINING, "the hub is shutting down")
+        if not self.sockets.has_room(key):
+            raise Fault(TOO_MANY_LINKS, f"too many connections of the key {key.name!r} have not said what they are")
+        return self.sockets.arrive(key, self)
+
+    # --- the desk ---
+
+    def may_stay(self, key: Key) -> bool:
+        """Does a key still let its node in?"""
+        return self._ring.allows(key, Right.WORK)
+
+    def take_control(self, control: ControlSocket, hello: Hello) -> None:
+        """Let a node in, or say why not."""
+        try:
+            node = self._admit(control.key, hello)
+        except TurnedAway as away:
+            self._complain(control.key.name, f"not let in: {away.reason}")
+            control.shut(away.code, away.reason)
+            return
+        _log.info("node %s joined (%s, %s)", node.name, hello.agent, hello.platform)
+        node.begin(control, hello)
+
+    def _admit(self, key: Key, hello: Hello) -> JoinedNode:
+        if not self.may_stay(key):
+            raise TurnedAway(CloseCode.KEY_REVOKED, "the key was revoked")
+        if self._is_leaving:
+            raise TurnedAway(CloseCode.GOING_AWAY, "the hub stops")
+        if key.name.casefold() in self._dialed:
+            raise TurnedAway(CloseCode.NAME_TAKEN, f"the hub's settings have a node {key.name!r} that the hub dials")
+        node = self.nodes.get(key.name)
+        if node is not None and node.key.digest != key.digest:
+            self._forget(node)
+            node = None
+        if node is None:
+            node = self.nodes[key.name] = JoinedNode(self._hub, key, self._complain)
+        if judge_arrival(node.instance, hello.instance) is Verdict.NAME_TAKEN:
+            raise TurnedAway(CloseCode.NAME_TAKEN, f"another agent is connected with the key {key.name!r}")
+        return node
+
+    def take_data(self, arrival: JoinData, key: Key) -> Callable[[LinkSocket], JoinedSocket]:
+        """Return what makes a data socket of it. Raises `TurnedAway`."""
+        node = self.nodes.get(key.name)
+        if node is None or not node.token or node.key.digest != key.digest:
+            raise TurnedAway(CloseCode.SESSION_OVER, "this key has no session")
+        if not secrets.compare_digest(arrival.session, node.token):
+            raise TurnedAway(CloseCode.SESSION_OVER, "the session is unknown or over")
+        if node.pool.is_full:
+            raise TurnedAway(CloseCode.TOO_MANY, f"{node.pool.want} data sockets are wanted")
+
+        def make(socket: LinkSocket) -> JoinedSocket:
+            return JoinedConnection(self.sockets, key, socket, node.pool, self._hub.settings.max_head_bytes)
+
+        return make
+
+    def note(self, key: Key, closed: Closed) -> None:
+        """A socket was closed before it was anything."""
+        if closed.is_ours:
+            self._complain(key.name, f"connection closed: {closed.reason} ({closed.code})")
+
+    def _complain(self, name: str, text: str) -> None:
+        """Log what a node did wrong, but not for ever."""
+        now = self._hub.now()
+        since, count = self._complaints.get(name, (now, 0))
+        if now - since > COMPLAINTS_SECONDS:
+            since, count = now, 0
+        self._complaints[name] = since, count + 1
+        if count < MAX_COMPLAINTS:
+            _log.warning("node %s: %s", name, one_line(text, 300))
+        elif count == MAX_COMPLAINTS:
+            _log.warning("node %s: more of the same is not logged for a minute", name)
+
+    # --- time and the end ---
+
+    def tick(self, now: float) -> None:
+        """Let time pass: drop the links of keys that ended."""
+        for node in list(self.nodes.values()):
+            if self.may_stay(node.key):
+                node.tick(now)
+            else:
+                _log.warning("node %s: its key was revoked", node.name)
+                self._forget(node)
+
+    def _forget(self, node: JoinedNode) -> None:
+        node.end(CloseCode.KEY_REVOKED, "the key was revoked")
+        node.remove_all()
+        del self.nodes[node.name]
+
+    async def leave(self, timeout: float) -> None:
+        """Close every link in good order, `timeout` seconds at most."""
+        self._is_leaving = True
+        for node in self.nodes.values():
+            node.say_bye("the hub stops")
+            node.end(CloseCode.GOING_AWAY, "the hub stops")
+        self._hub.outbox.flush()
+        deadline = self._hub.now() + timeout
+        while len(self.sockets) and self._hub.now() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(FAREWELL_STEP)
+
+    def close(self) -> None:
+        """Drop every socket."""
+        self.sockets.abort()

@@ -1,0 +1,382 @@
+"""One connection of a client, from its first byte to its last.
+
+It is in one of six states: it waits for a HEAD, then for a BODY, then the handler is ANSWERING; a
+refusal may be HELD back; after an early answer it LINGERs (half-closed, discarding what the client still sends,
+because a reset would lose the answer); then it is CLOSED. Key, right, path and length are judged at the end of
+the head, before any body is accepted or `100 Continue` is sent. There is one request at a time: bytes of a
+second one are never started, and close the connection after the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+else:
+    termios = None
+
+from hive.errors import (
+    BAD_REQUEST,
+    BODY_MEMORY_FULL,
+    BODY_TOO_LARGE,
+    DRAINING,
+    EXPECTATION_FAILED,
+    REQUEST_TIMEOUT,
+    Fault,
+)
+from hive.net.stream import ClientStream
+from hive.wire.requests import RequestHead, RequestReader
+
+if TYPE_CHECKING:
+    from hive.net.server import HttpServer
+
+LINGER_BYTES = 1 << 20
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class State(Enum):
+    """Where a connection is."""
+
+    HEAD = 1
+    BODY = 2
+    ANSWERING = 3
+    LINGER = 4
+    HELD = 5
+    """A refusal is held back, because its client guesses keys."""
+    CLOSED = 6
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_closes",
+        "_deadline",
+        "_discarded_bytes",
+        "_held_bytes",
+        "_is_tls",
+        "_limits",
+        "_reader",
+        "_server",
+        "_stalled_since",
+        "_state",
+        "_stream",
+        "_taken_bytes",
+        "_transport",
+        "_written_bytes",
+        "is_paused",
+        "peer",
+    )
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._reader = RequestReader(server.limits.max_head_bytes)
+        self._transport: asyncio.Transport | None = None
+        self._stream: ClientStream | None = None
+        self._state = State.HEAD
+        self._deadline = 0.0
+        self._closes = False
+        self._held_bytes = 0
+        self._discarded_bytes = 0
+        self._written_bytes = 0
+        self._taken_bytes = 0
+        self._is_tls = False
+        self._stalled_since: float | None = None
+        self.peer = ""
+        self.is_paused = False
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self.peer} {self._state.name}>"
+
+    # --- the transport's callbacks ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else "local"
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._deadline = self._server.now() + self._limits.head_timeout
+        self._server.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state is State.HEAD or state is State.BODY:
+            self._receive(data)
+        elif state is State.ANSWERING:
+            self._reader.feed(data)
+            if self._reader.has_excess:
+                self._closes = True
+                self._discard(len(data))
+        else:
+            self._discard(len(data))
+
+    def eof_received(self) -> bool:
+        if self._stream is not None:
+            self._stream.depart()  # a half-close counts as departure, as in Go's server
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = State.CLOSED
+        self._server.connections.discard(self)
+        self._release_body()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.depart()
+
+    def pause_writing(self) -> None:
+        self.is_paused = True
+        if self._stream is not None:
+            self._stream.pause()
+
+    def resume_writing(self) -> None:
+        self.is_paused = False
+        if self._stream is not None:
+            self._stream.resume()
+
+    # --- reading a request ---
+
+    def _receive(self, data: bytes) -> None:
+        reader = self._reader
+        starts = reader.is_idle
+        try:
+            reader.feed(data)
+            if reader.head is None:
+                if starts:
+                    self._deadline = self._server.now() + self._limits.head_timeout
+                return
+            if self._state is State.HEAD:
+                self._judge(reader.head)
+            if reader.body_bytes:
+                self._count_body()
+        except Fault as fault:
+            if not fault.delay:
+                self._refuse(fault)
+            elif self._server.hold(self, fault):
+                self._state = State.HELD
+                self._pause_reading()
+            else:
+                self.abort()  # too many guess at the same time: none of them learns anything
+            return
+        if reader.is_complete or (self._stream is not None and not self._stream.takes_body):
+            self._begin()
+        else:
+            self._deadline = self._server.now() + self._limits.body_timeout
+
+    def _judge(self, head: RequestHead) -> None:
+        self._state = State.BODY
+        self._stream = stream = ClientStream(self, head, self._server.next_request_id())
+        if self._server.is_draining:
+            raise Fault(DRAINING, "the hub is shutting down")
+        if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
+            raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
+        has_expectation = head.is_http11 and b"expect" in head.fields
+        if has_expectation and not head.expects_continue:
+            raise Fault(EXPECTATION_FAILED, "the only expectation known here is 100-continue")
+        self._server.handler.judge(stream)
+        if has_expectation and head.has_body and not self._reader.body_bytes and stream.takes_body:
+            self.write(_CONTINUE)
+
+    def _count_body(self) -> None:
+        size = self._reader.body_bytes
+        if size > self._limits.max_body_bytes:
+            raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
+        self.hold_body(size)
+
+    def hold_body(self, size: int) -> None:
+        """Count a body anew that was unpacked. Raises `Fault` when there is no room for it."""
+        self._server.held_body_bytes += size - self._held_bytes
+        self._held_bytes = size
+        if self._server.held_body_bytes > self._limits.max_bodies_bytes:
+            raise Fault(BODY_MEMORY_FULL, "too many large requests at once")
+
+    def _begin(self) -> None:
+        self._state = State.ANSWERING
+        stream = self._stream
+        assert stream is not None
+        stream.body = self._reader.take_body()
+        if self._reader.has_excess or not self._reader.is_complete:
+            self._closes = True
+        self._server.handler.begin(stream)
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def refuse_now(self, fault: Fault) -> None:
+        """Send a refusal that was held back."""
+        if self._state is State.HELD and self._transport is not None and not self._transport.is_closing():
+            self._refuse(fault)
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answer early: the rest of the request, if any, is not wanted."""
+        stream, reader = self._stream, self._reader
+        request_id = stream.request_id if stream else self._server.next_request_id()
+        status, fields, body = self._server.handler.refuse(reader.head, request_id, fault)
+        is_whole = reader.is_complete and stream is not None
+        self._closes = self._closes or not is_whole or reader.has_excess
+        if stream is None:
+            head = RequestHead("GET", "/", "", True, {}, keep_alive=False)
+            stream = self._stream = ClientStream(self, head, request_id)
+        self._state = State.ANSWERING
+        reader.take_body()
+        stream.send(status, fields, body)
+
+    def hand_over(self, head: bytes, protocol: asyncio.Protocol) -> None:
+        """Send a head and let another protocol have the connection; a byte that came too early ends it."""
+        transport = self._transport
+        if self._reader.has_excess:
+            self._refuse(Fault(BAD_REQUEST, "bytes of another protocol before it was agreed on"))
+        elif transport is not None and not transport.is_closing():
+            self._server.outbox.write(transport, head)
+            self.connection_lost(None)
+            self._transport = None
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+
+    # --- answering, for the stream ---
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._written_bytes += len(data)
+            self._server.outbox.write(transport, data)
+
+    def own_lines(self, head: RequestHead) -> bytes:
+        """Return the header lines of the connection: the date, and whether it goes on."""
+        if self._closes or not head.keep_alive or self._server.is_draining:
+            self._closes = True
+            return self._server.date_line + b"Connection: close\r\n"
+        return self._server.date_line if head.is_http11 else self._server.date_line + b"Connection: keep-alive\r\n"
+
+    def close_after_answer(self) -> None:
+        """Make the coming answer the last one."""
+        self._closes = True
+
+    def answered(self) -> None:
+        """The answer is whole: wait for the next request, or close."""
+        self._stream = None
+        if self._held_bytes:
+            self._release_body()
+        if self._state is State.CLOSED or self._transport is None:
+            return
+        has_unread = not self._reader.is_complete or self._reader.has_excess
+        if self._closes and has_unread:
+            self._linger()
+        elif self._closes:
+            self.close()
+        else:
+            self._reader.restart()
+            self._state = State.HEAD
+            self._deadline = self._server.now() + self._limits.keep_alive_timeout
+
+    def close(self) -> None:
+        """Close the connection once what was written has left."""
+        self._state = State.CLOSED
+        self._server.outbox.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+        if self._state is State.HEAD and self._reader.is_idle and self._transport is not None:
+            self._state = State.CLOSED
+            self._transport.close()
+
+    def _linger(self) -> None:
+        assert self._transport is not None
+        self._state = State.LINGER
+        self._deadline = self._server.now() + self._limits.linger_timeout
+        self._server.outbox.flush()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _discard(self, count: int) -> None:
+        self._discarded_bytes += count
+        if self._discarded_bytes > LINGER_BYTES:
+            self.abort()
+
+    def _release_body(self) -> None:
+        self._server.held_body_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    # --- deadlines ---
+
+    def sweep(self, now: float) -> None:
+        """Close what took too long."""
+        if self._transport is None:
+            return
+        if self._is_stalled(now):
+            self.abort()
+        elif self._state is State.LINGER:
+            if self.has_unsent:
+                self._deadline = now + self._limits.linger_timeout  # it runs once the answer has left
+            elif now >= self._deadline:
+                self.abort()
+        elif self._state in (State.HEAD, State.BODY) and now >= self._deadline:
+            if self._state is State.HEAD and self._reader.is_idle:
+                self._state = State.CLOSED
+                self._transport.close()
+            else:
+                self._refuse(Fault(REQUEST_TIMEOUT, "the request took too long to arrive"))
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a request under way, or an answer that the client has not taken?"""
+        return self._state in (State.BODY, State.HELD, State.ANSWERING) or self.has_unsent
+
+    def end(self) -> None:
+        """Refuse what is still arriving or held back, because the hub ends."""
+        if self._state in (State.BODY, State.HELD) and self._transport is not None:
+            self._refuse(Fault(DRAINING, "the hub is shutting down"))
+
+    @property
+    def has_unsent(self) -> bool:
+        """Do bytes of an answer still wait for the client?"""
+        transport = self._transport
+        if transport is None:
+            return False
+        return transport.get_write_buffer_size() > 0 or (self._is_tls and _kernel_bytes(transport) > 0)
+
+    def _is_stalled(self, now: float) -> bool:
+        """Has the client taken no byte of what waits for it for the send timeout?"""
+        assert self._transport is not None
+        waiting = self._transport.get_write_buffer_size()
+        if waiting or self._is_tls:  # with TLS some wait in between, out of sight
+            waiting += _kernel_bytes(self._transport)
+        taken = self._written_bytes - waiting
+        if waiting == 0 or taken != self._taken_bytes:
+            self._taken_bytes = taken
+            self._stalled_since = None
+            return False
+        if self._stalled_since is None:
+            self._stalled_since = now
+        return now - self._stalled_since >= self._limits.send_timeout
+
+
+def _kernel_bytes(transport: asyncio.Transport) -> int:
+    """Return how many bytes the system holds for a client (SIOCOUTQ): it takes bytes from us in big steps only."""
+    sock = transport.get_extra_info("socket")
+    if termios is None or sock is None:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0

@@ -1,0 +1,298 @@
+"""A data socket of a joined link: one exchange at a time, its answer handed on as `net.upstream` does.
+
+The socket is a spare (in its `Home`'s hands), busy with an exchange that has a sink, or on its way back: the answer is
+whole or was cancelled, and `ended` has not come yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from hive import errors
+from hive.auth.keys import Key
+from hive.errors import Kind
+from hive.net.joined import JoinedSocket, JoinedSockets
+from hive.net.link import Sink
+from hive.wire import link
+from hive.wire.link import SENT_BINARY_BYTES, CloseCode
+from hive.wire.link_data import HubData, HubState
+from hive.wire.link_messages import Accepted, Ended, Ending, one_line
+from hive.wire.link_socket import Closed, LinkSocket
+from hive.wire.responses import GarbledAnswer, ResponseReader
+
+_log = logging.getLogger(__name__)
+
+MAX_EAGER_BYTES = 256 << 10
+"""A body up to this is written at once, whether the connection takes it or not."""
+
+_IN_EXCHANGE = (HubState.OPENING, HubState.STREAMING)
+_KINDS: dict[str, Kind] = {
+    Ending.ENGINE_UNREACHABLE: errors.NODE_UNREACHABLE,
+    Ending.ENGINE_UNKNOWN: errors.NODE_UNREACHABLE,
+    Ending.ENGINE_BROKE_OFF: errors.NODE_BROKE_OFF,
+    Ending.ENGINE_GARBLED: errors.NODE_GARBLED,
+}
+"""What an error of the node means; any other is a failed engine."""
+
+
+class Home(Protocol):
+    """Where a data socket belongs."""
+
+    def add(self, connection: JoinedConnection) -> None:
+        """It is open, and a spare."""
+
+    def put_back(self, connection: JoinedConnection) -> None:
+        """It is a spare again."""
+
+    def forget(self, connection: JoinedConnection, closed: Closed) -> None:
+        """It is closed, and not by its home."""
+
+
+class JoinedConnection(JoinedSocket):
+    """A way to an engine through a socket that its node dialed. Set `engine` before `send`."""
+
+    __slots__ = (
+        "_data",
+        "_home",
+        "_is_announced",
+        "_is_full",
+        "_is_paused",
+        "_max_head_bytes",
+        "_number",
+        "_reader",
+        "_sink",
+        "_unsent",
+        "_whole_at",
+        "engine",
+        "has_answered",
+    )
+
+    def __init__(self, sockets: JoinedSockets, key: Key, socket: LinkSocket, home: Home, max_head_bytes: int) -> None:
+        self._data = HubData(socket, sockets.now())
+        super().__init__(sockets, key, self._data)
+        self._home = home
+        self._max_head_bytes = max_head_bytes
+        self._reader = ResponseReader(max_head_bytes)
+        self._sink: Sink | None = None
+        self._unsent: memoryview | None = None
+        """The rest of a long body, which leaves as the connection takes it."""
+        self._is_announced = self._is_paused = self._is_full = False
+        self._number = 0
+        self._whole_at: float | None = None
+        """Since when only `ended` is missing."""
+        self.engine = ""
+        """The node's own name of the engine."""
+        self.has_answered = False
+        """Has the node shown that the current request arrived?"""
+
+    @property
+    def is_spare(self) -> bool:
+        """Can an exchange be sent on it now?"""
+        transport = self._transport
+        return self._data.state is HubState.SPARE and transport is not None and not transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._home.add(self)
+
+    # --- the request ---
+
+    def send(self, head: bytes, body: bytes, sink: Sink) -> None:
+        """Send a request; the answer goes to `sink`."""
+        self._is_announced = self.has_answered = False
+        data = self._data
+        if data.state is not HubState.SPARE or self._transport is None:  # lost between its grant and now
+            sink.on_failure(errors.NODE_BROKE_OFF, "the node's connection was lost")
+            return
+        self._sink = sink
+        self._number += 1
+        self._reader.begin()
+        data.open(f"{self._number:x}", self.engine, self._sockets.now())
+        if len(head) + len(body) <= SENT_BINARY_BYTES:
+            data.socket.send_parts(head, body)
+            self.write_output()
+            return
+        data.socket.send_parts(head)
+        self.write_output()
+        self._send_body(memoryview(body))
+
+    def _send_body(self, body: memoryview) -> None:
+        """Send a large body: with the turn's other writes, or, a very large one, as the connection takes it."""
+        transport, outbox = self._transport, self._sockets.outbox
+        assert transport is not None
+        if len(body) > MAX_EAGER_BYTES:
+            outbox.flush()  # what was written so far goes first
+            self._unsent = body
+            self._pump()
+            return
+        for start in range(0, len(body), SENT_BINARY_BYTES):
+            piece = body[start : start + SENT_BINARY_BYTES]
+            outbox.write(transport, self._data.socket.binary_header(len(piece)))
+            outbox.write(transport, piece)
+
+    def _pump(self) -> None:
+        """Send of a very large body what the connection takes now."""
+        transport, rest = self._transport, self._unsent
+        while rest is not None and not self._is_full and transport is not None and not transport.is_closing():
+            piece = rest[:SENT_BINARY_BYTES]
+            transport.writelines((self._data.socket.binary_header(len(piece)), piece))
+            rest = rest[SENT_BINARY_BYTES:] if len(rest) > SENT_BINARY_BYTES else None
+        self._unsent = rest
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._unsent is not None:
+            self._pump()
+
+    def cancel(self) -> None:
+        """Leave the exchange; the node stops its engine, and the socket becomes a spare again."""
+        self._sink = None
+        if self._data.state not in _IN_EXCHANGE:
+            return  # it has ended in this very read
+        if self._unsent is not None or self._is_full:
+            self._unsent = None
+            self.abort()  # a cancel would wait behind the request
+            return
+        self._data.cancel(self._sockets.now())
+        self.write_output()
+        self.resume()
+
+    def pause(self) -> None:
+        """Read no more until `resume`."""
+        transport = self._transport
+        if transport is not None and self._sink is not None and not self._is_paused and not transport.is_closing():
+            self._is_paused = True
+            transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        transport = self._transport
+        if transport is not None and self._is_paused and not transport.is_closing():
+            self._is_paused = False
+            transport.resume_reading()
+
+    def close(self) -> None:
+        """Let go of it unused: it is a spare again."""
+        if self.is_spare:
+            self._home.put_back(self)
+
+    def shut(self, code: CloseCode, reason: str) -> None:
+        super().shut(code, reason)
+        self._lose(reason)
+
+    # --- the answer ---
+
+    def data_received(self, data: bytes) -> None:
+        whole: Sink | None = None
+        for event in self._data.receive(data, self._sockets.now()):
+            sink = self._take(event) if type(event) is bytes else self._take_mark(event)
+            whole = sink or whole
+        self.write_output()
+        if whole is not None:
+            whole.on_complete()  # last, and when the socket is a spare again if it can be: it may be wanted at once
+
+    def _take(self, data: bytes) -> Sink | None:
+        """Hand a piece of the answer on; return the sink if that made it whole."""
+        sink, reader = self._sink, self._reader
+        if sink is None:
+            if self._whole_at is not None:
+                self.cancel()  # bytes after the answer
+            return None
+        try:
+            body = reader.feed(data)
+        except GarbledAnswer as garbled:
+            self._fail(errors.NODE_GARBLED, f"the engine's answer is garbled: {garbled}")
+            return None
+        if not self._is_announced:
+            if reader.head is None:
+                return None
+            self._is_announced = True
+            sink.on_head(reader.head)
+        if body and self._sink is sink:
+            sink.on_body(body)
+        if not reader.is_complete or self._sink is not sink:
+            return None
+        self._sink = self._unsent = None
+        self._whole_at = self._sockets.now()
+        return sink
+
+    def _take_mark(self, event: Accepted | Ended | Closed | bytes) -> Sink | None:
+        """Take what is no piece of an answer; return the sink if that made the answer whole."""
+        if type(event) is Accepted:
+            self.has_answered = True
+        elif type(event) is Ended:
+            return self._end(event)
+        elif type(event) is Closed:
+            self._home.forget(self, event)
+            self._lose(f"the node's connection was lost ({one_line(event.reason, 120)})")
+        return None
+
+    def _end(self, ended: Ended) -> Sink | None:
+        """The exchange is over: the socket is a spare again."""
+        sink, self._sink = self._sink, None
+        reader = self._reader
+        failure = ""
+        if sink is not None:
+            self.has_answered = True
+            failure = self._judge_end(ended)
+        if not reader.is_complete or not reader.can_be_reused:
+            self._reader = ResponseReader(self._max_head_bytes)
+        self._unsent = self._whole_at = None
+        self.resume()
+        self._home.put_back(self)
+        if sink is not None and failure:
+            code = ended.error.code if ended.error is not None else Ending.ENGINE_BROKE_OFF
+            sink.on_failure(_KINDS.get(code, errors.NODE_FAILED), failure)
+            return None
+        return sink
+
+    def _judge_end(self, ended: Ended) -> str:
+        """Return why the answer is not whole; nothing if it is."""
+        error = ended.error
+        if error is None:
+            try:
+                self._reader.end_of_connection()
+            except GarbledAnswer:
+                return "the engine's answer ended before it was whole"
+            return ""
+        if error.code == Ending.REQUEST_REFUSED:
+            _log.error("node %s refuses a request of the hub: %s", self.key.name, error.message)
+        return error.message or error.code
+
+    def _handle(self, events: Sequence[Accepted | Ended | Closed | bytes]) -> None:
+        for event in events:
+            self._take_mark(event)
+        self.write_output()
+
+    def _fail(self, kind: Kind, reason: str) -> None:
+        sink = self._sink
+        self.cancel()
+        if sink is not None:
+            sink.on_failure(kind, reason)
+
+    def _lose(self, reason: str) -> None:
+        """The socket is gone, and what it carried with it."""
+        sink, self._sink, self._unsent = self._sink, None, None
+        if sink is not None:
+            sink.on_failure(errors.NODE_BROKE_OFF, reason)
+
+    # --- time ---
+
+    def tick(self, now: float) -> None:
+        if self._whole_at is not None and now - self._whole_at > link.CANCEL_SECONDS:
+            self._whole_at = None
+            self.cancel()  # its answer is whole, and the node does not say so
+        super().tick(now)
+
+    @property
+    def _kept_bytes(self) -> int:
+        return 0 if self._unsent is None else len(self._unsent)
+
+    def _is_excused(self, waiting: int) -> bool:
+        return self._is_paused or super()._is_excused(waiting)

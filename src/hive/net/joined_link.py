@@ -1,0 +1,218 @@
+"""The joined link: a node's data sockets as a pool for its engines, as large as they are used.
+
+A node dials as many sockets as it is asked for (`links`). The pool asks for few and for more with use, up to what the
+slots allow, and for less when many have been idle for a while: so thousands of nodes fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from hive import errors
+from hive.errors import Fault
+from hive.net.joined_data import JoinedConnection
+from hive.wire.link import SPARE_LINKS, CloseCode, links_for
+from hive.wire.link_socket import Closed
+
+FEW_IDLE = 2
+"""With fewer spares the pool asks for more."""
+SHRINK_SECONDS = 60.0
+
+
+class JoinedPool:
+    """The data sockets of one node, whichever session they belong to; the spare used last goes first."""
+
+    def __init__(self, node: str, connect_timeout: float, note: Callable[[Closed], None]) -> None:
+        """`note` hears of sockets that were closed, and not by us."""
+        self.node = node
+        self.want = 0
+        """How many sockets the node was asked for."""
+        self._connect_timeout = connect_timeout
+        self._note = note
+        self._ask_node: Callable[[int], None] | None = None
+        self._slots: dict[str, int] = {}
+        self._all: set[JoinedConnection] = set()
+        self._idle: list[JoinedConnection] = []
+        self._waiters: deque[asyncio.Future[JoinedConnection]] = deque()
+        self._peak = 0
+        self._peak_since = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<JoinedPool {self.node} {len(self._idle)} idle of {len(self._all)}, wants {self.want}>"
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def spares(self) -> int:
+        """How many sockets wait for an exchange."""
+        return len(self._idle)
+
+    @property
+    def limit(self) -> int:
+        """How many sockets the node's slots allow."""
+        return links_for(sum(self._slots.values()))
+
+    @property
+    def is_full(self) -> bool:
+        """Has the node dialed all that it was asked for?"""
+        return len(self._all) >= self.want
+
+    # --- its life ---
+
+    def open(self, ask_node: Callable[[int], None]) -> Sequence[JoinedConnection]:
+        """A session begins, with `want` sockets; `ask_node` changes that. Return those of the last one, to be shut."""
+        left, self._all, self._idle = list(self._all), set(), []
+        self._ask_node = ask_node
+        self._peak, self._peak_since = len(self._waiters), self._loop.time()
+        self.want = min(self.limit, SPARE_LINKS)
+        return left
+
+    def drop(self, code: CloseCode, reason: str) -> None:
+        """The session is over: close its sockets, fail what they carry and who waits."""
+        self._ask_node = None
+        self.want = 0
+        dropped, self._all, self._idle = self._all, set(), []
+        waiters, self._waiters = self._waiters, deque()
+        for connection in dropped:
+            connection.shut(code, reason)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(Fault(errors.NODE_UNREACHABLE, f"node {self.node!r} has left"))
+
+    def expect(self, engine: str, slots: int) -> None:
+        """Be ready for so many exchanges on an engine; 0 forgets it."""
+        self._slots[engine] = slots
+        if not slots:
+            del self._slots[engine]
+        if self._ask_node is not None and self.want < min(self.limit, SPARE_LINKS):
+            self._ask(min(self.limit, SPARE_LINKS))
+
+    def tick(self, now: float) -> None:
+        """Let time pass: what was not used for a while is given up."""
+        if now - self._peak_since < SHRINK_SECONDS:
+            return
+        wanted = min(self.limit, self._peak + SPARE_LINKS)
+        self._peak, self._peak_since = self._busy, now
+        if wanted < self.want:
+            self._ask(wanted)
+
+    # --- its sockets ---
+
+    def add(self, connection: JoinedConnection) -> None:
+        """The node has dialed a socket."""
+        self._all.add(connection)
+        self.put_back(connection)
+
+    def put_back(self, connection: JoinedConnection) -> None:
+        """A socket is a spare: for who waits longest, or for later."""
+        if connection not in self._all or not connection.is_spare:
+            return
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
+
+    def forget(self, connection: JoinedConnection, closed: Closed) -> None:
+        """A socket is closed."""
+        if connection not in self._all:
+            return
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._note(closed)
+
+    def take_idle(self, engine: str) -> JoinedConnection | None:
+        """Return the spare used last, if there is one, for an exchange on this engine."""
+        found: JoinedConnection | None = None
+        while self._idle and found is None:
+            connection = self._idle.pop()
+            if connection.is_spare:
+                connection.engine = engine
+                found = connection
+        if len(self._idle) < FEW_IDLE:
+            self._grow()
+        return found
+
+    async def wait(self, engine: str) -> JoinedConnection:
+        """Return a spare once there is one. Raises `Fault`: node_unreachable, or node_busy when none comes in time."""
+        connection = self.take_idle(engine)
+        if connection is not None:
+            return connection
+        if self._ask_node is None:
+            raise Fault(errors.NODE_UNREACHABLE, f"node {self.node!r} has left")
+        waiter: asyncio.Future[JoinedConnection] = self._loop.create_future()
+        self._waiters.append(waiter)
+        self._grow()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                connection = await waiter
+        except TimeoutError:
+            self._leave(waiter)
+            reason = f"node {self.node!r} has no free connection and dialed none within {self._connect_timeout:g} s"
+            raise Fault(errors.NODE_BUSY, reason) from None
+        except asyncio.CancelledError:
+            self._leave(waiter)
+            raise
+        connection.engine = engine
+        return connection
+
+    def _leave(self, waiter: asyncio.Future[JoinedConnection]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self.put_back(waiter.result())  # granted in the very moment of the departure
+
+    @property
+    def _busy(self) -> int:
+        return len(self._all) - len(self._idle) + len(self._waiters)
+
+    def _grow(self) -> None:
+        busy = self._busy
+        if busy > self._peak:
+            self._peak = busy
+        wanted = busy + SPARE_LINKS
+        if wanted > self.want < self.limit and self._ask_node is not None:
+            self._ask(min(self.limit, max(wanted, 2 * self.want)))
+
+    def _ask(self, want: int) -> None:
+        self.want = want
+        if self._ask_node is not None:
+            self._ask_node(want)
+
+
+class JoinedLink:
+    """The way to one engine of a node that joined."""
+
+    base_path = b""
+    credential = b""
+    """The node adds the engine's own."""
+
+    def __init__(self, pool: JoinedPool, engine: str) -> None:
+        self._pool = pool
+        self._engine = engine
+        self.host_field = engine.encode()
+
+    def __repr__(self) -> str:
+        return f"<JoinedLink {self._pool.node} {self._engine}>"
+
+    def take_idle(self) -> JoinedConnection | None:
+        """Return a spare, if there is one."""
+        return self._pool.take_idle(self._engine)
+
+    async def dial(self) -> JoinedConnection:
+        """Return a spare that comes free or that the node dials now. Raises `Fault`: node_unreachable or node_busy."""
+        return await self._pool.wait(self._engine)
+
+    def expect(self, slots: int) -> None:
+        """Let the pool grow for as many exchanges at the same time."""
+        self._pool.expect(self._engine, slots)
+
+    def close(self) -> None:
+        """Expect no more exchanges."""
+        self._pool.expect(self._engine, 0)

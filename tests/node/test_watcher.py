@@ -1,0 +1,136 @@
+"""What of an engine is worth a report."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from hive.net.outbox import Outbox
+from hive.node import watcher as module
+from hive.node.engine_server import EngineServer
+from hive.node.options import EngineAddress
+from hive.node.watcher import Watcher
+from hive.testing import EngineKind, SimOptions, SimulatedEngine
+
+from .engine import RawEngine
+from .hub import run, until
+
+
+class Watched:
+    """A watcher of an engine, and what it called for."""
+
+    def __init__(self, port: int, slots: int | None = None) -> None:
+        self.changes = 0
+        server = EngineServer(EngineAddress("127.0.0.1", port), "e", Outbox(), None)
+        self.watcher = Watcher(server, slots, self._note)
+        self.task = asyncio.create_task(self.watcher.run())
+
+    def _note(self) -> None:
+        self.changes += 1
+        self.watcher.report()
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        self.watcher.server.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look ten times a second."""
+    monkeypatch.setattr(module, "LISTING_SECONDS", 0.05)
+    monkeypatch.setattr(module, "PROBE_SECONDS", 0.2)
+
+
+def ps_of(engine: RawEngine, expires_at: str, size_vram: int) -> None:
+    """Let an engine say what is loaded."""
+    body = msgspec.json.encode({"models": [{"name": "tiny", "expires_at": expires_at, "size_vram": size_vram}]})
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    engine._probe = lambda path: answer if path == "/api/ps" else RawEngine._probe(engine, path)  # type: ignore[method-assign]
+
+
+def test_an_expiry_that_moves_is_no_news_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with RawEngine() as engine:
+            ps_of(engine, "a", 1)
+            watched = Watched(engine.port)
+            await until(lambda: watched.changes == 1)
+            ps_of(engine, "b", 1)
+            asked = len(engine.probes)
+            await until(lambda: len(engine.probes) > asked + 6)
+            assert watched.changes == 1
+            monkeypatch.setattr(module, "EXPIRY_SECONDS", 0.0)
+            await until(lambda: watched.changes == 2)
+            assert b'"b"' in bytes(watched.watcher.report().ps)
+            await watched.end()
+
+    run(main())
+
+
+def test_what_is_loaded_is_news_at_once() -> None:
+    async def main() -> None:
+        async with RawEngine() as engine:
+            ps_of(engine, "a", 1)
+            watched = Watched(engine.port)
+            await until(lambda: watched.changes == 1)
+            ps_of(engine, "a", 2)
+            await until(lambda: watched.changes == 2)
+            await watched.end()
+
+    run(main())
+
+
+def test_another_engine_on_the_same_port_is_recognised() -> None:
+    async def main() -> None:
+        ollama = SimulatedEngine()
+        await ollama.start()
+        watched = Watched(ollama.port)
+        await until(lambda: watched.watcher.kind == "ollama")
+        await ollama.stop()
+        async with SimulatedEngine(SimOptions(kind=EngineKind.LLAMA_CPP, slots=3), port=ollama.port):
+            await until(lambda: watched.watcher.report().v1_models != b"null" and watched.watcher.kind == "llama.cpp")
+            await until(lambda: watched.watcher.report().slots == 3)
+            assert bytes(watched.watcher.report().tags) == b"null"
+        await watched.end()
+
+    run(main())
+
+
+def test_slots_that_were_given_win() -> None:
+    async def main() -> None:
+        async with SimulatedEngine(SimOptions(kind=EngineKind.LLAMA_CPP, slots=3)) as engine:
+            watched = Watched(engine.port, slots=5)
+            await until(lambda: watched.changes)
+            assert watched.watcher.report().slots == 5
+            await watched.end()
+
+    run(main())
+
+
+def test_a_listing_that_blocks_does_not_make_an_engine_dead() -> None:
+    async def main() -> None:
+        async with SimulatedEngine() as engine:
+            engine.set_fault("freeze", path="/api/ps")
+            watched = Watched(engine.port)
+            await until(lambda: watched.watcher.is_alive)
+            asked = engine.state().received["/api/version"]
+            await until(lambda: engine.state().received["/api/version"] > asked + 3)
+            assert watched.watcher.is_alive
+            await watched.end()
+
+    run(main())
+
+
+def test_a_list_that_is_no_json_is_not_passed_on() -> None:
+    async def main() -> None:
+        async with RawEngine() as engine:
+            bad = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n[1,2]"
+            engine._probe = lambda path: bad if path == "/api/tags" else RawEngine._probe(engine, path)  # type: ignore[method-assign]
+            watched = Watched(engine.port)
+            await until(lambda: watched.changes)
+            assert bytes(watched.watcher.report().tags) == b"null"
+            await watched.end()
+
+    run(main())

@@ -1,0 +1,259 @@
+"""HTTPS on the hub's own port: clients, nodes, and a certificate that changes while the hub runs."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hive.net.certificate import Certificate, CertificateError
+from hive.sources import load_settings
+from hive.testing import ThreadedEngine
+from hive.testing.agent import run_agent
+from hive.testing.hub import ThreadedHub, run_hub
+from hive.testing.scripted import Call, run_scripted
+
+from .process import HIVE, environment, serving
+from .raw import GENERATE, STREAM, Wire, eventually, get, request
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command makes certificates here")
+
+DONE = b'{"response":"","done":true}\n'
+
+
+def make_certificate(directory: Path, name: str = "localhost", *more: str) -> tuple[Path, Path]:
+    """Make a certificate of this common name that signs itself; return its file and its key's."""
+    certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2",
+            "-keyout", str(key), "-out", str(certificate), *more,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate and its key."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
+def hub(request: pytest.FixtureRequest, files: tuple[Path, Path], engine: ThreadedEngine) -> Iterator[ThreadedHub]:
+    """A hub with HTTPS over one dialed engine."""
+    certificate, key = files
+    settings = {"tls_cert": certificate, "tls_key": key}
+    with run_hub({"a": engine.url}, link="dialed", use_uvloop=request.param, **settings) as hub:
+        yield hub
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+class TlsWire(Wire):
+    """A client that speaks TLS."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, receive_buffer: int | None = None) -> None:
+        super().__init__(port, receive_buffer)
+        self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
+
+    @property
+    def common_name(self) -> str:
+        certificate = self.sock.getpeercert()  # type: ignore[attr-defined]
+        return str(dict(part[0] for part in certificate["subject"])["commonName"])
+
+
+def test_clients_are_served_over_tls(hub: ThreadedHub, files: tuple[Path, Path]) -> None:
+    with TlsWire(hub.port, trusting(files[0])) as wire:
+        for body in (GENERATE, STREAM, GENERATE):
+            wire.send(request(body=body))
+            answer = wire.answer()
+            assert (answer.status, answer.is_whole) == (200, True)
+        assert wire.sock.version() in ("TLSv1.2", "TLSv1.3")  # type: ignore[attr-defined]
+
+
+def test_a_large_body_arrives_over_tls(hub: ThreadedHub, files: tuple[Path, Path], engine: ThreadedEngine) -> None:
+    with TlsWire(hub.port, trusting(files[0])) as wire:
+        data = request(body={**GENERATE, "images": ["x" * 3_000_000]})
+        wire.send(data)
+        assert wire.answer().status == 200
+    engine.until(lambda state: any(seen.body_bytes > 3_000_000 for seen in state.requests))
+
+
+def test_what_is_no_tls_is_dropped_and_harms_nobody(hub: ThreadedHub, files: tuple[Path, Path]) -> None:
+    with Wire(hub.port) as plain:
+        plain.send_anyway(get("/api/version"))
+        assert b"Ollama" not in plain.rest()
+    with TlsWire(hub.port, trusting(files[0])) as wire:
+        assert wire.is_open()
+
+
+def test_tcp_nodelay_holds_over_tls(hub: ThreadedHub, files: tuple[Path, Path]) -> None:
+    with TlsWire(hub.port, trusting(files[0])) as wire:
+        assert wire.is_open()
+
+        def nodelay(server: object) -> int:
+            [one] = server.server.connections  # type: ignore[attr-defined]
+            found = one._transport.get_extra_info("socket")
+            return int(found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        assert hub.call(nodelay) > 0
+
+
+def test_nodes_join_over_tls(hub: ThreadedHub, files: tuple[Path, Path], second_engine: ThreadedEngine) -> None:
+    key = hub.create_key("desk", "worker")
+    url = f"https://localhost:{hub.port}"
+    with run_agent(url, key, {"engine": second_engine.url}, context=trusting(files[0])):
+        hub.until(lambda server: [e.health.value for e in server.hub.fleet.engines] == ["ready", "ready"])
+        hub.call(lambda server: server.hub.drain("a", True))
+        with TlsWire(hub.port, trusting(files[0])) as wire:
+            for body in (GENERATE, STREAM):
+                wire.send(request(body=body))
+                answer = wire.answer()
+                assert (answer.status, answer.header("X-Hive-Node"), answer.is_whole) == (200, "desk", True)
+
+
+@pytest.mark.parametrize("use_uvloop", [True, False])
+def test_a_client_that_takes_no_byte_is_dropped_over_tls_too(files: tuple[Path, Path], use_uvloop: bool) -> None:
+    def firehose(call: Call) -> None:
+        call.begin()
+        try:
+            while True:
+                call.chunk(b'{"response":"' + b"x" * 4000 + b'","done":false}\n')
+        except OSError:
+            call.is_over = True
+
+    settings = {"tls_cert": files[0], "tls_key": files[1], "send_timeout": 0.3}
+    with (
+        run_scripted(firehose) as engine,
+        run_hub({"a": engine.url}, link="dialed", use_uvloop=use_uvloop, **settings) as hub,
+        TlsWire(hub.port, trusting(files[0]), receive_buffer=4096) as wire,
+    ):
+        wire.send(request(body=STREAM))
+        hub.until(lambda server: any(one.is_paused for one in server.server.connections))
+        hub.until(lambda server: not server.server.connections)
+        engine.until(lambda one: one.calls[0].is_over)
+
+
+@pytest.mark.parametrize("use_uvloop", [True, False])
+def test_a_slow_reader_gets_its_whole_answer_before_the_hub_ends(files: tuple[Path, Path], use_uvloop: bool) -> None:
+    big = b'{"response":"' + b"x" * 12_000_000 + b'","done":true}'
+    settings = {"tls_cert": files[0], "tls_key": files[1], "drain_timeout": 5, "held_answer_bytes": 1 << 26}
+    with (
+        run_scripted(lambda call: call.answer(big)) as engine,
+        run_hub({"a": engine.url}, link="dialed", use_uvloop=use_uvloop, **settings) as hub,
+        TlsWire(hub.port, trusting(files[0]), receive_buffer=4096) as wire,
+    ):
+        wire.send(request(body=GENERATE))
+        hub.until(lambda server: any(one.has_unsent for one in server.server.connections))
+        hub.begin_stop()
+        answer = wire.answer()
+        assert (answer.is_whole, len(answer.body)) == (True, len(big))
+
+
+# --- the certificate changes ---
+
+
+def test_new_connections_get_the_new_certificate_and_running_ones_stay(tmp_path: Path, engine: ThreadedEngine) -> None:
+    certificate, key = make_certificate(tmp_path, "first")
+    other, other_key = make_certificate(tmp_path, "second")
+    bundle = tmp_path / "both.pem"
+    bundle.write_bytes(certificate.read_bytes() + other.read_bytes())
+    with (
+        run_hub({"a": engine.url}, link="dialed", tls_cert=certificate, tls_key=key) as hub,
+        TlsWire(hub.port, trusting(bundle)) as wire,
+    ):
+        assert wire.common_name == "first"
+        certificate.write_bytes(other.read_bytes())
+        key.write_bytes(other_key.read_bytes())
+        hub.call(lambda server: server.reload_certificate())
+        with TlsWire(hub.port, trusting(bundle)) as new:
+            assert new.common_name == "second"
+            assert new.is_open()
+        assert wire.is_open()
+        key.write_bytes(b"broken")
+        hub.call(lambda server: server.reload_certificate())
+        with TlsWire(hub.port, trusting(bundle)) as new:
+            assert new.common_name == "second"
+
+
+def test_sighup_reads_the_certificate_anew_and_the_hub_goes_on(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "first")
+    other, other_key = make_certificate(tmp_path, "second")
+    bundle = tmp_path / "both.pem"
+    bundle.write_bytes(certificate.read_bytes() + other.read_bytes())
+    flags = ("--tls-cert", str(certificate), "--tls-key", str(key))
+    with serving(tmp_path, *flags) as hub:
+        assert f"https://127.0.0.1:{hub.port}" in hub.said()
+        certificate.write_bytes(other.read_bytes())
+        hub.process.send_signal(signal.SIGHUP)  # a key that does not belong to it
+        eventually(lambda: "the certificate is not read anew" in hub.said())
+        with TlsWire(hub.port, trusting(bundle)) as wire:
+            assert wire.common_name == "first"
+        key.write_bytes(other_key.read_bytes())
+        hub.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "the certificate was read anew" in hub.said())
+        with TlsWire(hub.port, trusting(bundle)) as wire:
+            assert wire.common_name == "second"
+        hub.process.send_signal(signal.SIGTERM)
+        assert hub.process.wait(5) == 0
+
+
+# --- files that cannot be used ---
+
+
+def bad_files(directory: Path) -> dict[str, tuple[Path, Path]]:
+    certificate, key = make_certificate(directory, "one")
+    _, other_key = make_certificate(directory, "two")
+    empty = directory / "empty"
+    empty.write_bytes(b"")
+    locked = directory / "locked.key"
+    subprocess.run(
+        ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(locked)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return {
+        "no such file": (directory / "nowhere", key),
+        "a directory": (directory, key),
+        "empty": (empty, key),
+        "the other way round": (key, certificate),
+        "another certificate's key": (certificate, other_key),
+        "a key with a password": (certificate, locked),
+    }
+
+
+def test_files_that_cannot_be_used_are_one_sentence(tmp_path: Path) -> None:
+    for name, (certificate, key) in bad_files(tmp_path).items():
+        with pytest.raises(CertificateError) as raised:
+            Certificate(certificate, key)
+        sentence = str(raised.value)
+        assert str(certificate) in sentence, name
+        assert "\n" not in sentence, name
+
+
+def test_a_start_with_files_that_cannot_be_used_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
+    certificate, key = bad_files(tmp_path)["a key with a password"]
+    ended = subprocess.run(
+        [HIVE, "serve", "--port", "0", "--data-dir", tmp_path / "data", "--tls-cert", certificate, "--tls-key", key],
+        capture_output=True, text=True, env=environment(), timeout=20, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert str(key) in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["tls_cert", "tls_key"])
+def test_one_of_the_two_files_is_not_enough(name: str) -> None:
+    with pytest.raises(Exception, match="HTTPS needs both") as raised:
+        load_settings({name: "some.pem"}, environ={})
+    assert type(raised.value).__name__ == "SettingsError"
