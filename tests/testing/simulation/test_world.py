@@ -19,7 +19,7 @@ from hive.testing.simulation.faults import STRIKES
 from hive.testing.simulation.world import Outcome, run_world
 
 FEW = range(40)
-MANY = range(800)
+MANY = range(600)
 
 
 @pytest.fixture(scope="module")
