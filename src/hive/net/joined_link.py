@@ -71,6 +71,7 @@ class JoinedPool:
         left, self._all, self._idle = list(self._all), set(), []
         self._ask_node = ask_node
         self._peak, self._peak_since = len(self._waiters), self._loop.time()
+        self._asked_at = self._peak_since
         self.want = min(self.limit, SPARE_LINKS)
         return left
 
