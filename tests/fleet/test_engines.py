@@ -88,7 +88,7 @@ def test_the_others_serve_v1_and_nothing_of_ollama_s_own(kind: EngineKind) -> No
 @pytest.mark.parametrize(
     ("configured", "reported", "kind", "slots"),
     [
-        (None, None, EngineKind.OLLAMA, 4),
+        (None, None, EngineKind.OLLAMA, 1),
         (None, None, EngineKind.VLLM, 32),
         (None, None, EngineKind.OPENAI, 8),
         (None, 2, EngineKind.LLAMA_CPP, 2),
@@ -164,3 +164,57 @@ def test_the_index_agrees_with_the_last_reports(steps: list[tuple[int, list[str]
         last[number] = keys
     for key in ("m", "n", "o", "p"):
         assert fleet.having(key) == [engines[number] for number in range(3) if key in last.get(number, [])]
+
+
+def test_who_is_added_and_removed_is_counted() -> None:
+    a, b = Engine("a", "http://a", health=Health.READY), Engine("b", "http://b", health=Health.READY)
+    fleet = Fleet()
+    for engine in (a, b):
+        fleet.add(engine)
+        fleet.learn(engine, report("m:latest"))
+        fleet.learn_loaded(engine, [LoadedModel("m:latest", "", b"{}")])
+    assert fleet.copies == {"m:latest": 2}
+    shape = fleet.shape
+    fleet.remove(a)
+    assert fleet.copies == {"m:latest": 1}
+    assert fleet.having("m:latest") == [b]
+    assert fleet.shape > shape
+    assert a not in fleet.changed
+    fleet.learn_loaded(a, ())  # an exchange on it ends, and it unloads
+    fleet.remove(a)
+    assert fleet.copies == {"m:latest": 1}
+    c = Engine("c", "http://c", loaded=dict(b.loaded))
+    fleet.add(c)
+    assert fleet.copies == {"m:latest": 2}
+    assert c in fleet.changed
+
+
+def test_only_who_is_in_service_and_not_to_be_emptied_takes_work() -> None:
+    engine = Engine("a", "http://a")
+    fleet = Fleet([engine])
+    for health in Health:
+        fleet.set_health(engine, health)
+        assert engine.takes_work is (health in (Health.READY, Health.PROBATION))
+        assert engine.is_last_resort is (health is Health.DOUBTFUL)
+    fleet.set_health(engine, Health.READY)
+    shape = fleet.shape
+    fleet.changed.clear()
+    fleet.set_draining(engine, True)
+    assert not engine.takes_work
+    assert fleet.shape > shape
+    assert engine in fleet.changed
+    shape = fleet.shape
+    fleet.set_draining(engine, True)
+    assert fleet.shape == shape
+
+
+def test_the_slots_that_a_node_says_of_its_ollama_are_for_all_its_models() -> None:
+    engine = Engine("a", "http://a")
+    fleet = Fleet([engine])
+    loaded = [LoadedModel(key, "", b"{}") for key in ("m", "n")]
+    fleet.learn(engine, report("m", "n", slots=3))
+    fleet.learn_loaded(engine, loaded)
+    assert (engine.slots, engine.model_slots) == (3, 3)
+    fleet.learn(engine, report("m", "n"))
+    fleet.learn_loaded(engine, loaded)
+    assert (engine.slots, engine.model_slots) == (2, 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hive import errors
 from hive.errors import Family, Kind
 from hive.fleet.engines import EngineKind
-from hive.fleet.failures import TABLE, Verdict, judge
+from hive.fleet.failures import TABLE, Row, Verdict, judge
 
 OLLAMA, LLAMA_CPP, VLLM, OPENAI = EngineKind.OLLAMA, EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI
 
@@ -70,6 +70,12 @@ LACKS_ROUTE = [
     (LLAMA_CPP, 404, b'{"error":{"message":"File Not Found","type":"not_found_error","code":404}}'),
     (OPENAI, 404, b'{"detail":"Not Found"}'),
     (OPENAI, 405, b'{"detail":"Method Not Allowed"}'),
+    (VLLM, 404, b'{"detail":"Not Found"}'),
+    (VLLM, 404, b'{"error":{"message":"Not Found","type":"NotFoundError","param":null,"code":404}}'),
+    (VLLM, 405, b'{"detail":"Method Not Allowed"}'),
+    (VLLM, 405, b'{"error":{"message":"Method Not Allowed","type":"Method Not Allowed","param":null,"code":405}}'),
+    (OLLAMA, 405, b"405 method not allowed"),
+    (LLAMA_CPP, 405, b""),
 ]
 
 
@@ -159,6 +165,62 @@ ABOUT_THE_REQUEST = [
 def test_what_is_about_the_request_reaches_the_client_as_it_is(kind: EngineKind, status: int, body: bytes) -> None:
     """A bad option would be refused everywhere: trying on would sicken the whole fleet."""
     assert judge(kind, status, body).verdict is Verdict.PASS
+
+
+ONLY_SOME_GENERATIONS = [
+    # 0.24.0, 0.9.3 and 0.5.4 refuse tools where the template has none; 0.33.0 answers.
+    (400, b'{"error":"registry.ollama.ai/library/tiny-babble:latest does not support tools"}', ["0.24.0", "0.5.4", ""]),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "versions"), ONLY_SOME_GENERATIONS)
+def test_what_another_generation_could_do_goes_elsewhere(status: int, body: bytes, versions: list[str]) -> None:
+    for version in versions:
+        row = judge(OLLAMA, status, body, version)
+        assert (row.verdict, row.kind, row.blames) == (Verdict.ELSEWHERE, None, False)
+    assert judge(OLLAMA, status, body, "0.33.0-rc2").verdict is Verdict.PASS
+    assert judge(LLAMA_CPP, status, body).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        # 0.33.0 embeds with embedding models only; 0.24.0 and older with any.
+        (OLLAMA, b'{"error":"This server does not support embeddings. Start it with `--embeddings`"}'),
+        (
+            LLAMA_CPP,
+            b'{"error":{"code":501,"message":"This server does not support embeddings. Start it with `--embeddings`",'
+            b'"type":"not_supported_error"}}',
+        ),
+    ],
+)
+def test_who_cannot_embed_sends_the_client_elsewhere(kind: EngineKind, body: bytes) -> None:
+    row = judge(kind, 501, body, "0.33.0")
+    assert (row.verdict, row.kind, row.blames) == (Verdict.ELSEWHERE, None, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "blames"),
+    [
+        (500, DIED[0], True),
+        (502, b"", True),
+        (401, b"", True),
+        (499, b"", True),
+        (302, b"", True),
+        (404, LOST_MODEL[0][1], False),
+        (405, b"405 method not allowed", False),
+        (503, BUSY[0][2], False),
+        (400, b'{"error":"invalid options"}', False),
+    ],
+)
+def test_only_what_speaks_against_a_node_blames_it(status: int, body: bytes, blames: bool) -> None:
+    assert judge(OLLAMA, status, body).blames is blames
+
+
+def test_a_row_for_some_versions_has_a_range() -> None:
+    row = Row(None, 400, (), Verdict.ELSEWHERE, since=(0, 5), before=(0, 10))
+    fits = {numbers: row.fits(OLLAMA, 400, b"", numbers) for numbers in [(0, 4, 9), (0, 5), (0, 9, 9), (0, 10), ()]}
+    assert fits == {(0, 4, 9): False, (0, 5): True, (0, 9, 9): True, (0, 10): False, (): True}
 
 
 def test_499_is_shown_to_nobody() -> None:

@@ -56,7 +56,7 @@ def hub_over(
 ) -> Iterator[tuple[ScriptedEngine, ThreadedHub]]:
     with (
         run_scripted(*scripts) as engine,  # type: ignore[arg-type]
-        run_hub({"a": engine.url}, use_uvloop=use_uvloop, probe_interval=60, **settings) as hub,
+        run_hub({"a": engine.url}, use_uvloop=use_uvloop, slots=4, probe_interval=60, **settings) as hub,
     ):
         yield engine, hub
 

@@ -6,10 +6,13 @@ import random
 
 import pytest
 
-from hive.dialects.operations import CHAT, SHOW, Operation, methods_of
+from hive.dialects.operations import CHAT, GENERATE, SHOW, Operation, methods_of
+from hive.errors import Fault
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, Model
-from hive.scheduling.dispatcher import Dispatcher, QueueFull
+from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
+
+from .fleets import Floor, report
 
 MESSAGES = methods_of("/v1/messages")["POST"]
 NEVER = 1e9
@@ -18,7 +21,7 @@ NEVER = 1e9
 class Hall:
     """A dispatcher over Ollamas `a`, `b`, ... with their slots and models, and a clock that tests turn."""
 
-    def __init__(self, *engines: tuple[int, str], queue_limit: int = 10, patience: float = 10.0) -> None:
+    def __init__(self, *engines: tuple[int, str], queue_limit: int = 10) -> None:
         self.engines = []
         for name, (slots, _) in zip("abcdef", engines, strict=False):
             self.engines.append(Engine(name, f"http://{name}", configured_slots=slots, health=Health.READY))
@@ -26,7 +29,7 @@ class Hall:
         for engine, (_, models) in zip(self.engines, engines, strict=True):
             listed = tuple(Model(key, key, "d", 1, "", b"{}", b"{}") for key in models)
             self.fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.9.3", listed, ()))
-        self.dispatcher = Dispatcher(self.fleet, queue_limit, patience=patience, rng=random.Random(1))
+        self.dispatcher = Dispatcher(self.fleet, queue_limit, rng=random.Random(1))
 
     def ticket(self, model: str = "m", operation: Operation = CHAT, deadline: float = NEVER) -> Ticket:
         return Ticket(model, operation, deadline)
@@ -36,6 +39,9 @@ class Hall:
     ) -> tuple[Ticket, Lease | None]:
         ticket = self.ticket(model, operation, deadline)
         return ticket, self.dispatcher.offer(ticket, 0.0)
+
+    def serve(self, now: float = 0.0) -> list[Lease]:
+        return self.dispatcher.serve(now).leases
 
     def running(self) -> list[int]:
         return [engine.running for engine in self.engines]
@@ -59,9 +65,9 @@ def test_without_a_free_slot_tickets_wait_in_order_of_arrival() -> None:
     assert list(hall.dispatcher.waiting()) == waiting
     for ticket in waiting:
         assert lease is not None
-        assert hall.dispatcher.serve(1.0) == []
+        assert hall.serve(1.0) == []
         hall.dispatcher.release(lease)
-        (lease,) = hall.dispatcher.serve(1.0)
+        (lease,) = hall.serve(1.0)
         assert lease.ticket is ticket
     assert hall.dispatcher.waiting_count == 0
 
@@ -74,7 +80,7 @@ def test_who_comes_later_does_not_overtake() -> None:
     hall.dispatcher.release(lease)
     second, none = hall.offer()
     assert none is None
-    assert [each.ticket for each in hall.dispatcher.serve(0.0)] == [first]
+    assert [each.ticket for each in hall.serve(0.0)] == [first]
     assert list(hall.dispatcher.waiting()) == [second]
 
 
@@ -85,7 +91,7 @@ def test_between_models_the_oldest_goes_first() -> None:
     served = []
     while lease is not None:
         hall.dispatcher.release(lease)
-        leases = hall.dispatcher.serve(0.0)
+        leases = hall.serve(0.0)
         lease = leases[0] if leases else None
         served += [each.ticket for each in leases]
     assert served == order
@@ -100,7 +106,7 @@ def test_a_model_nobody_can_serve_now_holds_no_other_up() -> None:
     assert on_m is not None
     assert on_n is not None
     hall.dispatcher.release(on_n)
-    assert [lease.ticket for lease in hall.dispatcher.serve(0.0)] == [second_n]
+    assert [lease.ticket for lease in hall.serve(0.0)] == [second_n]
 
 
 def test_show_passes_a_busy_engine_and_takes_no_slot() -> None:
@@ -115,24 +121,24 @@ def test_show_passes_a_busy_engine_and_takes_no_slot() -> None:
         assert hall.running() == [1]
 
 
-@pytest.mark.parametrize("health", [Health.JOINING, Health.SUSPECT, Health.DOWN])
+@pytest.mark.parametrize("health", [Health.JOINING, Health.SUSPECT, Health.DOWN, Health.DRAINING])
 def test_an_engine_that_is_not_ready_gets_no_work(health: Health) -> None:
     hall = Hall((4, "m"))
     hall.fleet.set_health(hall.engines[0], health)
     assert hall.offer()[1] is None
     assert hall.offer(operation=SHOW)[1] is None
-    assert hall.dispatcher.serve(1.0) == []
+    assert hall.serve(1.0) == []
     hall.fleet.set_health(hall.engines[0], Health.READY)
-    assert len(hall.dispatcher.serve(1.0)) == 2
+    assert len(hall.serve(1.0)) == 2
 
 
 def test_an_engine_that_said_busy_rests() -> None:
     hall = Hall((4, "m"))
-    hall.engines[0].rests_until = 5.0
+    hall.dispatcher.note_busy(hall.engines[0], 4.0)
     ticket, lease = hall.offer()
     assert lease is None
-    assert hall.dispatcher.serve(4.9) == []
-    assert [each.ticket for each in hall.dispatcher.serve(5.0)] == [ticket]
+    assert hall.serve(4.9) == []
+    assert [each.ticket for each in hall.serve(5.0)] == [ticket]
 
 
 def test_an_engine_that_lacks_the_route_or_failed_the_ticket_is_no_choice() -> None:
@@ -142,7 +148,7 @@ def test_an_engine_that_lacks_the_route_or_failed_the_ticket_is_no_choice() -> N
     ticket.excluded.add(hall.engines[0])
     assert hall.dispatcher.offer(ticket, 0.0) is None
     served, _ = hall.offer()
-    assert [lease.ticket for lease in hall.dispatcher.serve(0.0)] in ([served], [])
+    assert [lease.ticket for lease in hall.serve(0.0)] in ([served], [])
 
 
 def test_a_ticket_that_comes_back_keeps_its_place() -> None:
@@ -153,7 +159,7 @@ def test_a_ticket_that_comes_back_keeps_its_place() -> None:
     hall.dispatcher.release(lease)
     assert hall.dispatcher.offer(first, 0.0) is None
     assert list(hall.dispatcher.waiting()) == [first, *later]
-    assert [each.ticket for each in hall.dispatcher.serve(0.0)] == [first]
+    assert [each.ticket for each in hall.serve(0.0)] == [first]
 
 
 def test_the_queue_is_bounded_and_who_is_refused_leaves_no_trace() -> None:
@@ -161,7 +167,7 @@ def test_the_queue_is_bounded_and_who_is_refused_leaves_no_trace() -> None:
     _, lease = hall.offer()
     waiting = [hall.offer("m")[0], hall.offer("n")[0]]
     for model in ("m", "n"):
-        with pytest.raises(QueueFull):
+        with pytest.raises(Fault):
             hall.offer(model)
     assert hall.dispatcher.waiting_count == 2
     assert list(hall.dispatcher.waiting()) == waiting
@@ -170,13 +176,13 @@ def test_the_queue_is_bounded_and_who_is_refused_leaves_no_trace() -> None:
     assert hall.offer("m")[1] is None
     assert lease is not None
     hall.dispatcher.release(lease)
-    assert [each.ticket for each in hall.dispatcher.serve(0.0)] == [waiting[1]]
+    assert [each.ticket for each in hall.serve(0.0)] == [waiting[1]]
 
 
 def test_a_queue_of_nothing_serves_who_can_be_served() -> None:
     hall = Hall((1, "m"), queue_limit=0)
     assert hall.offer()[1] is not None
-    with pytest.raises(QueueFull):
+    with pytest.raises(Fault):
         hall.offer()
 
 
@@ -191,48 +197,78 @@ def test_who_leaves_is_forgotten() -> None:
     hall.dispatcher.cancel(lease.ticket)
     assert hall.running() == [1]
     hall.dispatcher.release(lease)
-    assert [each.ticket for each in hall.dispatcher.serve(0.0)] == [stays]
+    assert [each.ticket for each in hall.serve(0.0)] == [stays]
+
+
+def refused(hall: Hall, now: float) -> list[tuple[Ticket, str]]:
+    return [(ticket, fault.kind.code) for ticket, fault in hall.dispatcher.step(now).refused]
 
 
 def test_whose_deadline_has_passed_is_given_up() -> None:
     hall = Hall((1, "m"))
     hall.offer()
     late, patient = hall.offer(deadline=5.0)[0], hall.offer(deadline=6.0)[0]
-    assert hall.dispatcher.step(4.9).expired == []
-    assert hall.dispatcher.step(5.0).expired == [late]
-    assert hall.dispatcher.step(5.5).expired == []
+    assert refused(hall, 4.9) == []
+    assert refused(hall, 5.0) == [(late, "queue_timeout")]
+    assert refused(hall, 5.5) == []
     assert (hall.dispatcher.waiting_count, list(hall.dispatcher.waiting())) == (1, [patient])
 
 
-def test_without_an_engine_for_too_long_there_is_no_hope() -> None:
-    hall = Hall((1, "m"), patience=10.0)
-    hall.fleet.set_health(hall.engines[0], Health.DOWN)
-    ticket, _ = hall.offer()
-    assert hall.dispatcher.step(100.0).hopeless == []
-    assert hall.dispatcher.step(109.9).hopeless == []
-    assert hall.dispatcher.step(110.0).hopeless == [ticket]
-    assert hall.dispatcher.step(111.0).hopeless == []
+def test_whose_only_engines_are_down_waits_to_the_deadline_and_hears_the_reason() -> None:
+    hall = Hall((1, "m"), (1, "m"), (1, "n"))
+    hall.fleet.set_health(hall.engines[0], Health.DOWN, "connection refused")
+    hall.fleet.set_health(hall.engines[1], Health.SUSPECT)
+    ticket, lease = hall.offer(deadline=600.0)
+    assert lease is None
+    assert refused(hall, 599.0) == []
+    ((given_up, fault),) = hall.dispatcher.step(600.0).refused
+    assert (given_up, fault.kind.code, fault.kind.status) == (ticket, "no_node", 503)
+    assert "a is down (connection refused); b is suspect" in fault.message
+    assert "600 s" in fault.message
+    assert dict(fault.headers)["Retry-After"].isdigit()
     assert hall.dispatcher.waiting_count == 0
 
 
-def test_hope_returns_with_an_engine() -> None:
-    hall = Hall((1, "m"), patience=10.0)
-    _, lease = hall.offer()
-    ticket, _ = hall.offer()
-    for now, health in ((0.0, Health.DOWN), (9.0, Health.READY), (15.0, Health.DOWN), (24.0, Health.DOWN)):
-        hall.fleet.set_health(hall.engines[0], health)
-        assert hall.dispatcher.step(now).hopeless == []
-    assert lease is not None
-    assert hall.dispatcher.step(25.0).hopeless == [ticket]
+def test_who_waits_for_a_node_is_served_when_it_comes_back() -> None:
+    hall = Hall((1, "m"))
+    hall.fleet.set_health(hall.engines[0], Health.DOWN)
+    ticket, _ = hall.offer(deadline=600.0)
+    assert hall.dispatcher.step(500.0).leases == []
+    hall.fleet.set_health(hall.engines[0], Health.PROBATION)
+    assert [lease.ticket for lease in hall.dispatcher.step(501.0).leases] == [ticket]
 
 
-def test_a_model_that_left_the_fleet_leaves_no_hope() -> None:
-    hall = Hall((1, "m"), patience=1.0)
+def test_whose_engines_have_all_failed_it_is_told_so() -> None:
+    hall = Hall((1, "m"))
+    ticket = hall.ticket(deadline=5.0)
+    ticket.excluded.add(hall.engines[0])
+    assert hall.dispatcher.offer(ticket, 0.0) is None
+    ((_, fault),) = hall.dispatcher.step(5.0).refused
+    assert fault.kind.code == "no_node"
+    assert "failed this request" in fault.message
+
+
+def test_a_model_that_left_the_fleet_is_given_up_after_a_moment() -> None:
+    hall = Hall((1, "m"))
     hall.offer()
     ticket, _ = hall.offer()
     hall.fleet.learn(hall.engines[0], EngineReport(EngineKind.OLLAMA, "0.9.3", (), ()))
-    assert hall.dispatcher.step(0.0).hopeless == []
-    assert hall.dispatcher.step(1.0).hopeless == [ticket]
+    assert refused(hall, 1.0) == []
+    assert refused(hall, GONE_AFTER) == []
+    assert refused(hall, GONE_AFTER + 1.0) == [(ticket, "no_node")]
+    assert hall.dispatcher.waiting_count == 0
+
+
+def test_a_model_that_comes_back_in_time_is_served() -> None:
+    hall = Hall((1, "m"))
+    hall.fleet.set_health(hall.engines[0], Health.DOWN)
+    ticket, _ = hall.offer()
+    listed = tuple(hall.engines[0].models.values())
+    hall.fleet.learn(hall.engines[0], EngineReport(EngineKind.OLLAMA, "0.9.3", (), ()))
+    assert refused(hall, 1.0) == []
+    hall.fleet.learn(hall.engines[0], EngineReport(EngineKind.OLLAMA, "0.9.3", listed, ()))
+    hall.fleet.set_health(hall.engines[0], Health.READY)
+    assert [lease.ticket for lease in hall.dispatcher.step(100.0).leases] == [ticket]
 
 
 def test_a_step_serves_before_it_gives_up() -> None:
@@ -242,10 +278,169 @@ def test_a_step_serves_before_it_gives_up() -> None:
     assert lease is not None
     hall.dispatcher.release(lease)
     step = hall.dispatcher.step(5.0)
-    assert ([each.ticket for each in step.leases], step.expired, step.hopeless) == ([ticket], [], [])
+    assert ([each.ticket for each in step.leases], step.refused) == ([ticket], [])
 
 
 def test_slots_of_all_engines_are_used() -> None:
     hall = Hall((2, "m"), (1, "m"), (1, "n"))
     assert [hall.offer()[1] is not None for _ in range(4)] == [True, True, True, False]
     assert hall.running() == [2, 1, 0]
+
+
+def test_what_runs_on_a_draining_engine_may_end_and_nothing_begins() -> None:
+    hall = Hall((2, "m"))
+    _, lease = hall.offer()
+    hall.fleet.set_health(hall.engines[0], Health.DRAINING)
+    ticket, none = hall.offer()
+    assert none is None
+    assert lease is not None
+    hall.dispatcher.release(lease)
+    assert hall.serve(1.0) == []
+    hall.fleet.set_health(hall.engines[0], Health.READY)
+    assert [each.ticket for each in hall.serve(2.0)] == [ticket]
+
+
+def test_a_doubtful_engine_gets_work_only_where_there_is_nobody_else() -> None:
+    hall = Hall((2, "m"), (1, "m"))
+    doubtful, ready = hall.engines
+    hall.fleet.set_health(doubtful, Health.DOUBTFUL)
+    _, lease = hall.offer()
+    assert lease is not None
+    assert lease.engine is ready
+    ticket, none = hall.offer()
+    assert none is None, "somebody else is busy, but there"
+    assert hall.serve(1.0) == []
+    hall.fleet.set_health(ready, Health.DOWN)
+    assert [(each.ticket, each.engine) for each in hall.serve(2.0)] == [(ticket, doubtful)]
+
+
+def test_an_engine_on_probation_gets_one_exchange_at_a_time() -> None:
+    hall = Hall((4, "m"))
+    hall.fleet.set_health(hall.engines[0], Health.PROBATION)
+    _, lease = hall.offer()
+    ticket, none = hall.offer()
+    assert (lease is not None, none) == (True, None)
+    assert lease is not None
+    hall.dispatcher.release(lease)
+    assert [each.ticket for each in hall.serve(1.0)] == [ticket]
+    hall.fleet.set_health(hall.engines[0], Health.READY)
+    assert [hall.offer()[1] is not None for _ in range(4)] == [True, True, True, False]
+
+
+def test_an_engine_that_was_taken_more_than_it_has_now_gets_nothing_until_it_is_below() -> None:
+    hall = Hall((4, "m"))
+    leases = [hall.offer()[1] for _ in range(4)]
+    hall.dispatcher.note_busy(hall.engines[0], 0.0)
+    hall.offer()
+    for count, lease in enumerate(leases):
+        assert lease is not None
+        hall.dispatcher.release(lease)
+        assert len(hall.serve(2.0)) == (count == 2)
+        assert hall.engines[0].running <= max(hall.engines[0].slots, 4 - count - 1)
+
+
+def test_there_is_news_when_serving_may_decide_something() -> None:
+    hall = Hall((1, "m"))
+    _, lease = hall.offer()
+    assert not hall.dispatcher.has_news
+    hall.offer()
+    assert not hall.dispatcher.has_news or hall.serve() == []
+    assert lease is not None
+    hall.dispatcher.release(lease)
+    assert hall.dispatcher.has_news
+    assert len(hall.serve()) == 1
+    assert not hall.dispatcher.has_news
+
+
+def test_another_route_to_a_model_does_not_overtake_either() -> None:
+    hall = Hall((1, "m"))
+    _, lease = hall.offer(operation=CHAT)
+    first, _ = hall.offer(operation=CHAT)
+    second, _ = hall.offer(operation=GENERATE)
+    third, _ = hall.offer(operation=CHAT)
+    served = []
+    while lease is not None:
+        hall.dispatcher.release(lease)
+        leases = hall.serve()
+        lease = leases[0] if leases else None
+        served += [each.ticket for each in leases]
+    assert served == [first, second, third]
+
+
+def test_ten_thousand_tickets_come_and_go_and_leave_nothing() -> None:
+    hall = Hall((1, "mn"), queue_limit=20_000)
+    _, lease = hall.offer()
+    tickets = [hall.offer("mn"[number % 2])[0] for number in range(10_000)]
+    for ticket in tickets[::2]:
+        hall.dispatcher.cancel(ticket)
+    assert hall.dispatcher.waiting_count == 5_000
+    served = []
+    while lease is not None:
+        hall.dispatcher.release(lease)
+        leases = hall.serve()
+        lease = leases[0] if leases else None
+        served += [each.ticket for each in leases]
+    assert served == tickets[1::2]
+    assert hall.running() == [0]
+
+
+def test_the_oldest_is_served_first_when_several_slots_come_free_at_once() -> None:
+    hall = Hall((2, "mn"))
+    leases = [hall.offer("m")[1], hall.offer("m")[1]]
+    tickets = [hall.offer(model)[0] for model in ("m", "n", "m", "n")]
+    for lease in leases:
+        assert lease is not None
+        hall.dispatcher.release(lease)
+    assert [lease.ticket for lease in hall.serve()] == tickets[:2]
+
+
+# --- engines that come, go, or are to be emptied ---
+
+
+def test_a_drained_engine_gets_nothing_new_and_then_its_share_again() -> None:
+    floor = Floor()
+    a, b = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=1)
+    floor.fleet.set_draining(a, True)
+    leases = [floor.ask()[1] for _ in range(3)]
+    assert [lease.engine if lease else None for lease in leases] == [b, None, None]
+    assert floor.dispatcher.serve(1.0).leases == []
+    floor.fleet.set_draining(a, False)
+    assert [lease.engine for lease in floor.dispatcher.serve(1.0).leases] == [a, a]
+
+
+def test_who_waits_for_drained_engines_alone_hears_so_at_the_deadline() -> None:
+    floor = Floor()
+    floor.fleet.set_draining(floor.add("a", loaded="m"), True)
+    ticket = floor.ticket()
+    ticket.deadline = 5.0
+    assert floor.dispatcher.offer(ticket, 0.0) is None
+    ((refused, fault),) = floor.dispatcher.step(6.0).refused
+    assert refused is ticket
+    assert fault.kind.code == "no_node"
+    assert "a is draining" in fault.message
+
+
+def test_a_removed_engine_gets_nothing_when_its_last_exchange_ends() -> None:
+    floor = Floor(orders_loads=False)
+    a = floor.add("a", loaded="m")
+    _, lease = floor.ask()
+    waiting, _ = floor.ask()
+    assert lease is not None
+    floor.fleet.remove(a)
+    floor.dispatcher.release(lease)
+    assert floor.dispatcher.serve(1.0).leases == []
+    b = Engine("b", "http://b", health=Health.READY)
+    floor.fleet.add(b)
+    floor.fleet.learn(b, report("m"))
+    (lease,) = floor.dispatcher.serve(2.0).leases
+    assert (lease.engine, lease.ticket) == (b, waiting)
+
+
+def test_an_engine_that_rests_keeps_its_slots_and_is_back_in_time() -> None:
+    floor = Floor()
+    a = floor.add("a", loaded="m", slots=4)
+    floor.dispatcher.rest(a, 1.0)
+    floor.ask()
+    assert floor.dispatcher.serve(0.5).leases == []
+    assert a.slots == 4
+    assert len(floor.dispatcher.serve(1.0).leases) == 1

@@ -1,30 +1,34 @@
-"""Whatever happens in whatever order: slots are conserved, no ticket is lost or answered twice, none overtakes."""
+"""Whatever happens in whatever order: slots are conserved, no ticket is lost or answered twice, none overtakes.
+
+The dispatcher runs against a naive model: a plain list of who waits, searched from the front.
+"""
 
 from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hive.dialects.operations import CHAT, SHOW, methods_of
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, Model
-from hive.scheduling.dispatcher import Dispatcher, QueueFull
-from hive.scheduling.tickets import Lease, Ticket
+from hive.errors import Fault
+from hive.fleet.engines import IN_SERVICE, Engine, EngineKind, Fleet, Health
+from hive.scheduling.dispatcher import GONE_AFTER, POLICIES, Dispatcher, Step
+from hive.scheduling.tickets import Lease, LoadOrder, Measured, Ticket
+
+from .fleets import report
 
 OPERATIONS = [CHAT, SHOW, methods_of("/v1/messages")["POST"]]
 LIMIT = 5
-PATIENCE = 10.0
-
-
-def report(models: set[str], kind: EngineKind, version: str) -> EngineReport:
-    listed = tuple(Model(key, key, "d", 1, "", b"{}", b"{}") for key in sorted(models))
-    return EngineReport(kind, version, listed, ())
+KINDS = [(EngineKind.OLLAMA, "0.33.0"), (EngineKind.OLLAMA, "0.9.3"), (EngineKind.VLLM, "")]
 
 
 class DispatcherMachine(RuleBasedStateMachine):
     """The dispatcher against a plain account of who should be where."""
+
+    policy = "least_busy"
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,15 +36,16 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.held: list[Lease] = []
         self.waiting: list[Ticket] = []
         """In the order in which they came."""
-        self.arrivals: list[Ticket] = []
+        self.gone_since: dict[str, float] = {}
+
+    @property
+    def serves_whenever_it_can(self) -> bool:
+        """`best` may leave a slot free for a while."""
+        return self.policy != "best"
 
     @initialize(
         engines=st.lists(
-            st.tuples(
-                st.integers(1, 3),
-                st.sets(st.sampled_from("mn"), min_size=1),
-                st.sampled_from([(EngineKind.OLLAMA, "0.33.0"), (EngineKind.OLLAMA, "0.9.3"), (EngineKind.VLLM, "")]),
-            ),
+            st.tuples(st.integers(1, 3), st.sets(st.sampled_from("mn"), min_size=1), st.sampled_from(KINDS)),
             min_size=1,
             max_size=3,
         )
@@ -52,81 +57,102 @@ class DispatcherMachine(RuleBasedStateMachine):
         ]
         self.fleet = Fleet(self.engines)
         for engine, (_, models, (kind, version)) in zip(self.engines, engines, strict=True):
-            self.fleet.learn(engine, report(models, kind, version))
-        self.dispatcher = Dispatcher(self.fleet, LIMIT, patience=PATIENCE, rng=random.Random(0))
+            self.learn(engine, models, kind, version)
+        self.dispatcher = Dispatcher(self.fleet, LIMIT, policy=self.policy, rng=random.Random(0))
+
+    def learn(self, engine: Engine, models: set[str], kind: EngineKind, version: str) -> None:
+        names = tuple(sorted(models))
+        self.fleet.learn(engine, report(*names, loaded=names, kind=kind, version=version))
+
+    # --- the naive model ---
 
     def could_serve(self, ticket: Ticket) -> list[Engine]:
-        """Engines that could serve a ticket now, by the rules of the design."""
-        return [
-            engine
-            for engine in self.engines
-            if ticket.model in engine.models
-            and engine.health is Health.READY
-            and engine.rests_until <= self.now
-            and ticket.accepts(engine)
-            and (engine.running < engine.slots or not ticket.operation.takes_slot)
-        ]
+        """Return the engines that could serve a ticket now, by the rules of the design."""
+        accepting = [each for each in self.engines if ticket.model in each.models and ticket.accepts(each)]
+        serving = [each for each in accepting if each.health in IN_SERVICE]
+        serving = serving or [each for each in accepting if each.health is Health.DOUBTFUL]
+        return [each for each in serving if each.rests_until <= self.now and self.has_room(each, ticket)]
 
-    def in_lane(self, ticket: Ticket) -> list[Ticket]:
-        return [other for other in self.waiting if other.lane == ticket.lane]
+    @staticmethod
+    def has_room(engine: Engine, ticket: Ticket) -> bool:
+        most = 1 if engine.health is Health.PROBATION else engine.slots
+        return not ticket.operation.takes_slot or engine.running < most
+
+    def before(self, ticket: Ticket) -> list[Ticket]:
+        """Return those who wait for the same slots of the same model."""
+        slot = ticket.operation.takes_slot
+        if not slot:
+            return [each for each in self.waiting if each.lane == ticket.lane]
+        return [each for each in self.waiting if each.model == ticket.model and each.operation.takes_slot]
 
     def take(self, lease: Lease) -> None:
         """Note a lease that was granted."""
+        engine, ticket = lease.engine, lease.ticket
         assert lease.is_held
-        assert lease.ticket not in self.waiting
-        assert all(lease.ticket is not other.ticket for other in self.held)
-        assert lease.engine.health is Health.READY
-        assert lease.engine.rests_until <= self.now
-        assert lease.ticket.model in lease.engine.models
-        assert lease.ticket.accepts(lease.engine)
+        assert all(ticket is not other.ticket for other in self.held)
+        if ticket.operation.takes_slot:
+            engine.running -= 1
+            possible = self.could_serve(ticket)
+            engine.running += 1
+        else:
+            possible = self.could_serve(ticket)
+        assert engine in possible
+        if self.policy == "least_busy" and ticket.operation.takes_slot:
+            share = (engine.running - 1) / engine.slots
+            others = [each for each in possible if each is not engine]
+            assert all(share <= each.running / each.slots for each in others)
         self.held.append(lease)
 
     def offer(self, ticket: Ticket) -> None:
-        was_possible, has_company = bool(self.could_serve(ticket)), bool(self.in_lane(ticket))
+        possible, company = bool(self.could_serve(ticket)), bool(self.before(ticket))
         is_full = len(self.waiting) >= LIMIT
         try:
             lease = self.dispatcher.offer(ticket, self.now)
-        except QueueFull:
+        except Fault:
             assert is_full
-            assert has_company or not was_possible
             return
         if lease is not None:
-            assert not has_company
+            assert possible
+            assert not company
             self.take(lease)
             return
         assert not is_full
-        assert has_company or not was_possible
-        if ticket not in self.arrivals:
-            self.arrivals.append(ticket)
+        assert company or not possible or not self.serves_whenever_it_can
         self.waiting.append(ticket)
         self.waiting.sort(key=lambda each: each.number)
+        if self.dispatcher.has_news:
+            self.serve_all(self.dispatcher.serve(self.now))
 
-    def serve_all(self, leases: list[Lease]) -> None:
-        """Check a batch of leases: oldest first, and nobody who could have been served before is passed over."""
-        numbers: dict[tuple[str, bool], int] = {}
-        for lease in leases:
-            lane = lease.ticket.lane
+    def serve_all(self, step: Step) -> None:
+        """Check a batch of leases: in order within a lane, and nobody who could be served is left."""
+        for lease in step.leases:
             assert lease.ticket in self.waiting
-            accept_alike = {
-                tuple(each.accepts(engine) for engine in self.engines) for each in self.in_lane(lease.ticket)
-            }
-            if len(accept_alike) == 1:
-                assert lease.ticket is self.in_lane(lease.ticket)[0]
-            assert numbers.get(lane, 0) <= lease.ticket.number or len(accept_alike) > 1
-            numbers[lane] = lease.ticket.number
+            lane = [each for each in self.waiting if each.lane == lease.ticket.lane]
+            assert lease.ticket is lane[0]
             self.waiting.remove(lease.ticket)
+        for lease in reversed(step.leases):  # as if each had been granted last
+            lease.engine.running -= lease.ticket.operation.takes_slot
+        for lease in step.leases:
+            lease.engine.running += lease.ticket.operation.takes_slot
             self.take(lease)
-        for ticket in self.waiting:
-            assert self.could_serve(ticket) == []
+        assert step.loads == []
+        if self.serves_whenever_it_can:
+            for ticket in self.waiting:
+                assert self.could_serve(ticket) == []
+
+    # --- what happens ---
 
     @rule(model=st.sampled_from("mno"), operation=st.sampled_from(OPERATIONS), patience=st.floats(0, 40))
     def someone_asks(self, model: str, operation: object, patience: float) -> None:
-        self.offer(Ticket(model, operation, self.now + patience))  # type: ignore[arg-type]
+        if self.fleet.having(model):
+            self.offer(Ticket(model, operation, self.now + patience))  # type: ignore[arg-type]
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), twice=st.booleans())
-    def someone_is_done(self, data: st.DataObject, twice: bool) -> None:
+    @rule(data=st.data(), twice=st.booleans(), seconds=st.floats(0, 5))
+    def someone_is_done(self, data: st.DataObject, twice: bool, seconds: float) -> None:
         lease = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        measured = Measured(first_byte=seconds, output_tokens=10, decode_seconds=seconds)
+        self.dispatcher.note_served(lease, measured, self.now)
         self.dispatcher.release(lease)
         if twice:
             self.dispatcher.release(lease)
@@ -136,11 +162,11 @@ class DispatcherMachine(RuleBasedStateMachine):
     def an_engine_refuses(self, data: st.DataObject, is_busy: bool) -> None:
         """It says busy and rests, or failed and is excluded: the ticket goes back."""
         lease = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
-        self.dispatcher.release(lease)
         if is_busy:
-            lease.engine.rests_until = self.now + 1.0
+            self.dispatcher.note_busy(lease.engine, self.now)
         else:
             lease.ticket.excluded.add(lease.engine)
+        self.dispatcher.release(lease)
         self.offer(lease.ticket)
 
     @precondition(lambda self: self.waiting)
@@ -163,7 +189,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data(), models=st.sets(st.sampled_from("mn")))
     def an_engine_lists_other_models(self, data: st.DataObject, models: set[str]) -> None:
         engine = data.draw(st.sampled_from(self.engines))
-        self.fleet.learn(engine, report(models, engine.kind, engine.version))
+        self.learn(engine, models, engine.kind, engine.version)
 
     @rule()
     def serve(self) -> None:
@@ -173,41 +199,32 @@ class DispatcherMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         step = self.dispatcher.step(self.now)
-        left = [*step.expired, *step.hopeless]
+        left = [ticket for ticket, _ in step.refused]
         assert len(left) == len(set(left))
-        for lease in step.leases:
-            assert lease.ticket not in left
-        for ticket in left:
+        for ticket, fault in step.refused:
             assert ticket in self.waiting
+            assert fault.kind.status == 503
+            assert dict(fault.headers)["Retry-After"].isdigit()
+            assert ticket.deadline <= self.now or not self.fleet.having(ticket.model)
         self.waiting = [ticket for ticket in self.waiting if ticket not in left]
-        self.serve_all(step.leases)
-        assert all(ticket.deadline <= self.now for ticket in step.expired)
+        self.serve_all(step)
         assert all(ticket.deadline > self.now for ticket in self.waiting)
-        for ticket in step.hopeless:
-            assert not any(
-                engine.health is Health.READY and ticket.accepts(engine) and ticket.model in engine.models
-                for engine in self.engines
-            )
+
+    # --- what holds ---
 
     @invariant()
     def slots_are_conserved(self) -> None:
         for engine in getattr(self, "engines", ()):
             running = [lease for lease in self.held if lease.engine is engine and lease.ticket.operation.takes_slot]
             assert engine.running == len(running)
-            assert 0 <= engine.running <= engine.slots
+            models = [lease.ticket.model for lease in running]
+            assert engine.running_of == {model: models.count(model) for model in set(models)}
 
     @invariant()
     def nobody_is_lost(self) -> None:
         if hasattr(self, "dispatcher"):
             assert self.dispatcher.waiting_count == len(self.waiting) <= LIMIT
             assert sorted(self.dispatcher.waiting(), key=lambda each: each.number) == self.waiting
-
-    @invariant()
-    def lanes_keep_their_order(self) -> None:
-        if hasattr(self, "dispatcher"):
-            for ticket in self.waiting:
-                lane = [other for other in self.dispatcher.waiting() if other.lane == ticket.lane]
-                assert lane == self.in_lane(ticket)
 
     def teardown(self) -> None:
         """In the end all are done: nothing runs, and who still waits leaves by time alone."""
@@ -220,10 +237,154 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.fleet.set_health(engine, Health.DOWN)
         step = self.dispatcher.step(self.now + 1e6)
         assert (step.leases, self.dispatcher.waiting_count) == ([], 0)
-        assert set(step.expired) == set(self.waiting)
+        assert {ticket for ticket, _ in step.refused} == set(self.waiting)
 
 
-DispatcherMachine.TestCase.settings = settings(
-    deadline=None, max_examples=120, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
+def machine(policy: str) -> type[DispatcherMachine]:
+    """Return the machine for a policy."""
+    made: type[DispatcherMachine] = type(f"With_{policy}", (DispatcherMachine,), {"policy": policy})
+    made.TestCase.settings = settings(
+        deadline=None, max_examples=60, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
+    )
+    return made
+
+
+TestBest = machine("best").TestCase
+TestRoundRobin = machine("round_robin").TestCase
+TestRandom = machine("random").TestCase
+TestLeastBusy = machine("least_busy").TestCase
+
+
+def test_every_policy_has_its_machine() -> None:
+    assert {name.lower() for name in globals() if name.startswith("Test")} >= {
+        f"test{policy.replace('_', '')}" for policy in POLICIES
+    }
+    assert GONE_AFTER > 0
+
+
+class LoadsMachine(RuleBasedStateMachine):
+    """Loads: one at a time on an engine, none that costs others their work, and everybody is served in the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.held: list[Lease] = []
+        self.orders: list[LoadOrder] = []
+        self.waiting: set[Ticket] = set()
+
+    @initialize(
+        policy=st.sampled_from(POLICIES),
+        engines=st.lists(
+            st.tuples(st.sampled_from([None, 1, 2]), st.sets(st.sampled_from("mnop"), min_size=1), st.booleans()),
+            min_size=1,
+            max_size=3,
+        ),
+    )
+    def build(self, policy: str, engines: list[tuple[int | None, set[str], bool]]) -> None:
+        self.engines = [
+            Engine(str(place), f"http://{place}", configured_slots=slots, health=Health.READY)
+            for place, (slots, _, _) in enumerate(engines)
+        ]
+        self.fleet = Fleet(self.engines)
+        for engine, (_, models, is_told) in zip(self.engines, engines, strict=True):
+            self.fleet.learn(engine, report(*sorted(models)))
+            engine.memory_bytes = 13_000_000_000 if is_told else None
+        self.dispatcher = Dispatcher(self.fleet, 50, policy=policy, orders_loads=True, rng=random.Random(0))
+
+    def act(self, step: Step) -> None:
+        for order in step.loads:
+            engine = order.engine
+            assert engine.loading == order.model
+            assert sum(each.engine is engine for each in self.orders) == 0
+            assert not set(order.unload) & {order.model, *engine.running_of}
+            assert not set(order.unload) & set(engine.loaded)
+            self.orders.append(order)
+        for lease in step.leases:
+            self.waiting.remove(lease.ticket)
+            self.held.append(lease)
+            assert lease.running <= max(lease.engine.slots, 1)
+            assert lease.engine.running_of[lease.ticket.model] <= max(lease.engine.model_slots, 1)
+        assert step.refused == []
+
+    @rule(model=st.sampled_from("mnop"), options=st.sampled_from(["", "num_ctx=8192"]))
+    def someone_asks(self, model: str, options: str) -> None:
+        if len(self.waiting) >= 40 or not self.fleet.having(model):
+            return
+        ticket = Ticket(model, CHAT, 1e9, load_options=options)
+        lease = self.dispatcher.offer(ticket, self.now)
+        if lease is None:
+            self.waiting.add(ticket)
+        else:
+            self.held.append(lease)
+        if self.dispatcher.has_news:
+            self.act(self.dispatcher.serve(self.now))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def someone_is_done(self, data: st.DataObject) -> None:
+        self.dispatcher.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+        self.act(self.dispatcher.serve(self.now))
+
+    @precondition(lambda self: self.orders)
+    @rule(data=st.data(), ok=st.booleans())
+    def a_load_ends(self, data: st.DataObject, ok: bool) -> None:
+        order = self.orders.pop(data.draw(st.integers(0, len(self.orders) - 1)))
+        self.dispatcher.load_finished(order, ok, self.now)
+        self.act(self.dispatcher.serve(self.now))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def someone_leaves(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(sorted(self.waiting, key=lambda each: each.number)))
+        self.dispatcher.cancel(ticket)
+        self.waiting.remove(ticket)
+
+    @rule(data=st.data())
+    def an_engine_is_asked_what_it_has(self, data: st.DataObject) -> None:
+        """It may have evicted anything that does not run."""
+        engine = data.draw(st.sampled_from(self.engines))
+        known = sorted({*engine.loaded, *engine.loaded_as})
+        kept = {each for each in known if each in engine.running_of or data.draw(st.booleans())}
+        self.fleet.learn(engine, report(*sorted(engine.models), loaded=tuple(sorted(kept))))
+        self.dispatcher.note_listing(engine, self.now)
+        self.act(self.dispatcher.serve(self.now))
+
+    @rule(seconds=st.floats(0, 40))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.act(self.dispatcher.step(self.now))
+
+    @invariant()
+    def sums_are_right(self) -> None:
+        if hasattr(self, "dispatcher"):
+            assert self.dispatcher.waiting_count == len(self.waiting)
+            assert sum(engine.running for engine in self.engines) == len(self.held)
+            assert {each.engine for each in self.orders} == set(self.dispatcher.loads.orders)
+            assert [bool(each.loading) for each in self.engines] == [
+                each in self.dispatcher.loads.orders for each in self.engines
+            ]
+
+    def teardown(self) -> None:
+        """When all loads end well and everybody is done in a second, everybody is served within the bound."""
+        if not hasattr(self, "dispatcher"):
+            return
+        for _ in range(40 * (1 + len(self.waiting))):
+            for lease in self.held:
+                self.dispatcher.release(lease)
+            self.held.clear()
+            for order in self.orders:
+                self.dispatcher.load_finished(order, True, self.now)
+            self.orders.clear()
+            for engine in self.engines:
+                self.dispatcher.note_listing(engine, self.now)
+            self.now += 3.0
+            self.act(self.dispatcher.step(self.now))
+            if not self.waiting:
+                return
+        pytest.fail(f"never served: {[(each.model, each.since) for each in self.waiting]}")
+
+
+LoadsMachine.TestCase.settings = settings(
+    deadline=None, max_examples=80, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
 )
-TestDispatcher = DispatcherMachine.TestCase
+TestLoads = LoadsMachine.TestCase

@@ -2,69 +2,328 @@
 
 from __future__ import annotations
 
-import random
+from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.dialects.operations import CHAT
-from hive.fleet.engines import Engine, LoadedModel
-from hive.scheduling.policies import loaded_then_idle
-from hive.scheduling.tickets import Ticket
+from hive.fleet.engines import Engine, Health
+from hive.scheduling.dispatcher import POLICIES
 
-TICKET = Ticket("m:latest", CHAT, 1.0)
+from .fleets import GB, Floor
 
 
-def engine(node: str, running: int = 0, *, loaded: bool = False) -> Engine:
-    models = {"m:latest": LoadedModel("m:latest", "", b"{}")} if loaded else {}
-    return Engine(node, f"http://{node}", running=running, loaded=models)
+def chosen(floor: Floor, times: int, model: str = "m", now: float = 0.0) -> Counter[str]:
+    """Return who serves, each time from the same state."""
+    nodes: Counter[str] = Counter()
+    for _ in range(times):
+        _, lease = floor.ask(model, now=now)
+        assert lease is not None
+        assert lease.reason
+        assert len(lease.reason) < 60
+        nodes[lease.engine.node] += 1
+        floor.dispatcher.release(lease)
+    return nodes
 
 
-def choose(*engines: Engine, seed: int = 0) -> Engine:
-    chosen, reason = loaded_then_idle(TICKET, engines, random.Random(seed))
-    assert reason
-    assert len(reason) < 60
-    return chosen
+def busy(floor: Floor, engine: Engine, running: int = 1) -> None:
+    engine.running, engine.running_of = running, {"m": running}
 
 
-def test_the_only_engine_is_chosen() -> None:
-    only = engine("a", 3)
-    assert choose(only) is only
+# --- all of them ---
 
 
-def test_an_engine_that_has_the_model_in_memory_comes_first_even_if_it_runs_more() -> None:
-    warm, cold = engine("warm", 3, loaded=True), engine("cold", 0)
-    assert choose(cold, warm) is warm
-    assert choose(warm, cold) is warm
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_only_engine_is_chosen(policy: str) -> None:
+    floor = Floor(policy=policy)
+    floor.add("a", loaded="m", slots=4)
+    assert chosen(floor, 3) == {"a": 3}
 
 
-def test_among_those_the_one_that_runs_least() -> None:
-    busy, idle = engine("busy", 2, loaded=True), engine("idle", 1, loaded=True)
-    assert choose(busy, idle, engine("cold", 0)) is idle
-    assert choose(engine("b", 2), engine("c", 1)).node == "c"
+@pytest.mark.parametrize("policy", POLICIES)
+def test_equals_all_get_their_share(policy: str) -> None:
+    floor = Floor(policy=policy)
+    for node in "abc":
+        floor.add(node, loaded="m", slots=4)
+    assert all(count > 60 for count in chosen(floor, 300).values())
 
 
-def test_another_model_in_memory_does_not_count() -> None:
-    other = Engine("other", "http://other", running=2, loaded={"n:latest": LoadedModel("n:latest", "", b"{}")})
-    assert choose(other, engine("cold", 1)).node == "cold"
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_same_seed_chooses_the_same(policy: str) -> None:
+    def run() -> list[str]:
+        floor = Floor(policy=policy, seed=7)
+        for node in "abcdef":
+            floor.add(node, loaded="m", slots=4)
+        return list(chosen(floor, 20).elements())
+
+    assert run() == run()
 
 
-def test_ties_are_broken_at_random_and_all_get_their_share() -> None:
-    engines = [engine(name, 1, loaded=True) for name in "abc"]
-    chosen = [choose(*engines, seed=seed).node for seed in range(300)]
-    assert {name: chosen.count(name) > 60 for name in "abc"} == {"a": True, "b": True, "c": True}
+@pytest.mark.parametrize("policy", POLICIES)
+def test_of_many_engines_the_only_free_one_is_found(policy: str) -> None:
+    floor = Floor(policy=policy)
+    engines = [floor.add(str(number), loaded="m") for number in range(500)]
+    for engine in engines[:321] + engines[322:]:
+        busy(floor, engine)
+    assert chosen(floor, 3) == {"321": 3}
 
 
-def test_the_same_seed_chooses_the_same() -> None:
-    engines = [engine(name) for name in "abcdef"]
-    assert [choose(*engines, seed=7) for _ in range(5)] == [choose(*engines, seed=7)] * 5
+@pytest.mark.parametrize("policy", POLICIES)
+def test_of_many_engines_the_only_one_with_the_model_in_memory_is_found(policy: str) -> None:
+    floor = Floor(policy=policy)
+    engines = [floor.add(str(number), slots=2) for number in range(500)]
+    floor.load(engines[321], "m")
+    if policy == "best":
+        assert chosen(floor, 3) == {"321": 3}
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=6), st.integers())
+# --- those that only ask whose turn it is ---
+
+
+def test_round_robin_asks_each_in_turn() -> None:
+    floor = Floor(policy="round_robin")
+    for node in "abc":
+        floor.add(node, loaded="m", slots=4)
+    nodes = [next(iter(chosen(floor, 1))) for _ in range(9)]
+    assert nodes[:3] == nodes[3:6] == nodes[6:]
+    assert set(nodes[:3]) == set("abc")
+
+
+def test_least_busy_asks_who_has_the_smallest_share_of_its_slots_taken() -> None:
+    floor = Floor(policy="least_busy")
+    small, large = floor.add("a", loaded="m", slots=2), floor.add("b", loaded="m", slots=10)
+    busy(floor, small)
+    busy(floor, large, 4)
+    assert chosen(floor, 5) == {"b": 5}
+    busy(floor, large, 6)
+    assert chosen(floor, 5) == {"a": 5}
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "random", "least_busy"])
+def test_they_do_not_ask_what_is_in_memory_and_order_no_more_loads_than_tickets(policy: str) -> None:
+    floor = Floor(policy=policy)
+    for node in "abc":
+        floor.add(node)
+    floor.ask()
+    assert len(floor.dispatcher.serve(0.0).loads) == 1
+    for now in range(1, 9):
+        assert floor.dispatcher.step(float(now)).loads == []
+
+
+# --- best ---
+
+
+def test_best_takes_who_is_expected_to_be_soonest() -> None:
+    floor = Floor()
+    for node, seconds in (("a", 0.4), ("b", 0.1), ("c", 0.2)):
+        floor.teach(floor.add(node, loaded="m", slots=4), seconds=seconds)
+    assert chosen(floor, 50) == {"b": 50}
+
+
+def test_best_counts_the_way_there() -> None:
+    floor = Floor()
+    near, far = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
+    floor.teach(near, seconds=0.2)
+    floor.teach(far, seconds=0.1)
+    far.round_trip = 0.3
+    assert chosen(floor, 20) == {"a": 20}
+
+
+def test_best_counts_who_runs_there() -> None:
+    floor = Floor()
+    crowded, empty = floor.add("a", loaded="m", slots=8), floor.add("b", loaded="m", slots=8)
+    floor.teach(crowded, seconds=0.1)
+    floor.teach(empty, seconds=0.15)
+    busy(floor, crowded, 5)
+    assert chosen(floor, 20) == {"b": 20}
+
+
+def test_a_long_prompt_goes_to_who_reads_fast_a_short_one_to_who_is_near() -> None:
+    floor = Floor()
+    near, fast = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
+    floor.teach(near, seconds=0.4)
+    floor.teach(fast, seconds=0.1)
+    fast.round_trip = 0.2
+    for tokens, node in ((10, "a"), (4_000, "b")):
+        _, lease = floor.ask(prompt_tokens=tokens)
+        assert lease is not None
+        assert lease.engine.node == node
+        floor.dispatcher.release(lease)
+
+
+def test_a_new_engine_does_not_draw_everything() -> None:
+    floor = Floor()
+    for node in "ab":
+        floor.teach(floor.add(node, loaded="m", slots=50), seconds=0.2)
+    floor.add("new", loaded="m", slots=50)
+    nodes: Counter[str] = Counter()
+    for _ in range(20):
+        _, lease = floor.ask()
+        assert lease is not None
+        nodes[lease.engine.node] += 1
+    assert 1 <= nodes["new"] <= 7, "no more than its share, while nobody knows its pace"
+
+
+def test_an_engine_whose_pace_nobody_knows_is_found_out_now_and_then() -> None:
+    floor = Floor()
+    for node, seconds in (("a", 0.1), ("b", 0.3), ("c", 0.3)):
+        floor.teach(floor.add(node, loaded="m", slots=4), seconds=seconds)
+    floor.add("new", loaded="m", slots=4)
+    tries = chosen(floor, 1_000)["new"]
+    assert 20 < tries < 100
+    floor.teach(floor.fleet.engines[3], seconds=0.3)
+    assert chosen(floor, 300)["new"] == 0
+
+
+def test_one_that_is_hopelessly_slow_is_not_found_out() -> None:
+    floor = Floor()
+    fast, slow = floor.add("a", "mn", loaded="mn", slots=4), floor.add("b", "mn", loaded="mn", slots=4)
+    for _ in range(9):
+        for engine, seconds in ((fast, 0.1), (slow, 2.0)):
+            floor.teach(engine, "n", seconds=seconds)
+    floor.teach(fast, "m", seconds=0.1)
+    assert chosen(floor, 300) == {"a": 300}
+
+
+def test_who_is_on_probation_gets_little() -> None:
+    floor = Floor()
+    proven, back = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
+    floor.teach(proven, seconds=0.3)
+    floor.teach(back, seconds=0.1)
+    floor.fleet.set_health(back, Health.PROBATION)
+    leases = [floor.ask()[1] for _ in range(6)]
+    nodes = Counter(lease.engine.node for lease in leases if lease is not None)
+    assert nodes == {"a": 4, "b": 1}
+
+
+def test_a_free_slot_of_a_slow_engine_is_declined_while_a_fast_one_is_free_sooner() -> None:
+    floor = Floor()
+    fast, slow = floor.add("fast", loaded="m"), floor.add("slow", loaded="m")
+    floor.teach(fast, seconds=0.1, service=1.0)
+    floor.teach(slow, seconds=8.0, service=30.0)
+    _, lease = floor.ask()
+    assert lease is not None
+    assert lease.engine is fast
+    waits, nothing = floor.ask(now=0.1)
+    assert (nothing, slow.running) == (None, 0)
+    floor.dispatcher.release(lease)
+    (lease,) = floor.dispatcher.serve(0.9).leases
+    assert (lease.ticket, lease.engine) == (waits, fast)
+
+
+def test_it_is_declined_for_no_longer_than_the_slow_engine_would_have_taken() -> None:
+    floor = Floor()
+    fast, slow = floor.add("fast", loaded="m"), floor.add("slow", loaded="m")
+    floor.teach(fast, seconds=0.1, service=1.0)
+    floor.teach(slow, seconds=8.0, service=30.0)
+    floor.ask()
+    waits, _ = floor.ask()
+    for now in range(1, 8):
+        assert floor.dispatcher.step(float(now)).leases == []
+    (lease,) = floor.dispatcher.step(8.0).leases
+    assert (lease.ticket, lease.engine) == (waits, slow)
+
+
+def test_who_waits_last_decides_whether_a_slow_engine_is_used() -> None:
+    floor = Floor()
+    fast, slow = floor.add("fast", loaded="m"), floor.add("slow", loaded="m")
+    floor.teach(fast, seconds=0.1, service=1.0)
+    floor.teach(slow, seconds=8.0, service=30.0)
+    floor.ask()
+    tickets = [floor.ask()[0] for _ in range(12)]
+    (lease,) = floor.dispatcher.serve(0.1).leases
+    assert (lease.ticket, lease.engine) == (tickets[0], slow), "the first in the queue, as ever"
+
+
+def test_whoever_joins_a_lane_that_declines_a_slot_has_it_considered_again() -> None:
+    floor = Floor()
+    fast, slow = floor.add("fast", loaded="m"), floor.add("slow", loaded="m")
+    floor.teach(fast, seconds=0.1, service=1.0)
+    floor.teach(slow, seconds=8.0, service=30.0)
+    floor.ask()
+    first, _ = floor.ask()
+    assert floor.dispatcher.serve(0.0).leases == []
+    assert not floor.dispatcher.has_news
+    served = []
+    for _ in range(12):
+        floor.ask()
+        assert floor.dispatcher.has_news or served
+        served += [(lease.ticket, lease.engine) for lease in floor.dispatcher.serve(0.1).leases]
+    assert served == [(first, slow)]
+
+
+def test_a_warm_engine_comes_before_a_cold_one_even_if_it_runs_more() -> None:
+    floor = Floor()
+    warm = floor.add("warm", loaded="m", slots=8)
+    floor.add("cold", slots=8)
+    busy(floor, warm, 5)
+    assert chosen(floor, 20) == {"warm": 20}
+
+
+def test_a_short_wait_for_a_warm_engine_beats_a_load() -> None:
+    floor = Floor()
+    warm = floor.add("warm", loaded="m")
+    floor.add("cold", size=20 * GB)
+    floor.teach(warm, service=2.0)
+    _, lease = floor.ask()
+    floor.ask()
+    assert floor.dispatcher.serve(0.0).loads == []
+    assert lease is not None
+
+
+def test_a_long_queue_is_worth_a_second_copy() -> None:
+    floor = Floor()
+    floor.teach(floor.add("warm", loaded="m"), service=10.0)
+    cold = floor.add("cold")
+    for _ in range(20):
+        floor.ask()
+    assert [each.engine for each in floor.dispatcher.step(0.5).loads] == [cold]
+
+
+def test_a_rarely_used_engine_is_taken_for_a_load_rather_than_a_busy_one() -> None:
+    floor = Floor()
+    hot, cool = floor.add("hot", "mn", loaded="n"), floor.add("cool", "mno", loaded="o")
+    for step in range(200):
+        _, lease = floor.ask("n", now=step * 0.5)
+        assert lease is not None
+        floor.dispatcher.release(lease)
+        floor.dispatcher.step(step * 0.5)
+    floor.ask("m", now=100.0)
+    (order,) = floor.dispatcher.serve(100.0).loads
+    assert order.engine is cool
+    assert hot.is_warm("n")
+
+
+def test_the_decision_tells_who_was_considered_and_what_was_expected() -> None:
+    floor = Floor()
+    for node, seconds in (("a", 0.4), ("b", 0.1)):
+        floor.teach(floor.add(node, loaded="m", slots=4), seconds=seconds)
+    _, lease = floor.ask()
+    assert lease is not None
+    decision = lease.decision
+    assert (decision.policy, decision.reason, decision.chosen) == ("best", "soonest first byte", "b")
+    seconds = {each.node: each.seconds for each in decision.candidates}
+    assert seconds == {"a": pytest.approx(0.4), "b": pytest.approx(0.1)}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from([0.1, 0.2, 0.4, 3.0]), st.booleans()), min_size=1, max_size=6
+    ),
+    st.integers(0, 1000),
+)
 @settings(deadline=None, max_examples=100)
-def test_no_better_engine_is_passed_over(engines: list[tuple[int, bool]], seed: int) -> None:
-    made = [engine(str(place), running, loaded=loaded) for place, (running, loaded) in enumerate(engines)]
-    chosen = choose(*made, seed=seed)
-    assert chosen in made
-    best = min((not each.loaded, each.running) for each in made)
-    assert (not chosen.loaded, chosen.running) == best
+def test_no_engine_that_is_clearly_sooner_is_passed_over(engines: list[tuple[int, float, bool]], seed: int) -> None:
+    floor = Floor(seed=seed)
+    for place, (running, seconds, is_loaded) in enumerate(engines):
+        engine = floor.add(str(place), loaded="m" if is_loaded else "", slots=4)
+        floor.teach(engine, seconds=seconds)
+        busy(floor, engine, running) if running else None
+    _, lease = floor.ask()
+    if lease is None:
+        return
+    assert lease.engine.is_warm("m")
+    assert lease.running <= 4
+    expected = {each.node: each.seconds for each in lease.decision.candidates}
+    assert expected[lease.engine.node] <= min(expected.values()) * 1.06

@@ -6,7 +6,7 @@ import pytest
 
 from hive.dialects.operations import CHAT, GENERATE, SHOW, methods_of
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet
-from hive.scheduling.tickets import Lease, Ticket
+from hive.scheduling.tickets import Candidate, Decision, Lease, Ticket
 
 MESSAGES = methods_of("/v1/messages")["POST"]
 
@@ -17,10 +17,15 @@ def engine(kind: EngineKind = EngineKind.OLLAMA, version: str = "0.33.0") -> Eng
     return made
 
 
-def test_a_lane_is_a_model_and_whether_a_slot_is_needed() -> None:
-    assert Ticket("m:latest", CHAT, 1.0).lane == Ticket("m:latest", GENERATE, 2.0).lane
-    assert Ticket("m:latest", CHAT, 1.0).lane != Ticket("m:latest", SHOW, 1.0).lane
-    assert Ticket("m:latest", CHAT, 1.0).lane != Ticket("n:latest", CHAT, 1.0).lane
+def test_a_lane_is_whatever_decides_which_engines_accept_a_ticket() -> None:
+    lane = Ticket("m:latest", CHAT, 1.0).lane
+    assert lane == Ticket("m:latest", CHAT, 2.0, prompt_tokens=9).lane
+    assert lane != Ticket("m:latest", GENERATE, 1.0).lane
+    assert lane != Ticket("n:latest", CHAT, 1.0).lane
+    assert lane != Ticket("m:latest", CHAT, 1.0, load_options="num_ctx=8192").lane
+    failed = Ticket("m:latest", CHAT, 1.0)
+    failed.excluded.add(engine())
+    assert lane != failed.lane
 
 
 @pytest.mark.parametrize(
@@ -54,3 +59,10 @@ def test_tickets_and_leases_are_themselves_and_not_their_values() -> None:
     on = engine()
     assert Lease(on, one, "why") != Lease(on, one, "why")
     assert Lease(on, one, "why").is_held
+
+
+def test_a_decision_is_what_was_compared_with_names_for_engines() -> None:
+    on, other = engine(), Engine("b", "http://b")
+    lease = Lease(on, Ticket("m", CHAT, 1.0), "soonest", policy="best", compared=[(on, 0.5), (other, 0.7)])
+    assert lease.decision == Decision("best", "soonest", "a", (Candidate("a", 0.5), Candidate("b", 0.7)))
+    assert Lease(on, Ticket("m", CHAT, 1.0), "needs no slot").decision.candidates == ()

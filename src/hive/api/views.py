@@ -8,7 +8,7 @@ import msgspec
 
 from hive.api.management import ModelView, NodeView
 from hive.errors import NOT_FOUND, Fault
-from hive.fleet.engines import Engine, EngineKind, Health, Model
+from hive.fleet.engines import IN_SERVICE, Engine, EngineKind, Health, Model
 from hive.hub.core import Hub
 from hive.hub.joining import JoinedNode
 
@@ -53,7 +53,7 @@ class Views:
             engine=engine.id or None,
             url=engine.url or None,
             link="dialed",
-            status=DRAINING if engine.is_draining and engine.health is Health.READY else engine.health.value,
+            status=DRAINING if engine.is_draining and engine.health in IN_SERVICE else engine.health.value,
             kind=engine.kind.value if engine.kind is not EngineKind.UNKNOWN else None,
             version=engine.version or None,
             slots=engine.slots,

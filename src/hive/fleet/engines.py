@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hive.dialects.operations import Dialect, Operation
+from hive.fleet.pace import Mean, Pace
 
 
 class EngineKind(StrEnum):
@@ -20,20 +21,33 @@ class EngineKind(StrEnum):
 
 
 class Health(StrEnum):
-    """May an engine get work?"""
+    """May an engine get work? `hive.fleet.health` says when one becomes the other."""
 
     JOINING = "joining"
     """Never heard of yet."""
     READY = "ready"
+    DOUBTFUL = "doubtful"
+    """It answers, but its streams have all fallen silent: work only where nobody else can do it."""
     SUSPECT = "suspect"
     """No sign of life for `SUSPECT_AFTER` seconds."""
     DOWN = "down"
     """It refused, or answered something else than an engine would."""
+    DRAINING = "draining"
+    """An operator wants it empty: what runs may end."""
+    PROBATION = "probation"
+    """Back from `DOWN`: one exchange at a time."""
 
 
+IN_SERVICE = frozenset({Health.READY, Health.PROBATION})
+"""States in which an engine gets work as a matter of course."""
 SUSPECT_AFTER = 5.0
-DEFAULT_SLOTS = {EngineKind.OLLAMA: 4, EngineKind.LLAMA_CPP: 4, EngineKind.VLLM: 32}
+DEFAULT_SLOTS = {EngineKind.OLLAMA: 1, EngineKind.LLAMA_CPP: 4, EngineKind.VLLM: 32}
+"""What is believed at first of an engine that tells nothing; an Ollama's are for each loaded model."""
 OTHER_SLOTS = 8
+MOST_OLLAMA_SLOTS = 4
+"""What an Ollama may be found to run at once of one model, unless told; also what those before 0.10.0 chose at most."""
+_OLLAMA_ONE_AT_A_TIME = (0, 10, 0)
+"""Since this release an Ollama runs one request of a model at a time, unless its operator says otherwise."""
 
 _OLLAMA_SINCE = {"/v1/messages": (0, 14, 0), "/v1/responses": (0, 13, 3), "/v1/audio/transcriptions": (0, 20, 0)}
 """The release that first had a route."""
@@ -56,6 +70,15 @@ def routes_lacking(kind: EngineKind, version: str) -> frozenset[str]:
         return frozenset()
     numbers = version_numbers(version)
     return _OLLAMA_NEVER | {path for path, since in _OLLAMA_SINCE.items() if numbers and numbers < since}
+
+
+def usual_slots(kind: EngineKind, version: str) -> tuple[int, int]:
+    """Return how many slots are believed of an engine that tells nothing: at first, and at most."""
+    first = DEFAULT_SLOTS.get(kind, OTHER_SLOTS)
+    if kind is not EngineKind.OLLAMA:
+        return first, first
+    numbers = version_numbers(version)
+    return (MOST_OLLAMA_SLOTS if numbers and numbers < _OLLAMA_ONE_AT_A_TIME else first), MOST_OLLAMA_SLOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +127,55 @@ class Engine:
     configured_slots: int | None = None
     id: str = ""
     """A joined node's own name for it; a dialed node has one engine only."""
+    reported_slots: int | None = None
+    """What the engine, or its node, says of its slots."""
     kind: EngineKind = EngineKind.UNKNOWN
     version: str = ""
     health: Health = Health.JOINING
     error: str = ""
     """Why it is not ready, in one sentence."""
     slots: int = OTHER_SLOTS
+    """How many exchanges it is believed to run at once: the guess made whole, for each loaded model of some."""
+    model_slots: int = OTHER_SLOTS
+    """How many of them may be for one model."""
+    limit: int = OTHER_SLOTS
+    """How many exchanges it may run now: `slots`, less on probation and while it loads."""
+    guess: float = OTHER_SLOTS
+    """The slots as they are learned: halved when it says busy, raised again by success (`scheduling.slots`)."""
+    first_slots: int = OTHER_SLOTS
+    most_slots: int = OTHER_SLOTS
+    """The guess begins at the one and never passes the other: as an operator or the engine said, else as is usual."""
+    may_raise_at: float = 0.0
+    """The guess stays as it is until then."""
+    is_unproven: bool = False
+    """Is it on probation?"""
     running: int = 0
+    running_of: dict[str, int] = field(default_factory=dict)
+    """The same by model."""
     rests_until: float = 0.0
     """It said busy: no new work before this time."""
+    loading: str = ""
+    """The model that the hub has it load now."""
+    loads_alone: bool = False
+    """May that load evict what is there? Then nothing is given to it meanwhile."""
+    loaded_as: dict[str, str] = field(default_factory=dict)
+    """Models that the hub had it load, with the options that decide how (`Ticket.load_options`)."""
+    memory_bytes: int | None = None
+    """What models may take in its memory, if somebody said."""
+    proven_bytes: int = 0
+    """The sizes of the models that were seen in its memory at once, at most: so much is known to fit."""
+    full_bytes: float = float("inf")
+    """The sizes of models of which one had to go, at least: so much is known not to fit."""
+    paces: dict[str, Pace] = field(default_factory=dict)
+    """How fast it was, by model."""
+    service: Mean = field(default_factory=Mean)
+    """Seconds that an exchange takes here, whatever the model."""
+    relative: Mean = field(default_factory=Mean)
+    """How its seconds compare with the fleet's for the same models: 2 is half as fast."""
+    load_rate: Mean = field(default_factory=Mean)
+    """Seconds it takes to load a byte of a model."""
+    round_trip: float = 0.0
+    """Seconds to it and back, measured."""
     last_sign: float = 0.0
     """When it last gave a sign of life; the hub's clock, seconds."""
     is_stale: bool = False
@@ -124,18 +187,53 @@ class Engine:
     models: dict[str, Model] = field(default_factory=dict)
     loaded: dict[str, LoadedModel] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.model_slots = self.limit = self.slots
+
     def __repr__(self) -> str:
         return f"<Engine {self.node} {self.kind} {self.version} {self.health} {self.running}/{self.slots}>"
 
     @property
     def takes_work(self) -> bool:
         """May it get an exchange, free slots aside?"""
-        return self.health is Health.READY and not self.is_draining
+        return self.health in IN_SERVICE and not self.is_draining
+
+    @property
+    def is_last_resort(self) -> bool:
+        """May it get an exchange that nobody else can take?"""
+        return self.health is Health.DOUBTFUL and not self.is_draining
 
     @property
     def has_free_slot(self) -> bool:
         """Can it take one more exchange now?"""
         return self.running < self.slots
+
+    @property
+    def is_sized(self) -> bool:
+        """Did an operator say how many slots it has? An Ollama itself never does, so it was its node's."""
+        is_reported = self.reported_slots is not None and self.kind is EngineKind.OLLAMA
+        return self.configured_slots is not None or is_reported
+
+    @property
+    def loads_models(self) -> bool:
+        """Does it load models on demand? Others have in memory whatever they list."""
+        return self.kind is EngineKind.OLLAMA
+
+    def is_warm(self, model: str, load_options: str = "") -> bool:
+        """Could it begin a request for this model, with these options, without loading anything?"""
+        if self.kind is not EngineKind.OLLAMA:
+            return True
+        known = self.loaded_as.get(model)
+        return known == load_options or (known is None and model in self.loaded)
+
+    def apply_slots(self) -> None:
+        """Bring `slots`, `model_slots` and `limit` into line with the guess, what is loaded, and its state."""
+        believed = max(1, int(self.guess))
+        self.model_slots = self.slots = believed
+        if not self.is_sized and self.kind is EngineKind.OLLAMA:
+            self.slots = believed * max(1, len(self.loaded.keys() | self.loaded_as.keys()))
+        self.is_unproven = self.health is Health.PROBATION
+        self.limit = 0 if self.loading and self.loads_alone else 1 if self.is_unproven else self.slots
 
     def serves(self, operation: Operation) -> bool:
         """Does this engine itself have the route?"""
@@ -151,6 +249,12 @@ class Fleet:
         self.engines: list[Engine] = list(engines)
         self.revision = 0
         """Rises with every change of what listings show."""
+        self.shape = 0
+        """Rises with every change of who may serve what: health, models, routes."""
+        self.changed: set[Engine] = set()
+        """Engines that may serve more or other tickets than before; the dispatcher empties it."""
+        self.copies: dict[str, int] = {}
+        """How many engines have a model in memory."""
         self._having: dict[str, list[Engine]] = {}
 
     def having(self, key: str) -> list[Engine]:
@@ -159,22 +263,48 @@ class Fleet:
 
     def learn(self, engine: Engine, report: EngineReport) -> bool:
         """Take what an engine reported; return whether a listing changed."""
-        engine.kind, engine.version = report.kind, report.version
-        engine.lacks = routes_lacking(report.kind, report.version)
-        engine.slots = engine.configured_slots or report.slots or DEFAULT_SLOTS.get(report.kind, OTHER_SLOTS)
+        lacks = routes_lacking(report.kind, report.version)
+        if report.kind is not engine.kind or lacks != engine.lacks:
+            self.shape += 1
+        engine.kind, engine.version, engine.lacks = report.kind, report.version, lacks
+        self._learn_slots(engine, report.slots)
         models = {model.key: model for model in report.models}
         changed = models != engine.models
         if changed:
             engine.models = models
+            engine.paces = {key: pace for key, pace in engine.paces.items() if key in models}
             self._index()
         return self.learn_loaded(engine, report.loaded) or changed
+
+    def _learn_slots(self, engine: Engine, reported: int | None) -> None:
+        engine.reported_slots = reported
+        told = engine.configured_slots or reported
+        usual = (told, told) if told else usual_slots(engine.kind, engine.version)
+        if usual != (engine.first_slots, engine.most_slots) or engine.guess > usual[1]:
+            engine.first_slots, engine.most_slots = usual
+            engine.guess = engine.first_slots
+        engine.apply_slots()
+        self.changed.add(engine)
 
     def learn_loaded(self, engine: Engine, loaded: Iterable[LoadedModel]) -> bool:
         """Take what an engine has in memory; return whether that changed."""
         now_loaded = {model.key: model for model in loaded}
+        if engine.loaded_as:
+            engine.loaded_as = {key: options for key, options in engine.loaded_as.items() if key in now_loaded}
+            engine.apply_slots()
         if now_loaded == engine.loaded:
             return False
+        for key in engine.loaded.keys() - now_loaded.keys():
+            self.copies[key] = self.copies.get(key, 0) - 1
+            if self.copies[key] <= 0:
+                del self.copies[key]
+        for key in now_loaded.keys() - engine.loaded.keys():
+            self.copies[key] = self.copies.get(key, 0) + 1
         engine.loaded = now_loaded
+        sizes = [engine.models[key].size_bytes if key in engine.models else 0 for key in now_loaded]
+        engine.proven_bytes = max(engine.proven_bytes, sum(sizes))
+        engine.apply_slots()
+        self.changed.add(engine)
         self.revision += 1
         return True
 
@@ -184,19 +314,34 @@ class Fleet:
         if engine.health is health:
             return False
         engine.health = health
+        engine.apply_slots()
+        self.changed.add(engine)
         self.revision += 1
+        self.shape += 1
         return True
 
     def add(self, engine: Engine) -> None:
         """A node has one more engine."""
         self.engines.append(engine)
+        for key in engine.loaded:
+            self.copies[key] = self.copies.get(key, 0) + 1
+        self.changed.add(engine)
         self._index()
 
     def remove(self, engine: Engine) -> None:
         """A node has this engine no more."""
         if engine in self.engines:
             self.engines.remove(engine)
+            self.learn_loaded(engine, ())
+            self.changed.discard(engine)
             self._index()
+
+    def set_draining(self, engine: Engine, is_draining: bool) -> None:
+        """Somebody wants an engine empty, or no longer so."""
+        if engine.is_draining is not is_draining:
+            engine.is_draining = is_draining
+            self.changed.add(engine)
+            self.shape += 1
 
     def _index(self) -> None:
         having: dict[str, list[Engine]] = {}
@@ -205,3 +350,4 @@ class Fleet:
                 having.setdefault(key, []).append(engine)
         self._having = having
         self.revision += 1
+        self.shape += 1

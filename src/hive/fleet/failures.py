@@ -1,4 +1,8 @@
-"""The table of what an engine's refusal means: try elsewhere? whose fault? what does the client see?"""
+"""The table of what an engine's refusal means: try elsewhere? whose fault? what does the client see?
+
+Three generations of Ollama word the same thing differently, and some things only one of them can do: such rows name
+the versions they are about. Each row is tested on the words of real engines.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from enum import Enum
 
 from hive import errors
 from hive.errors import Kind
-from hive.fleet.engines import EngineKind
+from hive.fleet.engines import EngineKind, version_numbers
 
 
 class Verdict(Enum):
@@ -31,12 +35,26 @@ class Row:
     verdict: Verdict
     kind: Kind | None = None
     """What the client sees instead of the engine's answer when no other node helped; None: the answer itself."""
+    blames: bool = False
+    """Does it speak against the node? Not that a model or a route is missing there."""
+    since: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
+    """The versions it is about: from the one, below the other. A version that cannot be read is in every range."""
+
+    def fits(self, kind: EngineKind, status: int, body: bytes, numbers: tuple[int, ...]) -> bool:
+        """Is this row about such an answer?"""
+        if self.status != status or (self.kinds is not None and kind not in self.kinds):
+            return False
+        if numbers and (numbers < self.since or (self.before and numbers >= self.before)):
+            return False
+        return not self.texts or any(text in body for text in self.texts)
 
 
 _OLLAMA = frozenset({EngineKind.OLLAMA})
 _OTHERS = frozenset(EngineKind) - _OLLAMA
 _DIED = (
     b"runner process has terminated",
+    b"runner process no longer running",
     b"runner has unexpectedly stopped",
     b"an error was encountered while running the model",
     b"requires more system memory",
@@ -47,35 +65,41 @@ _DIED = (
     b"cudaMalloc failed",
     b"out of memory",
 )
+_LACKS = (b"not found", b"Not Found", b"does not exist", b"method not allowed", b"Method Not Allowed")
+"""A model that it lost, or a route that it never had: another node may have both."""
 
 TABLE: tuple[Row, ...] = (
     Row(_OLLAMA, 503, (b"server busy", b"maximum pending requests"), Verdict.BUSY, errors.NODE_BUSY),
     Row(None, 503, (b"Loading model",), Verdict.BUSY, errors.NODE_BUSY),
     Row(None, 503, (b"busy", b"no slot", b"overloaded", b"too many"), Verdict.BUSY, errors.NODE_BUSY),
     Row(None, 429, (), Verdict.BUSY, errors.NODE_BUSY),
-    Row(None, 401, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB),
-    Row(None, 403, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB),
-    Row(None, 407, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB),
-    Row(None, 404, (b"not found", b"Not Found", b"does not exist"), Verdict.ELSEWHERE),
+    Row(None, 401, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB, blames=True),
+    Row(None, 403, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB, blames=True),
+    Row(None, 407, (), Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB, blames=True),
+    # Before 0.33 an Ollama refuses tools where the template has none; later ones answer all the same.
+    Row(_OLLAMA, 400, (b"does not support tools",), Verdict.ELSEWHERE, before=(0, 33)),
+    Row(None, 404, _LACKS, Verdict.ELSEWHERE),
+    Row(None, 405, _LACKS, Verdict.ELSEWHERE),
     Row(_OTHERS, 405, (), Verdict.ELSEWHERE),
-    Row(None, 499, (), Verdict.ELSEWHERE, errors.NODE_FAILED),
-    Row(None, 500, _DIED, Verdict.ELSEWHERE),
-    Row(None, 502, (), Verdict.ELSEWHERE),
-    Row(None, 503, (), Verdict.ELSEWHERE),
-    Row(None, 504, (), Verdict.ELSEWHERE),
+    Row(None, 499, (), Verdict.ELSEWHERE, errors.NODE_FAILED, blames=True),
+    Row(None, 500, _DIED, Verdict.ELSEWHERE, blames=True),
+    # An Ollama before 0.33 embeds with a chat model, and so does a llama.cpp that was started for it.
+    Row(None, 501, (b"does not support embeddings",), Verdict.ELSEWHERE),
+    Row(None, 502, (), Verdict.ELSEWHERE, blames=True),
+    Row(None, 503, (), Verdict.ELSEWHERE, blames=True),
+    Row(None, 504, (), Verdict.ELSEWHERE, blames=True),
 )
 _PASS = Row(None, 0, (), Verdict.PASS)
-_REDIRECT = Row(None, 0, (), Verdict.ELSEWHERE, errors.NODE_FAILED)
+_REDIRECT = Row(None, 0, (), Verdict.ELSEWHERE, errors.NODE_FAILED, blames=True)
 """The hub follows no engine elsewhere, and sends no client there."""
 
 
-def judge(kind: EngineKind, status: int, body: bytes) -> Row:
+def judge(kind: EngineKind, status: int, body: bytes, version: str = "") -> Row:
     """Return the first row that fits an engine's answer; one that passes it on when none does."""
     if 300 <= status < 400:
         return _REDIRECT
+    numbers = version_numbers(version)
     for row in TABLE:
-        if row.status != status or (row.kinds is not None and kind not in row.kinds):
-            continue
-        if not row.texts or any(text in body for text in row.texts):
+        if row.fits(kind, status, body, numbers):
             return row
     return _PASS

@@ -164,7 +164,7 @@ class Hub:
     def note_unreachable(self, engine: Engine, fault: Fault) -> None:
         """An exchange found no way to an engine: nobody else is to try until somebody has looked."""
         if fault.kind is errors.NODE_BUSY:  # all connections of its node are taken: nothing is wrong with it
-            engine.rests_until = self.now() + NO_CONNECTION_REST
+            self.queue.rest(engine, NO_CONNECTION_REST)
             return
         if self.fleet.set_health(engine, Health.DOWN, fault.message):
             _log.warning("node %s: down (%s)", engine.node, fault.message)
@@ -198,7 +198,7 @@ class Hub:
             return False
         (self.drained.add if is_draining else self.drained.discard)(node)
         for engine in engines:
-            engine.is_draining = is_draining
+            self.fleet.set_draining(engine, is_draining)
         if joined is not None:
             joined.apply_drain()
         _log.info("node %s: %s", node, "drains" if is_draining else "takes work again")
@@ -224,12 +224,23 @@ class Hub:
         if was_stalled:
             _log.warning("the hub stood still: deadlines are not judged this time")
             return
-        ticks = [self.joining.tick, lambda _: self.queue.tick(), *(each.check_deadlines for each in self.exchanges)]
+        ticks = [
+            self.joining.tick,
+            lambda _: self.queue.tick(),
+            lambda _: self._follow_slots(),
+            *(each.check_deadlines for each in self.exchanges),
+        ]
         for tick in ticks:
             try:
                 tick(now)
             except Exception:
                 _log.exception("tick")
+
+    def _follow_slots(self) -> None:
+        """Have as many connections ready as slots were learned meanwhile."""
+        for engine in self.fleet.engines:
+            if engine.takes_work:
+                self.links[engine].expect(engine.slots)
 
     def on_change(self, engine: Engine) -> None:
         """Something about an engine changed: its slots, its models, its health."""

@@ -26,7 +26,7 @@ from hive.hub.renaming import Renaming, rename
 from hive.hub.runner import Runner
 from hive.net.link import Connection, Link
 from hive.net.stream import ClientStream
-from hive.scheduling.tickets import Lease, Ticket
+from hive.scheduling.tickets import Lease, Measured, Ticket
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import request_head, response_fields
 from hive.wire.multipart import read_model
@@ -43,8 +43,6 @@ END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
 MAX_RESENDS = 3
 """Connections that may prove dead in one attempt."""
-BUSY_REST = 1.0
-"""Seconds that an engine is left alone after it said busy."""
 
 
 NOTHING_READ = RoutingFields()
@@ -160,7 +158,7 @@ class Exchange:
 
     async def _serve(self) -> None:
         hub, operation, record = self._hub, self._operation, self.record
-        ticket = Ticket(self._model, operation, deadline=0)
+        ticket = Ticket(self._model, operation, deadline=0, prompt_tokens=len(self._body) // 4)
         is_over = False
         while not is_over:
             ticket.deadline = hub.now() + hub.settings.queue_timeout - record.queued_ms / 1000
@@ -171,8 +169,12 @@ class Exchange:
             record.node, record.why = engine.node, lease.reason
             record.attempts += 1
             try:
+                was_warm = engine.is_warm(self._model)
                 relay = await self._send(engine, hub.links[engine])
                 is_over = self._consider(relay, engine, ticket)
+                if relay is not None and relay.finished.value is Result.DELIVERED and relay.first_byte_at is not None:
+                    seconds = relay.first_byte_at - relay.started_at
+                    hub.queue.note_served(lease, Measured(first_byte=seconds if was_warm else None))
             finally:
                 hub.queue.release(lease)
 
@@ -270,7 +272,6 @@ class Exchange:
         if relay is None:
             # The engine never heard of the request: the ticket waits for whoever is up, this one included.
             record.attempts -= 1
-            ticket.hopeless_since = None
             return False
         result = relay.finished.value
         if result is Result.DELIVERED or result is Result.ENGINE_ERROR:
@@ -310,10 +311,10 @@ class Exchange:
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()
         assert head is not None
-        row = judge(engine.kind, head.status, body)
+        row = judge(engine.kind, head.status, body, engine.version)
         if row.verdict is Verdict.BUSY:
             self.record.attempts -= 1
-            engine.rests_until = self._hub.now() + BUSY_REST
+            self._hub.queue.note_busy(engine)
             return False
         if row.verdict is Verdict.ELSEWHERE:
             engine.is_stale = True
@@ -323,7 +324,7 @@ class Exchange:
             if row.kind is not None:
                 raise Fault(row.kind, f"node {engine.node!r}: it refused the hub's own request ({head.status})")
         self.record.status = head.status
-        is_about_request = row.verdict is Verdict.PASS and head.status < 500
+        is_about_request = head.status == 400 or (row.verdict is Verdict.PASS and head.status < 500)
         self.record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
         self.record.error = "engine_refused"
         fields = response_fields(head.fields) + self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()

@@ -180,7 +180,7 @@ class JoinedNode:
     def apply_drain(self) -> None:
         """Bring its engines into line with who wants it empty."""
         for joined in self.engines.values():
-            joined.engine.is_draining = self.is_leaving or self.name in self._hub.drained
+            self._hub.fleet.set_draining(joined.engine, self.is_leaving or self.name in self._hub.drained)
 
     def _note(self, closed: Closed) -> None:
         if closed.is_ours and closed.code not in _QUIET:

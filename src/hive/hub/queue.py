@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from hive import errors
 from hive.errors import Fault
-from hive.scheduling.dispatcher import Dispatcher, QueueFull
-from hive.scheduling.tickets import Lease, Ticket
-
-_RETRY_AFTER = (("Retry-After", "5"),)
+from hive.fleet.engines import Engine
+from hive.scheduling.dispatcher import Dispatcher, Step
+from hive.scheduling.tickets import Lease, LoadOrder, Measured, Ticket
 
 
 class Queue:
     """Turns the dispatcher's decisions into leases for those who wait."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, start_load: Callable[[LoadOrder], None] | None = None) -> None:
         self._dispatcher = dispatcher
+        self._start_load = start_load
+        """Begins an exchange that loads a model; its end goes to `load_finished`. Only for a dispatcher that orders."""
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[Ticket, asyncio.Future[Lease]] = {}
 
@@ -27,15 +28,14 @@ class Queue:
 
     def try_lease(self, ticket: Ticket) -> Lease | None:
         """Return a slot if there is one; else the ticket waits, for `wait`. Raises `Fault` (queue_full)."""
-        try:
-            return self._dispatcher.offer(ticket, self._loop.time())
-        except QueueFull:
-            raise Fault(errors.QUEUE_FULL, "the queue is full; try again soon", _RETRY_AFTER) from None
+        return self._dispatcher.offer(ticket, self._loop.time())
 
     async def wait(self, ticket: Ticket) -> Lease:
         """Return a slot for a ticket that waits. Raises `Fault` (queue_timeout, no_node)."""
         waiter: asyncio.Future[Lease] = self._loop.create_future()
         self._waiters[ticket] = waiter
+        if self._dispatcher.has_news:
+            self.serve()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -55,24 +55,39 @@ class Queue:
         if self._dispatcher.waiting_count:
             self.serve()
 
+    def note_busy(self, engine: Engine) -> None:
+        """An engine said that it can do no more."""
+        self._dispatcher.note_busy(engine, self._loop.time())
+
+    def rest(self, engine: Engine, seconds: float) -> None:
+        """Leave an engine alone for a while."""
+        self._dispatcher.rest(engine, self._loop.time() + seconds)
+
+    def note_served(self, lease: Lease, measured: Measured) -> None:
+        """An exchange was answered to its end; call it while the lease is held."""
+        self._dispatcher.note_served(lease, measured, self._loop.time())
+
+    def load_finished(self, order: LoadOrder, ok: bool) -> None:
+        """A load is over: serve who waited for it."""
+        self._dispatcher.load_finished(order, ok, self._loop.time())
+        self.serve()
+
     def serve(self) -> None:
         """Serve what can be served: call it when an engine or a slot came free."""
-        for lease in self._dispatcher.serve(self._loop.time()):
-            self._grant(lease)
+        self._act(self._dispatcher.serve(self._loop.time()))
 
     def tick(self) -> None:
         """Let time pass: serve what can be served, refuse what waited too long."""
-        if not self._dispatcher.waiting_count:
-            return
-        step = self._dispatcher.step(self._loop.time())
+        self._act(self._dispatcher.step(self._loop.time()))
+
+    def _act(self, step: Step) -> None:
         for lease in step.leases:
             self._grant(lease)
-        for ticket in step.expired:
-            self._refuse(
-                ticket, Fault(errors.QUEUE_TIMEOUT, "no slot came free in time; try again later", _RETRY_AFTER)
-            )
-        for ticket in step.hopeless:
-            self._refuse(ticket, Fault(errors.NO_NODE, f"no node with the model {ticket.model!r} is up", _RETRY_AFTER))
+        for order in step.loads:
+            assert self._start_load is not None
+            self._start_load(order)
+        for ticket, fault in step.refused:
+            self._refuse(ticket, fault)
 
     def _grant(self, lease: Lease) -> None:
         waiter = self._waiters.get(lease.ticket)

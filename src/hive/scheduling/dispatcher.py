@@ -1,158 +1,346 @@
 """The fleet's queue and its slots: pure, driven by `now`, the only writer of what runs where.
 
-Tickets wait in order of arrival, indexed by model. `offer` serves a ticket at once when it can; `step` serves
-those that wait and names those whose deadline has passed. Whoever gets a lease must `release` it, whatever
-happens.
+`offer` serves a ticket at once when it can; `serve` serves those that wait after something changed, and `step` lets
+time pass as well. All they decide is leases, load orders and refusals. Whoever gets a lease must `release` it, whoever
+gets a load order must report its end (`load_finished`), whatever happens.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
+from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet
-from hive.scheduling.policies import Policy, loaded_then_idle
-from hive.scheduling.tickets import Lease, Ticket
+from hive.scheduling import slots
+from hive.scheduling.best import Best
+from hive.scheduling.demand import Demand
+from hive.scheduling.estimates import Estimates
+from hive.scheduling.loads import Loads
+from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open
+from hive.scheduling.queue import Lane, TicketQueue
+from hive.scheduling.refusals import queue_full, retry_after, too_late
+from hive.scheduling.tickets import Lease, LoadOrder, Measured, Ticket
 
-
-class QueueFull(Exception):  # noqa: N818 - a state, not a mistake
-    """As many tickets wait as may wait."""
+POLICIES = ("best", "round_robin", "random", "least_busy")
+GONE_AFTER = 10.0
+"""Seconds for which no engine lists a model, until those that wait for it are refused."""
+REVIEWS = 32
+"""Lanes that are looked at again in one step, because time alone may have changed what is best for them."""
+LOAD_LOOKS = 2
+"""So many lanes are considered for a load on an engine that fell idle; the others have their turn in a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one `step` decided."""
+    """What was decided."""
 
     leases: list[Lease]
-    expired: list[Ticket]
-    """Their deadline has passed."""
-    hopeless: list[Ticket]
-    """No engine that could serve them has been ready for longer than `patience`."""
+    loads: list[LoadOrder]
+    refused: list[tuple[Ticket, Fault]]
 
 
 class Dispatcher:
-    """All tickets and all leases of a hub."""
+    """All tickets, leases and loads of a hub."""
 
     def __init__(
         self,
         fleet: Fleet,
         queue_limit: int,
         *,
-        patience: float = 10.0,
-        policy: Policy = loaded_then_idle,
+        policy: str = "best",
+        orders_loads: bool = False,
         rng: random.Random | None = None,
     ) -> None:
         self._fleet = fleet
-        self._queue_limit = queue_limit
-        self._patience = patience
-        self._policy = policy
+        self._queue = TicketQueue(queue_limit)
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
-        self._waiting: dict[tuple[str, bool], dict[int, Ticket]] = {}
-        """By model and by whether a slot is needed."""
+        self.estimates = Estimates(fleet)
+        self.loads = Loads(self._queue)
+        self.demand = Demand()
+        situation = Situation(fleet, self._queue, self.loads, self.estimates, self.demand, self._rng, orders_loads)
+        self._policy: Policy = Best(situation) if policy == "best" else Turns(policy, situation)
+        self._situation = situation
         self._last_number = 0
-        self.waiting_count = 0
+        self._seen_shape = -1
+        self._dirty: set[Engine] = set()
+        """Engines that may be able to do more than when waiting tickets were last considered."""
+        self._fresh: dict[Lane, None] = {}
+        """Lanes to consider because of what came into them."""
+        self._resting: list[tuple[float, int, Engine]] = []
+        self._rota: deque[Lane] = deque()
+        """Lanes in which tickets wait, in the order in which time makes them worth a look."""
+        self._orders: list[LoadOrder] = []
+        self._gone_since: dict[str, float] = {}
+
+    @property
+    def waiting_count(self) -> int:
+        """How many tickets wait."""
+        return self._queue.count
+
+    @property
+    def has_news(self) -> bool:
+        """Might `serve` decide something now?"""
+        return bool(self._orders or self._fresh or (self._queue.count and (self._dirty or self._fleet.changed)))
+
+    def waiting(self) -> Iterator[Ticket]:
+        """Yield the tickets that wait, model by model."""
+        return iter(self._queue)
+
+    # --- tickets and leases ---
 
     def offer(self, ticket: Ticket, now: float) -> Lease | None:
-        """Serve a new ticket, or let it wait (None). Raises `QueueFull`."""
-        if ticket.number == 0:
+        """Serve a new ticket or one that comes back, or let it wait (None). Raises `Fault` (queue_full)."""
+        queue = self._queue
+        if not ticket.number:
             self._last_number += 1
-            ticket.number = self._last_number
-        if ticket.lane not in self._waiting:
-            lease = self._serve(ticket, now)
-            if lease is not None:
-                return lease
-        if self.waiting_count >= self._queue_limit:
-            raise QueueFull
-        queue = self._waiting.setdefault(ticket.lane, {})
-        comes_back = bool(queue) and ticket.number < next(reversed(queue))
-        queue[ticket.number] = ticket
-        if comes_back:
-            self._waiting[ticket.lane] = dict(sorted(queue.items()))
-        self.waiting_count += 1
+            ticket.number, ticket.since = self._last_number, now
+            arrived = self.demand.arrived
+            arrived[ticket.model] = arrived.get(ticket.model, 0) + 1
+        lane = queue.lane(ticket)
+        if lane.shape != self._fleet.shape:
+            self._survey(lane, ticket)
+        is_first = ticket.model not in queue.waiting_of if lane.takes_slot else not lane.count
+        choice: Choice | None = None
+        if is_first:
+            choice = self._choose(lane, ticket, now)
+            if choice.action is Action.SERVE:
+                return self._grant(ticket, choice, now)
+        if queue.count >= queue.limit:
+            raise queue_full(queue.limit, self.retry_after())
+        self._let_wait(lane, ticket)
+        if choice is None:
+            if lane.is_declining or lane.count == 1:
+                self._fresh[lane] = None
+        else:
+            self._note_wait(lane, ticket, choice, now)
         return None
 
     def cancel(self, ticket: Ticket) -> None:
         """Forget a ticket that waits; nothing for one that does not."""
-        queue = self._waiting.get(ticket.lane)
-        if queue is None or queue.pop(ticket.number, None) is None:
-            return
-        self.waiting_count -= 1
-        if not queue:
-            del self._waiting[ticket.lane]
+        self._queue.remove(ticket)
 
     def release(self, lease: Lease) -> None:
         """Give a slot back; once is enough, twice does no harm."""
         if lease.is_held:
             lease.is_held = False
+            self.demand.ended += 1
             if lease.ticket.operation.takes_slot:
-                lease.engine.running -= 1
+                engine, model = lease.engine, lease.ticket.model
+                engine.running -= 1
+                left = engine.running_of[model] - 1
+                if left:
+                    engine.running_of[model] = left
+                else:
+                    del engine.running_of[model]
+                self._dirty.add(engine)
 
-    def serve(self, now: float) -> list[Lease]:
-        """Serve all that can be served, oldest first."""
+    def retry_after(self) -> int:
+        """Return the seconds after which a refused client may come again."""
+        return retry_after(self._queue.count, self.demand.serves_per_second)
+
+    # --- what was learned ---
+
+    def note_served(self, lease: Lease, measured: Measured, now: float) -> None:
+        """Learn from an exchange that was answered to its end; call it while the lease is held."""
+        if lease.ticket.operation.takes_slot:
+            slots.note_served(lease, measured, now)
+            self.estimates.note_served(lease, measured, now)
+
+    def note_busy(self, engine: Engine, now: float) -> None:
+        """An engine said that it can do no more: it rests, and gets less from then on."""
+        slots.note_busy(engine, now)
+        self.rest(engine, engine.rests_until)
+
+    def rest(self, engine: Engine, until: float) -> None:
+        """Leave an engine alone for a while; nothing is said of its slots."""
+        engine.rests_until = until
+        heappush(self._resting, (until, id(engine), engine))
+
+    def load_finished(self, order: LoadOrder, ok: bool, now: float) -> None:
+        """A load is over; `ok` says whether the model is in memory."""
+        if self.loads.finish(order, ok, now):
+            if ok:
+                self.estimates.note_load(order.engine, order.model, max(now - order.ordered_at, 0.0))
+            self._dirty.add(order.engine)
+
+    def note_listing(self, engine: Engine, now: float) -> None:
+        """An engine was asked what it has in memory, and the fleet has learned it."""
+        if self.loads.note_listing(engine, now):
+            self._dirty.add(engine)
+
+    # --- deciding ---
+
+    def serve(self, now: float) -> Step:
+        """Serve all that can be served after what changed, oldest first."""
         leases: list[Lease] = []
-        while lease := self._serve_oldest(now):
-            leases.append(lease)
-        return leases
+        if self._queue.count:
+            self._consider(self._lanes_to_consider(now), leases, now)
+        else:
+            self._dirty.clear()
+            self._fleet.changed.clear()
+        self._fresh.clear()
+        orders, self._orders = self._orders, []
+        return Step(leases, orders, [])
 
     def step(self, now: float) -> Step:
-        """Serve all that can be served, and give up what waited too long."""
-        leases = self.serve(now)
-        expired = [t for queue in self._waiting.values() for t in queue.values() if t.deadline <= now]
-        for ticket in expired:
-            self.cancel(ticket)
-        hopeless = [t for queue in self._waiting.values() for t in queue.values() if self._is_hopeless(t, now)]
-        for ticket in hopeless:
-            self.cancel(ticket)
-        return Step(leases, expired, hopeless)
+        """Let time pass: serve what can be served, then refuse what waited too long."""
+        self.demand.fold(now)
+        for _ in range(min(REVIEWS, len(self._rota))):
+            lane = self._rota.popleft()
+            if lane.count:
+                self._fresh[lane] = None
+                self._rota.append(lane)
+            else:
+                lane.is_on_rota = False
+        step = self.serve(now)
+        seconds = self.retry_after()
+        late = self._queue.take_expired(now)
+        late += self._take_gone(now)
+        for ticket in late:
+            step.refused.append((ticket, too_late(ticket, self._fleet.having(ticket.model), now, seconds)))
+        return step
 
-    def waiting(self) -> Iterator[Ticket]:
-        """Yield the tickets that wait, model by model."""
-        for queue in self._waiting.values():
-            yield from queue.values()
+    def _lanes_to_consider(self, now: float) -> dict[Lane, list[Engine] | None]:
+        """Return the lanes for which something changed, each with the engines that changed; None: any may do."""
+        fleet, queue = self._fleet, self._queue
+        while self._resting and self._resting[0][0] <= now:
+            self._dirty.add(heappop(self._resting)[2])
+        found: dict[Lane, list[Engine] | None] = {}
+        if fleet.shape != self._seen_shape:
+            self._seen_shape = fleet.shape
+            found.update((lane, None) for lanes in queue.by_model.values() for lane in lanes)
+        else:
+            for engine in self._dirty | fleet.changed:
+                for model in self._models_of_use(engine, now):
+                    for lane in queue.by_model.get(model, ()):
+                        found.setdefault(lane, []).append(engine)  # type: ignore[union-attr]
+        found.update((lane, None) for lane in self._fresh if lane.count)
+        self._dirty.clear()
+        fleet.changed.clear()
+        return found
 
-    def _is_hopeless(self, ticket: Ticket, now: float) -> bool:
-        for engine in self._fleet.having(ticket.model):
-            if engine.takes_work and ticket.accepts(engine):
-                ticket.hopeless_since = None
-                return False
-        if ticket.hopeless_since is None:
-            ticket.hopeless_since = now
-        return now - ticket.hopeless_since >= self._patience
+    def _models_of_use(self, engine: Engine, now: float) -> Iterable[str]:
+        """Return the models for which a change on this engine may mean something: those it has, unless it is idle."""
+        if not self._situation.orders_loads or not engine.loads_models or self._could_load(engine, now):
+            by_model = self._queue.by_model
+            if len(by_model) < len(engine.models):
+                return [model for model in by_model if model in engine.models]
+            return engine.models
+        return {*engine.loaded, *engine.loaded_as} if engine.loaded_as else engine.loaded
 
-    def _serve_oldest(self, now: float) -> Lease | None:
-        oldest: Ticket | None = None
-        for (model, takes_slot), queue in self._waiting.items():
-            if not any(self._is_open(engine, takes_slot, now) for engine in self._fleet.having(model)):
-                continue
-            first = next((ticket for ticket in queue.values() if self._eligible(ticket, now)), None)
-            if first is not None and (oldest is None or first.number < oldest.number):
-                oldest = first
-        if oldest is None:
-            return None
-        self.cancel(oldest)
-        return self._serve(oldest, now)
+    def _consider(self, lanes: dict[Lane, list[Engine] | None], leases: list[Lease], now: float) -> None:
+        """Serve the lanes' heads, the oldest first, until nobody can be served any more."""
+        heads = [(lane.head().number, place, lane) for place, lane in enumerate(lanes)]
+        heads.sort(reverse=True)
+        load_looks = LOAD_LOOKS
+        while heads:
+            _, place, lane = heads.pop()
+            ticket = lane.head()
+            changed = lanes[lane]
+            if lane.shape != self._fleet.shape:
+                self._survey(lane, ticket)
+            elif changed is not None and not any(self._could_serve(engine, ticket, now) for engine in changed):
+                if not load_looks or not any(self._could_load(engine, now) for engine in changed):
+                    continue
+                load_looks -= 1
+            choice = self._choose(lane, ticket, now, _serving(changed, ticket) if changed else ())
+            if choice.action is Action.SERVE:
+                self._queue.served_at[lane.model] = now
+                self._queue.remove(ticket)
+                leases.append(self._grant(ticket, choice, now))
+            else:
+                self._note_wait(lane, ticket, choice, now)
+            if lane.count and choice.action is not Action.WAIT:
+                _insert(heads, (lane.head().number, place, lane))
 
-    @staticmethod
-    def _is_open(engine: Engine, takes_slot: bool, now: float) -> bool:
-        """Could it serve one more? A ticket that needs no slot passes a full engine."""
-        return engine.takes_work and (engine.running < engine.slots or not takes_slot) and engine.rests_until <= now
+    def _could_serve(self, engine: Engine, ticket: Ticket, now: float) -> bool:
+        """Could this engine begin with the ticket now?"""
+        if not ticket.operation.takes_slot:
+            return engine.rests_until <= now
+        is_warm = not self._situation.orders_loads or engine.is_warm(ticket.model, ticket.load_options)
+        return is_warm and is_open(engine, ticket.model, now)
 
-    def _eligible(self, ticket: Ticket, now: float) -> list[Engine]:
-        takes_slot = ticket.operation.takes_slot
-        return [
-            engine
-            for engine in self._fleet.having(ticket.model)
-            if self._is_open(engine, takes_slot, now)
-            and engine not in ticket.excluded
-            and engine.serves(ticket.operation)
-        ]
+    def _could_load(self, engine: Engine, now: float) -> bool:
+        """Has this engine nothing to do?"""
+        if not self._situation.orders_loads or not engine.loads_models:
+            return False
+        return not engine.running and not engine.loading and engine.rests_until <= now
 
-    def _serve(self, ticket: Ticket, now: float) -> Lease | None:
-        engines = self._eligible(ticket, now)
-        if not engines:
-            return None
-        engine, reason = self._policy(ticket, engines, self._rng)
+    def _choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
+        if not lane.engines:
+            return Choice(Action.WAIT)
+        if lane.takes_slot:
+            return self._policy.choose(lane, ticket, now, freed)
+        rested = [engine for engine in lane.engines if engine.rests_until <= now]
+        return Choice(Action.SERVE, self._rng.choice(rested), "needs no slot") if rested else Choice(Action.WAIT)
+
+    def _grant(self, ticket: Ticket, choice: Choice, now: float) -> Lease:
+        engine = choice.engine
+        assert engine is not None
+        ticket.declined_since = None
         if ticket.operation.takes_slot:
             engine.running += 1
-        return Lease(engine, ticket, reason)
+            running_of = engine.running_of
+            running_of[ticket.model] = running_of.get(ticket.model, 0) + 1
+            granted, pair = self.demand.granted, (engine, ticket.model)
+            granted[pair] = granted.get(pair, 0) + 1
+        return Lease(engine, ticket, choice.reason, now, engine.running, self._policy.name, choice.compared)
+
+    def _let_wait(self, lane: Lane, ticket: Ticket) -> None:
+        self._queue.push(ticket, lane)
+        if not lane.is_on_rota:
+            lane.is_on_rota = True
+            self._rota.append(lane)
+
+    def _note_wait(self, lane: Lane, ticket: Ticket, choice: Choice, now: float) -> None:
+        lane.is_declining = choice.declines
+        if not choice.declines:
+            ticket.declined_since = None
+        elif ticket.declined_since is None:
+            ticket.declined_since = now
+        if choice.action is Action.LOAD:
+            assert choice.engine is not None
+            self._orders.append(self._begin_load(choice.engine, ticket, choice, now))
+
+    def _begin_load(self, engine: Engine, ticket: Ticket, choice: Choice, now: float) -> LoadOrder:
+        order = self.loads.begin(engine, ticket, choice.reason, now, choice.unload)
+        if choice.unload:  # they are going: nobody is sent to them any more
+            kept = [each for key, each in engine.loaded.items() if key not in choice.unload]
+            self._fleet.learn_loaded(engine, kept)
+        return order
+
+    def _survey(self, lane: Lane, ticket: Ticket) -> None:
+        """Find the engines that may serve a lane: those in service; doubtful ones only where there is nobody else."""
+        accepting = [engine for engine in self._fleet.having(lane.model) if ticket.accepts(engine)]
+        lane.engines = [engine for engine in accepting if engine.takes_work] or [
+            engine for engine in accepting if engine.is_last_resort
+        ]
+        lane.shape = self._fleet.shape
+
+    def _take_gone(self, now: float) -> list[Ticket]:
+        """Forget the tickets whose model no engine has listed for a while; return them."""
+        gone = [model for model in self._queue.by_model if not self._fleet.having(model)]
+        self._gone_since = {model: self._gone_since.get(model, now) for model in gone}
+        over = {model for model, since in self._gone_since.items() if now - since >= GONE_AFTER}
+        if not over:
+            return []
+        tickets = [ticket for ticket in self._queue if ticket.model in over]
+        for ticket in tickets:
+            self._queue.remove(ticket)
+        return tickets
+
+
+def _serving(engines: list[Engine], ticket: Ticket) -> list[Engine]:
+    return [each for each in engines if each.takes_work and ticket.model in each.models and ticket.accepts(each)]
+
+
+def _insert(heads: list[tuple[int, int, Lane]], head: tuple[int, int, Lane]) -> None:
+    """Put a head back where it belongs in a list that is sorted from the youngest to the oldest."""
+    place = len(heads)
+    while place and heads[place - 1] < head:
+        place -= 1
+    heads.insert(place, head)

@@ -1,23 +1,164 @@
-"""Choosing among engines that could all serve a ticket now."""
+"""Choosing an engine for a ticket: the frame of all policies, and those that ask nothing but whose turn it is."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
 
-from hive.fleet.engines import Engine
+from hive.fleet.engines import Engine, Fleet
+from hive.scheduling.demand import Demand
+from hive.scheduling.estimates import Estimates
+from hive.scheduling.loads import Loads
+from hive.scheduling.queue import Lane, TicketQueue
 from hive.scheduling.tickets import Ticket
 
-Policy = Callable[[Ticket, Sequence[Engine], random.Random], tuple[Engine, str]]
-"""Returns the engine and why, in a few words. `engines` is never empty."""
+MANY_ENGINES = 32
+"""Of more engines than these a sample is looked at, so that a decision takes no longer."""
+ENOUGH_WARM = 8
+"""So many engines that have the model in memory are looked at, if there are so many."""
+_ANY = 1 << 30
 
 
-def loaded_then_idle(ticket: Ticket, engines: Sequence[Engine], rng: random.Random) -> tuple[Engine, str]:
-    """Prefer engines that have the model in memory, among them those that run least; ties at random."""
-    if len(engines) == 1:
-        return engines[0], "only choice"
-    loaded = [engine for engine in engines if ticket.model in engine.loaded]
-    candidates = loaded or engines
-    least = min(engine.running for engine in candidates)
-    chosen = rng.choice([engine for engine in candidates if engine.running == least])
-    return chosen, "loaded, fewest running" if loaded else "fewest running"
+class Action(Enum):
+    """What to do with a ticket."""
+
+    SERVE = "serve"
+    LOAD = "load"
+    """Have an engine load its model; the ticket waits."""
+    WAIT = "wait"
+
+
+@dataclass(slots=True)
+class Choice:
+    """What a policy decided. `compared` are the engines it weighed, with what it weighed them by."""
+
+    action: Action
+    engine: Engine | None = None
+    reason: str = ""
+    compared: Sequence[tuple[Engine, float]] = ()
+    unload: tuple[str, ...] = ()
+    """What to unload before a load."""
+    declines: bool = False
+    """Is a free slot left unused, because waiting seems better?"""
+
+
+@dataclass(slots=True)
+class Situation:
+    """What policies see."""
+
+    fleet: Fleet
+    queue: TicketQueue
+    loads: Loads
+    estimates: Estimates
+    demand: Demand
+    rng: random.Random
+    orders_loads: bool
+    """Are models loaded by exchanges of their own? Else by whoever asks first."""
+
+
+class Policy(Protocol):
+    """Chooses for one ticket; `lane.engines` are in service and accept it."""
+
+    name: str
+
+    def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
+        """Return what to do with the ticket now; `freed` came free just now. Changes only the policy's own memory."""
+
+
+def is_open(engine: Engine, model: str, now: float) -> bool:
+    """Could it begin one more exchange with a model that it has in memory?"""
+    return (
+        engine.running < engine.limit
+        and engine.rests_until <= now
+        and engine.running_of.get(model, 0) < engine.model_slots
+    )
+
+
+def sample(engines: list[Engine], model: str, now: float, rng: random.Random, freed: Sequence[Engine]) -> list[Engine]:
+    """Return as many of a large number of engines as are worth a look: some at random, and some that have the model."""
+    count = len(engines)
+    start, stride = rng.randrange(count), rng.randrange(1, count)
+    taken = dict.fromkeys([engines[(start + place * stride) % count] for place in range(MANY_ENGINES)])
+    taken.update(dict.fromkeys(freed))
+    has_open, warm = False, 0
+    for engine in taken:
+        if model in engine.loaded:
+            warm += 1
+            if is_open(engine, model, now):
+                has_open = True
+    if not has_open or warm < ENOUGH_WARM:
+        for engine in engines[start:] + engines[:start]:
+            if model in engine.loaded and engine.running < (engine.limit if warm >= ENOUGH_WARM else _ANY):
+                taken[engine] = None
+                warm += 1
+                has_open = has_open or is_open(engine, model, now)
+                if has_open and warm >= ENOUGH_WARM:
+                    break
+    return list(taken)
+
+
+class Turns:
+    """A policy that compares the engines that could serve now by one number each; the least is chosen, ties at random.
+
+    It does not ask whether an engine has the model in memory: one that has not, loads it.
+    """
+
+    def __init__(self, name: str, situation: Situation) -> None:
+        self.name = name
+        self._situation = situation
+        self._turns: dict[Engine, int] = {}
+        self._last = 0
+        self._weigh = {"random": _nothing, "least_busy": _busyness, "round_robin": self._last_turn}[name]
+
+    def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
+        """Return the engine whose turn it is."""
+        situation, model = self._situation, ticket.model
+        engines = lane.engines
+        if len(engines) > MANY_ENGINES:
+            engines = sample(engines, model, now, situation.rng, freed)
+        others_waiting = situation.queue.waiting_of.get(model, 0) - bool(ticket.mark)
+        loads = situation.loads
+        may_load = loads.count_of.get(model, 0) <= others_waiting or loads.is_starved(ticket, now)
+        compared: list[tuple[Engine, float]] = []
+        for engine in engines:
+            if not situation.orders_loads or engine.is_warm(model, ticket.load_options):
+                if is_open(engine, model, now):
+                    compared.append((engine, self._weigh(engine)))
+            elif may_load and loads.may_load_blindly(engine, ticket, now):
+                compared.append((engine, self._weigh(engine)))
+        if not compared:
+            return last_resort(situation, lane, ticket, now)
+        least = min(weight for _, weight in compared)
+        chosen = situation.rng.choice([engine for engine, weight in compared if weight == least])
+        self._last += 1
+        self._turns[chosen] = self._last
+        is_warm = not situation.orders_loads or chosen.is_warm(model, ticket.load_options)
+        reason = "only choice" if len(compared) == 1 else self.name
+        return Choice(Action.SERVE if is_warm else Action.LOAD, chosen, reason, compared)
+
+    def _last_turn(self, engine: Engine) -> float:
+        return self._turns.get(engine, 0)
+
+
+def _nothing(engine: Engine) -> float:
+    return 0.0
+
+
+def _busyness(engine: Engine) -> float:
+    return engine.running / max(engine.slots, 1)
+
+
+def last_resort(situation: Situation, lane: Lane, ticket: Ticket, now: float) -> Choice:
+    """Return a choice for a ticket that nobody can serve well: an engine that just failed to load may say why."""
+    loads, model = situation.loads, ticket.model
+    if not situation.orders_loads or model in loads.count_of:
+        return Choice(Action.WAIT)
+    if not all(loads.has_failed(engine, model, now) for engine in lane.engines if engine.loads_models):
+        return Choice(Action.WAIT)
+    for engine in lane.engines:
+        if engine.loads_models and not engine.is_warm(model, ticket.load_options) and is_open(engine, model, now):
+            return Choice(Action.SERVE, engine, "its load failed: the engine says why")
+    return Choice(Action.WAIT)

@@ -1,11 +1,17 @@
-"""A ticket waits for a slot; a lease is one slot held."""
+"""A ticket waits for a slot; a lease is one slot held; a decision is why it is this one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hive.dialects.operations import Operation
 from hive.fleet.engines import Engine
+from hive.fleet.pace import FIXED_TOKENS
+
+LaneKey = tuple[str, str, str, frozenset[int]]
+"""What decides which engines accept a ticket: model, operation, load-time options, and who failed it (by `id`)."""
+_NOBODY: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -16,21 +22,55 @@ class Ticket:
     """Canonical name."""
     operation: Operation
     deadline: float
+    prompt_tokens: int = 200
+    """About how long its prompt is: a quarter of the body's bytes, where nobody knows better."""
+    load_options: str = ""
+    """The options that decide how a model is loaded (`num_ctx` and its kin), in one spelling; "" for the defaults."""
     number: int = 0
     """Order of arrival; kept when a busy engine sends the ticket back."""
-    lane: tuple[str, bool] = field(init=False)
-    """The queue it waits in: its model, and whether it needs a slot."""
-    hopeless_since: float | None = None
-    """Since when no engine that could serve it is ready."""
+    since: float = 0.0
+    """When it came first."""
     excluded: set[Engine] = field(default_factory=set)
     """Engines that failed it."""
+    mark: int = 0
+    """Its place in the queue while it waits, else 0; the queue's own."""
+    declined_since: float | None = None
+    """Since when slots that were free for it are left to others, because waiting is expected to be sooner."""
 
-    def __post_init__(self) -> None:
-        self.lane = self.model, self.operation.takes_slot
+    @property
+    def lane(self) -> LaneKey:
+        """Return the key of the lane it waits in: all tickets of a lane are accepted by the same engines."""
+        excluded = frozenset(map(id, self.excluded)) if self.excluded else _NOBODY
+        return self.model, self.operation.name, self.load_options, excluded
+
+    @property
+    def size(self) -> int:
+        """Return what its prompt counts as when its time is estimated."""
+        return self.prompt_tokens + FIXED_TOKENS
 
     def accepts(self, engine: Engine) -> bool:
         """May this engine serve it, slots aside?"""
         return (not self.excluded or engine not in self.excluded) and engine.serves(self.operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One engine that was considered for a ticket."""
+
+    node: str
+    seconds: float
+    """Expected until the first byte; for a policy that does not estimate, what it compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a lease is on this engine."""
+
+    policy: str
+    reason: str
+    chosen: str
+    """The node's name."""
+    candidates: tuple[Candidate, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,4 +81,56 @@ class Lease:
     ticket: Ticket
     reason: str
     """Why this engine, in a few words."""
+    granted_at: float = 0.0
+    running: int = 1
+    """How many ran on the engine then, this one included."""
+    policy: str = ""
+    compared: Sequence[tuple[Engine, float]] = ()
+    """The engines that were considered, and what was expected of each."""
     is_held: bool = True
+
+    @property
+    def decision(self) -> Decision:
+        """Return what was decided, in a form that is kept and shown."""
+        candidates = tuple(Candidate(engine.node, seconds) for engine, seconds in self.compared)
+        return Decision(self.policy, self.reason, self.engine.node, candidates)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadOrder:
+    """The wish that an engine loads a model, by an exchange of its own that no client's departure ends."""
+
+    engine: Engine
+    model: str
+    load_options: str
+    reason: str
+    ordered_at: float
+    unload: tuple[str, ...] = ()
+    """Models to unload first, so that the engine need not choose what it evicts."""
+    held: frozenset[str] = frozenset()
+    """What else was in its memory."""
+    is_harmless: bool = True
+    """Does it cost nobody who runs or waits his model?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of an exchange that was served; None for what nobody measured. Seconds and tokens."""
+
+    first_byte: float | None = None
+    """From the request to the engine until its first byte, as the hub saw it."""
+    prompt_tokens: int | None = None
+    prompt_seconds: float | None = None
+    output_tokens: int | None = None
+    decode_seconds: float | None = None
+    load_seconds: float | None = None
+    total_seconds: float | None = None
+    """By the engine's own clock, from request to end."""
+
+    @property
+    def waited_inside(self) -> float | None:
+        """Return the seconds it waited in the engine's own queue, if the engine told enough to know."""
+        parts = (self.prompt_seconds, self.decode_seconds, self.load_seconds)
+        if self.total_seconds is None or None in parts:
+            return None
+        return max(0.0, self.total_seconds - sum(part for part in parts if part is not None))

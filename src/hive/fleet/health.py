@@ -1,0 +1,244 @@
+"""The health of an engine: signs of life in, state and cause out; the rules are a table.
+
+Liveness is not silence: engines send nothing before the first token, loads take minutes. So an engine lives by any
+sign: a heartbeat, an answered probe, a byte of any exchange. Time in which the hub itself stood still counts for
+nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hive.fleet.engines import SUSPECT_AFTER, Engine, Health
+
+DOUBTFUL_AFTER = 5.0
+"""Seconds for which every begun stream of an engine that answers has been silent."""
+DOWN_AFTER = 30.0
+"""Seconds without a sign after which a suspect is down."""
+PROBATION = 10.0
+"""Seconds without a failure that end the first probation; each fall from then on doubles it."""
+LONGEST_PROBATION = 160.0
+PROVEN_BY = 3
+"""Exchanges answered to their end that end a probation sooner."""
+FORGIVEN_AFTER = 600.0
+"""Seconds in service after which earlier falls are forgotten."""
+SILENT_ON_SUSPECT = 10.0
+"""Seconds of silence that end a begun stream on an engine without a sign of life."""
+STALL = 3.0
+"""A sweep that comes so many seconds late means that the hub itself stood still."""
+
+_NEVER = float("-inf")
+_LIVE = frozenset({Health.READY, Health.DOUBTFUL, Health.PROBATION})
+_ANY = frozenset(Health)
+
+
+@dataclass(slots=True)
+class Signs:
+    """What is known of an engine's life. The shell writes it as it happens; times are the hub's clock, in seconds."""
+
+    last_sign: float = _NEVER
+    """A heartbeat, an answered probe, a byte of any exchange."""
+    answered_at: float = _NEVER
+    """The server itself answered: a probe or a listing."""
+    failure: str = ""
+    """Why it cannot serve, in a few words: it refused the connection, or answered nonsense; "" after a good answer."""
+    streams: int = 0
+    """Answers that have begun and not ended."""
+    last_stream_byte: float = _NEVER
+    """The newest byte of any of them."""
+    computing: int = 0
+    """Exchanges without a first byte, and loads: it may be busy with them."""
+    has_stopped: bool = False
+    """An agent saw the engine's process stopped, or its processors idle while it should work."""
+    is_drained: bool = False
+    """An operator wants it empty."""
+    since: float = _NEVER
+    """When it came into its state."""
+    falls: int = 0
+    """How often it went down and was not forgiven."""
+    served: int = 0
+    """Exchanges answered to their end in this state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row: from these states to that one, when `holds` returns a cause."""
+
+    states: frozenset[Health]
+    to: Health
+    holds: Callable[[Signs, float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An engine's health changed, and why."""
+
+    engine: Engine
+    before: Health
+    after: Health
+    cause: str
+
+
+def _is_drained(signs: Signs, now: float) -> str:
+    return "an operator drains it" if signs.is_drained else ""
+
+
+def _is_resumed(signs: Signs, now: float) -> str:
+    return "" if signs.is_drained else "an operator resumed it"
+
+
+def _has_failed(signs: Signs, now: float) -> str:
+    return signs.failure
+
+
+def _is_back(signs: Signs, now: float) -> str:
+    return "it answers again" if not signs.failure and signs.answered_at > signs.since else ""
+
+
+def _has_answered(signs: Signs, now: float) -> str:
+    return "it answered" if signs.answered_at > _NEVER and is_alive(signs, now) else ""
+
+
+def _is_silent(signs: Signs, now: float) -> str:
+    return "" if is_alive(signs, now) else f"no sign of life for {SUSPECT_AFTER:g} s"
+
+
+def _never_answered(signs: Signs, now: float) -> str:
+    return f"no answer in {SUSPECT_AFTER:g} s" if now - signs.since >= SUSPECT_AFTER else ""
+
+
+def _has_stopped(signs: Signs, now: float) -> str:
+    return "its agent sees it stand still" if signs.has_stopped else ""
+
+
+def _is_long_silent(signs: Signs, now: float) -> str:
+    silence = now - (signs.last_sign if signs.last_sign > _NEVER else signs.since)
+    return f"no sign of life for {DOWN_AFTER:g} s" if not signs.has_stopped and silence >= DOWN_AFTER else ""
+
+
+def _gives_signs(signs: Signs, now: float) -> str:
+    is_new = signs.last_sign > signs.since
+    return "it gives signs of life again" if is_new and is_alive(signs, now) and not signs.has_stopped else ""
+
+
+def _is_frozen(signs: Signs, now: float) -> str:
+    if not signs.streams or signs.computing or now - signs.last_stream_byte < DOUBTFUL_AFTER:
+        return ""
+    return f"it answers, but its streams have been silent for {DOUBTFUL_AFTER:g} s"
+
+
+def _streams_flow(signs: Signs, now: float) -> str:
+    return "" if _is_frozen(signs, now) else "nothing that should flow there stands still"
+
+
+def _is_proven(signs: Signs, now: float) -> str:
+    if signs.served >= PROVEN_BY:
+        return f"it served {signs.served} requests"
+    length = probation(signs.falls)
+    return f"no failure for {length:g} s" if now - signs.since >= length else ""
+
+
+TABLE: tuple[Rule, ...] = (
+    Rule(_ANY - {Health.DRAINING}, Health.DRAINING, _is_drained),
+    Rule(frozenset({Health.DRAINING}), Health.JOINING, _is_resumed),
+    Rule(_ANY - {Health.DRAINING, Health.DOWN}, Health.DOWN, _has_failed),
+    Rule(frozenset({Health.DOWN}), Health.PROBATION, _is_back),
+    Rule(frozenset({Health.JOINING}), Health.READY, _has_answered),
+    Rule(frozenset({Health.JOINING}), Health.SUSPECT, _never_answered),
+    Rule(_LIVE, Health.SUSPECT, _has_stopped),
+    Rule(_LIVE, Health.SUSPECT, _is_silent),
+    Rule(frozenset({Health.SUSPECT}), Health.DOWN, _is_long_silent),
+    Rule(frozenset({Health.SUSPECT}), Health.READY, _gives_signs),
+    Rule(frozenset({Health.READY, Health.PROBATION}), Health.DOUBTFUL, _is_frozen),
+    Rule(frozenset({Health.DOUBTFUL}), Health.READY, _streams_flow),
+    Rule(frozenset({Health.PROBATION}), Health.READY, _is_proven),
+)
+"""The first row that fits decides."""
+
+
+def next_health(health: Health, signs: Signs, now: float) -> tuple[Health, str] | None:
+    """Return the state that follows and its cause; None when the engine stays as it is."""
+    for rule in TABLE:
+        if health in rule.states:
+            cause = rule.holds(signs, now)
+            if cause:
+                return rule.to, cause
+    return None
+
+
+def is_alive(signs: Signs, now: float) -> bool:
+    """Has it given a sign of life of late, whatever its state?"""
+    return now - signs.last_sign < SUSPECT_AFTER
+
+
+def probation(falls: int) -> float:
+    """Return the length of a probation after so many falls, in seconds."""
+    return min(PROBATION * 2.0 ** min(max(falls - 1, 0), 30), LONGEST_PROBATION)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an attempt may be silent, in seconds."""
+
+    first_byte: float = 600.0
+    gap: float = 60.0
+    tools_gap: float = 600.0
+
+
+def silence_limit(signs: Signs, now: float, patience: Patience, *, has_begun: bool, has_tools: bool) -> float:
+    """Return the seconds of silence that end an attempt on this engine; one not begun leaves a suspect at once."""
+    if not is_alive(signs, now) or signs.has_stopped:
+        return SILENT_ON_SUSPECT if has_begun else 0.0
+    if not has_begun:
+        return patience.first_byte
+    return patience.tools_gap if has_tools else patience.gap
+
+
+@dataclass(slots=True)
+class HealthMonitor:
+    """The signs of all engines, and the sweep that judges them. It changes no engine: `Fleet.set_health` does."""
+
+    signs: dict[Engine, Signs] = field(default_factory=dict)
+    _swept_at: float | None = None
+
+    def watch(self, engine: Engine, now: float) -> Signs:
+        """Begin to watch an engine; return where its signs are to be written."""
+        signs = self.signs[engine] = Signs(since=now)
+        return signs
+
+    def forget(self, engine: Engine) -> None:
+        """Watch an engine no longer."""
+        self.signs.pop(engine, None)
+
+    def sweep(self, now: float) -> list[Transition]:
+        """Judge all engines; return what changed. After a stall of the hub nobody is judged, and no silence counts."""
+        swept_at = self._swept_at if self._swept_at is not None else now
+        self._swept_at = now
+        if now - swept_at > STALL:
+            self._forgive(now - swept_at, now)
+            return []
+        return [change for engine in list(self.signs) if (change := self.judge(engine, now)) is not None]
+
+    def judge(self, engine: Engine, now: float) -> Transition | None:
+        """Judge one engine at once: something decisive was heard of it. The caller puts the change into effect."""
+        signs = self.signs[engine]
+        found = next_health(engine.health, signs, now)
+        if found is None:
+            if signs.falls and engine.health is Health.READY and now - signs.since >= FORGIVEN_AFTER:
+                signs.falls = 0
+            return None
+        after, cause = found
+        if after is Health.DOWN:
+            signs.falls += 1
+        if after is Health.JOINING:
+            signs.answered_at = _NEVER
+        signs.since, signs.served = now, 0
+        return Transition(engine, engine.health, after, cause)
+
+    def _forgive(self, stall: float, now: float) -> None:
+        for signs in self.signs.values():
+            signs.last_sign = min(signs.last_sign + stall, now)
+            signs.last_stream_byte = min(signs.last_stream_byte + stall, now)
+            if signs.since > _NEVER:
+                signs.since = min(signs.since + stall, now)

@@ -1,0 +1,85 @@
+"""What was measured of an engine's speed: means that follow what changes, and no opinion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+FIXED_TOKENS = 50
+"""A prompt costs as much as its tokens and this many more: what every request costs, whatever its length."""
+_NEWEST_COUNTS = 0.2
+"""The share of the newest measurement in a mean, once there are five."""
+_CROWDS = (1.0, 1.0, 2.5, 5.5, 11.0)
+"""How many run in each band, about."""
+_SLOWER_BY = 0.35
+"""What one more exchange on the same engine is believed to add to the time of each, where that was not measured."""
+_SPREAD = 8
+BANDS = len(_CROWDS)
+
+
+def band(running: int) -> int:
+    """Return the band of concurrency for so many exchanges on an engine, the asking one included."""
+    return min(running.bit_length(), BANDS - 1)
+
+
+@dataclass(slots=True)
+class Mean:
+    """A mean of all measurements while they are few, later of the newest ones."""
+
+    value: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Take one measurement."""
+        self.count += 1
+        self.value += (value - self.value) * max(1.0 / self.count, _NEWEST_COUNTS)
+
+
+def crowd_factor(of_band: int) -> float:
+    """Return how much slower one exchange is believed to be in this band than alone."""
+    return 1.0 + _SLOWER_BY * (_CROWDS[of_band] - 1.0)
+
+
+_FACTORS = tuple(crowd_factor(each) for each in range(BANDS))
+
+
+def _means() -> list[Mean]:
+    return [Mean() for _ in range(BANDS)]
+
+
+class Curve:
+    """Seconds of something, by how many run at once; bands without a measurement follow their neighbour."""
+
+    __slots__ = ("_means", "count", "seconds")
+
+    def __init__(self) -> None:
+        self._means = _means()
+        self.count = 0
+        self.seconds = [0.0] * BANDS
+        """By band; zeros until the first measurement."""
+
+    def add(self, of_band: int, seconds: float) -> None:
+        """Take one measurement."""
+        mean = self._means[of_band]
+        mean.add(seconds)
+        self.count += 1
+        if mean.count > 4 and self.count % _SPREAD:
+            self.seconds[of_band] = mean.value  # its neighbours follow now and then: this is on the way of a request
+            return
+        measured = [each for each in range(BANDS) if self._means[each].count]
+        for each in range(BANDS):
+            nearest = min(measured, key=lambda other: abs(other - each))
+            self.seconds[each] = self._means[nearest].value * _FACTORS[each] / _FACTORS[nearest]
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast one engine was with one model."""
+
+    prompt: Curve = field(default_factory=Curve)
+    """Seconds to the first byte for each token of the prompt (and `FIXED_TOKENS`)."""
+    decode: Curve = field(default_factory=Curve)
+    """Seconds for each token of the answer."""
+    load: Mean = field(default_factory=Mean)
+    """Seconds until the model was in memory."""
+    measured_at: float = float("-inf")
+    """When the newest measurement was taken."""

@@ -1,0 +1,193 @@
+"""The policy `best`: the engine from which the first byte is expected soonest, or the wait for a better one.
+
+Expected is: the wait for a slot, the load where the model is not in memory, the prompt at the pace that was measured
+with so many running, and the way there. Three things keep it honest. An engine whose pace nobody knows counts as the
+middle of the fleet and gets one exchange at a time while others could serve; a few exchanges are spent on finding
+out. A free slot is declined only while whoever waits last would still be served sooner by a faster engine, and for no
+longer than the slow one would have taken. A load counts more than its seconds, because it costs others their model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hive.fleet.engines import Engine
+from hive.fleet.pace import BANDS, band
+from hive.scheduling.placement import TIE, Place, Placement
+from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, last_resort, sample
+from hive.scheduling.queue import Lane
+from hive.scheduling.tickets import Ticket
+
+MARGIN = 1.6
+"""Waiting must be expected to be so much better than serving at once."""
+ELECTIVE = 2.0
+"""A load must be expected to be so many times sooner than an engine that has the model already."""
+LEAST_LOAD = 1.6
+"""Seconds to the first byte below which no load can be worth while."""
+UNPROVEN_WEIGHT = 4.0
+"""What a second on an engine on probation counts."""
+UNKNOWN_WEIGHT = 3.0
+"""What a second counts on an engine that runs something already, and whose pace nobody knows."""
+EXPLORE = 0.05
+"""The share of decisions that may be spent on finding out about an engine."""
+STALE = 300.0
+"""Seconds after which a measurement is worth repeating."""
+WORST_EXPLORED = 4.0
+"""An engine expected to be so many times slower than the best is not tried out."""
+
+_BANDS = tuple(band(running) for running in range(64))
+_LAST = BANDS - 1
+_NEVER = float("inf")
+
+
+class Best:
+    """Minimises the expected time to the first byte."""
+
+    name = "best"
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+        self._placement = Placement(situation)
+
+    def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
+        """Return the engine to serve the ticket or to load its model, or that it had better wait."""
+        engines, model, options = lane.engines, ticket.model, ticket.load_options
+        if len(engines) > MANY_ENGINES:
+            engines = sample(engines, model, now, self._situation.rng, freed)
+        size = ticket.size
+        open_: list[tuple[Engine, float]] = []
+        busy: list[tuple[Engine, float]] = []
+        cold: list[Engine] = []
+        least = hope = _NEVER
+        for engine in engines:
+            if (model not in engine.loaded or engine.loaded_as) and not engine.is_warm(model, options):
+                cold.append(engine)
+                continue
+            running = engine.running
+            pace = engine.paces.get(model)
+            if pace is None or not pace.prompt.count:
+                seconds = self._guess(engine, model, size)
+            else:
+                seconds = engine.round_trip + pace.prompt.seconds[_BANDS[running + 1] if running < 63 else _LAST] * size
+            if engine.is_unproven:
+                seconds *= UNPROVEN_WEIGHT
+            if (
+                running < engine.limit
+                and engine.rests_until <= now
+                and (engine.model_slots >= engine.limit or engine.running_of.get(model, 0) < engine.model_slots)
+            ):
+                open_.append((engine, seconds))
+                if seconds < least:
+                    least = seconds
+            else:
+                busy.append((engine, seconds))
+                if seconds < hope:
+                    hope = seconds
+        if not open_ or hope * MARGIN < least or (cold and least > LEAST_LOAD):
+            choice = self._look_further(lane, ticket, now, least, busy, cold)
+            if choice is not None:
+                return choice
+        return self._take(ticket, now, open_, least)
+
+    def _take(self, ticket: Ticket, now: float, open_: list[tuple[Engine, float]], least: float) -> Choice:
+        """Serve at once, by the engine expected to be soonest."""
+        if len(open_) == 1:
+            return Choice(Action.SERVE, open_[0][0], "only choice", open_)
+        rng = self._situation.rng
+        if rng.random() < EXPLORE:
+            unknown = [each for each, seconds in open_ if self._is_worth_a_try(each, ticket, seconds, least, now)]
+            if unknown:
+                return Choice(Action.SERVE, rng.choice(unknown), "its pace is not known yet", open_)
+        bound = least * TIE
+        ties = [engine for engine, seconds in open_ if seconds <= bound]
+        if len(ties) == 1:
+            return Choice(Action.SERVE, ties[0], "soonest first byte", open_)
+        return Choice(Action.SERVE, rng.choice(ties), "one of the soonest", open_)
+
+    @staticmethod
+    def _is_worth_a_try(engine: Engine, ticket: Ticket, seconds: float, least: float, now: float) -> bool:
+        pace = engine.paces.get(ticket.model)
+        is_known = pace is not None and pace.prompt.count > 0 and now - pace.measured_at < STALE
+        return not is_known and not engine.running and not engine.is_unproven and seconds <= least * WORST_EXPLORED
+
+    def _guess(self, engine: Engine, model: str, size: int) -> float:
+        running = engine.running
+        seconds = self._situation.estimates.first_byte(engine, model, size, running + 1)
+        return seconds * UNKNOWN_WEIGHT if running else seconds
+
+    def _look_further(
+        self, lane: Lane, ticket: Ticket, now: float, least: float, busy: list[tuple[Engine, float]], cold: list[Engine]
+    ) -> Choice | None:
+        """Weigh waiting and loading against serving at once (`least`, if anybody can); None when serving is best."""
+        situation = self._situation
+        wait = self._wait(ticket, now, busy, cold, least)
+        place = Place()
+        if cold and (least == _NEVER or least > LEAST_LOAD):
+            place = self._placement.cheapest(ticket, now, [(each, self._cold_seconds(each, ticket)) for each in cold])
+        if least < _NEVER:
+            if place.engine is not None and place.counts < wait and place.counts * MARGIN < least:
+                return self._load(place, "loading is sooner than a slow engine", busy, declines=True)
+            since = ticket.declined_since
+            may_decline = since is None or now - since < least
+            if wait * MARGIN < least and may_decline:
+                return Choice(Action.WAIT, None, "a faster engine is free sooner", busy, declines=True)
+            return None
+        if place.engine is not None and (place.counts * ELECTIVE < wait or situation.loads.is_starved(ticket, now)):
+            return self._load(place, "soonest to load it", busy)
+        if wait < _NEVER or place.counts < _NEVER:
+            return Choice(Action.WAIT, None, "its engines are busy", busy)
+        return last_resort(situation, lane, ticket, now)
+
+    def _cold_seconds(self, engine: Engine, ticket: Ticket) -> float:
+        """Return the seconds to the first byte on an engine, once it has loaded the model."""
+        seconds = self._situation.estimates.first_byte(engine, ticket.model, ticket.size, engine.running + 1)
+        return seconds * UNPROVEN_WEIGHT if engine.is_unproven else seconds
+
+    def _load(
+        self, place: Place, reason: str, compared: list[tuple[Engine, float]], *, declines: bool = False
+    ) -> Choice:
+        action = Action.LOAD if self._situation.orders_loads else Action.SERVE
+        return Choice(action, place.engine, reason, compared, place.unload, declines and action is Action.LOAD)
+
+    def _wait(
+        self, ticket: Ticket, now: float, busy: list[tuple[Engine, float]], cold: list[Engine], least: float
+    ) -> float:
+        """Return the seconds until whoever waits last for this model has its first byte from an engine that has it."""
+        model, estimates = ticket.model, self._situation.estimates
+        rate, first_byte, after_load = 0.0, _NEVER, _NEVER
+        held: dict[str, int] = {}
+        for engine in cold:
+            if engine.loading == model:
+                seconds = self._after_load(engine, ticket, now) + self._cold_seconds(engine, ticket)
+                after_load = min(after_load, seconds)
+        for engine, seconds in busy:
+            if seconds * MARGIN < least and engine.limit:
+                rate += engine.limit / estimates.service_of(engine, model)
+                first_byte = min(first_byte, seconds)
+                for each in engine.loaded:
+                    held[each] = held.get(each, 0) + 1
+        if not rate:
+            return after_load
+        return min(after_load, self._rivals(ticket, held) / rate + first_byte)
+
+    def _after_load(self, engine: Engine, ticket: Ticket, now: float) -> float:
+        """Return the seconds until an engine that loads the model has a slot for whoever waits last for it."""
+        situation, model = self._situation, ticket.model
+        expected = situation.estimates.load(engine, model)
+        elapsed = now - situation.loads.orders[engine].ordered_at if engine in situation.loads.orders else 0.0
+        left = max(expected - elapsed, elapsed / 2)
+        waiting = situation.queue.waiting_of.get(model, 0) - engine.model_slots
+        return left + max(waiting, 0) * situation.estimates.service_of(engine, model) / engine.model_slots
+
+    def _rivals(self, ticket: Ticket, held: dict[str, int]) -> float:
+        """Return how many wait for the same slots, this ticket included; those who have a choice count in part.
+
+        `held` says how many of the engines in question have a model in memory.
+        """
+        waiting_of, copies = self._situation.queue.waiting_of, self._situation.fleet.copies
+        count = 0.0 if ticket.mark else 1.0
+        for model, engines in held.items():
+            waiting = waiting_of.get(model)
+            if waiting:
+                count += waiting * engines / max(copies.get(model, 1), engines)
+        return max(count, 1.0)

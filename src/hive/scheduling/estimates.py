@@ -1,0 +1,179 @@
+"""What to expect of an engine, from what was measured of it, of others, and of the fleet.
+
+What was measured of an engine with a model counts; else what its neighbours need for that model, times how this
+engine compares with them elsewhere; else a guess by the model's size. An engine is never believed to be faster
+than the middle of the fleet before it has shown it.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from statistics import median
+
+from hive.fleet.engines import Engine, Fleet
+from hive.fleet.pace import FIXED_TOKENS, Curve, Mean, Pace, band, crowd_factor
+from hive.scheduling.tickets import Lease, Measured
+
+USUAL_PROMPT = 0.002
+"""Seconds for a token of a prompt, where nothing was ever measured: of a model of `USUAL_BYTES`."""
+USUAL_DECODE = 0.03
+USUAL_OUTPUT = 250.0
+"""Tokens of an answer."""
+USUAL_BYTES = 5e9
+USUAL_LOAD_RATE = 1e-9
+"""Seconds to load a byte: a gigabyte a second."""
+LEAST_SERVICE = 0.001
+LOAD_OVERHEAD = 1.0
+_LARGEST_RATIO = 20.0
+_ENOUGH_ENGINES = 32
+"""So many engines tell what is usual."""
+_FRESH_NOTES = 16
+"""The fleet's middle is worked out again after so many measurements, sooner while they are few."""
+_MANY_MODELS = 4096
+
+
+class _ModelFacts:
+    """What is known of a model across the fleet."""
+
+    __slots__ = ("base", "decode", "engines", "notes", "output", "prompt", "stale_at")
+
+    def __init__(self) -> None:
+        self.output = Mean()
+        self.notes = 0
+        """Measurements so far."""
+        self.stale_at = 0
+        """The middle is worked out again when there are so many."""
+        self.engines = 0
+        """How many engines the middle is taken from."""
+        self.prompt = USUAL_PROMPT
+        """Seconds for a token of a prompt on the engine in the middle."""
+        self.base = USUAL_PROMPT
+        """The same, taken from all engines by what is known of their pace elsewhere."""
+        self.decode = USUAL_DECODE
+
+
+class Estimates:
+    """Expected seconds, for policies; taught by `note_served` and `note_load`."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._models: dict[str, _ModelFacts] = {}
+        self._load_rate = Mean()
+        self.service = Mean()
+        """Seconds that an exchange takes, whatever the model and engine."""
+
+    # --- what to expect ---
+
+    def first_byte(self, engine: Engine, model: str, size: int, running: int) -> float:
+        """Return the seconds until the first byte, `running` exchanges there with this one, the model being loaded."""
+        pace = engine.paces.get(model)
+        if pace is not None and pace.prompt.count:
+            return engine.round_trip + pace.prompt.seconds[band(running)] * size
+        return engine.round_trip + self.guessed_prompt(engine, model) * size * crowd_factor(band(running))
+
+    def guessed_prompt(self, engine: Engine, model: str) -> float:
+        """Return the seconds for a token of a prompt, alone on an engine whose pace with the model nobody knows."""
+        facts = self._middle(engine, model)
+        return facts.base * engine.relative.value if engine.relative.count else facts.prompt
+
+    def load(self, engine: Engine, model: str) -> float:
+        """Return the seconds to load a model."""
+        pace = engine.paces.get(model)
+        if pace is not None and pace.load.count:
+            return pace.load.value
+        rate = engine.load_rate if engine.load_rate.count else self._load_rate
+        return LOAD_OVERHEAD + size_bytes(engine, model) * (rate.value if rate.count else USUAL_LOAD_RATE)
+
+    def service_of(self, engine: Engine, model: str) -> float:
+        """Return the seconds that an exchange holds a slot there."""
+        return max(self._service_of(engine, model), LEAST_SERVICE)
+
+    def _service_of(self, engine: Engine, model: str) -> float:
+        if engine.service.count:
+            return engine.service.value
+        facts = self._middle(engine, model)
+        output = facts.output.value if facts.output.count else USUAL_OUTPUT
+        pace = engine.paces.get(model)
+        if pace is not None and pace.decode.count:
+            return output * pace.decode.seconds[1]
+        return output * facts.decode * _relative(engine)
+
+    # --- what was measured ---
+
+    def note_served(self, lease: Lease, measured: Measured, now: float) -> None:
+        """Learn from an exchange that was answered to its end."""
+        engine, model = lease.engine, lease.ticket.model
+        taken = max(now - lease.granted_at, 0.0)
+        engine.service.add(taken)
+        self.service.add(taken)
+        pace = engine.paces.get(model)
+        if pace is None:
+            pace = engine.paces[model] = Pace()
+        facts = self._facts(model)
+        seconds = measured.prompt_seconds
+        if seconds is None and measured.first_byte is not None and not measured.load_seconds:
+            seconds = max(measured.first_byte - engine.round_trip, 0.0)
+        if seconds is not None:
+            tokens = lease.ticket.prompt_tokens if measured.prompt_tokens is None else measured.prompt_tokens
+            pace.prompt.add(band(lease.running), seconds / (tokens + FIXED_TOKENS))
+            pace.measured_at = now
+            facts.notes += 1
+            if pace.prompt.count == 1:
+                facts.stale_at = 0
+            self._compare(engine, pace.prompt, self._middle(engine, model))
+        if measured.output_tokens:
+            facts.output.add(measured.output_tokens)
+            if measured.decode_seconds is not None:
+                pace.decode.add(band(lease.running), measured.decode_seconds / measured.output_tokens)
+
+    def note_load(self, engine: Engine, model: str, seconds: float) -> None:
+        """Learn how long a load took."""
+        pace = engine.paces.get(model)
+        if pace is None:
+            pace = engine.paces[model] = Pace()
+        pace.load.add(seconds)
+        rate = max(seconds - LOAD_OVERHEAD, 0.0) / size_bytes(engine, model)
+        engine.load_rate.add(rate)
+        self._load_rate.add(rate)
+
+    def _compare(self, engine: Engine, curve: Curve, facts: _ModelFacts) -> None:
+        if facts.engines > 1:
+            ratio = curve.seconds[1] / max(facts.base, 1e-9)
+            engine.relative.add(min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO))
+
+    def _facts(self, model: str) -> _ModelFacts:
+        facts = self._models.get(model)
+        if facts is None:
+            if len(self._models) >= _MANY_MODELS:
+                self._models.clear()
+            facts = self._models[model] = _ModelFacts()
+        return facts
+
+    def _middle(self, engine: Engine, model: str) -> _ModelFacts:
+        """Return the facts of a model, its middle brought up to date now and then."""
+        facts = self._facts(model)
+        if facts.notes >= facts.stale_at:
+            facts.stale_at = facts.notes + min(max(facts.notes, 1), _FRESH_NOTES)
+            having = self._fleet.having(model)
+            known = ((each, each.paces.get(model)) for each in having)
+            measured = ((each, pace) for each, pace in known if pace is not None and pace.prompt.count)
+            paces = list(islice(measured, _ENOUGH_ENGINES))
+            prompts = [pace.prompt.seconds[1] for _, pace in paces]
+            bases = [pace.prompt.seconds[1] / _relative(each) for each, pace in paces]
+            decodes = [pace.decode.seconds[1] / _relative(each) for each, pace in paces if pace.decode.count]
+            factor = size_bytes(engine, model) / USUAL_BYTES
+            facts.engines = len(paces)
+            facts.prompt = median(prompts) if prompts else USUAL_PROMPT * factor
+            facts.base = median(bases) if bases else facts.prompt
+            facts.decode = median(decodes) if decodes else USUAL_DECODE * factor
+        return facts
+
+
+def _relative(engine: Engine) -> float:
+    return engine.relative.value if engine.relative.count else 1.0
+
+
+def size_bytes(engine: Engine, model: str) -> float:
+    """Return how large a model is, as the engine lists it, else a usual size."""
+    known = engine.models.get(model)
+    return float(known.size_bytes) if known is not None and known.size_bytes > 0 else USUAL_BYTES

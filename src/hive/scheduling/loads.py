@@ -1,0 +1,190 @@
+"""Which engine may load which model now: one load at a time, and none that costs others their work.
+
+An engine chooses itself what it evicts, idle models first, and nobody tells how much memory is left. So unless a
+model is known to fit, because somebody said how much there is or as much was seen there together, its load waits until
+it can cost nobody who runs or waits his model. A ticket whose model was served to nobody for `AGEING` seconds waits for
+no such thing: so nobody starves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hive.fleet.engines import Engine
+from hive.fleet.pace import Mean
+from hive.scheduling.estimates import size_bytes
+from hive.scheduling.queue import TicketQueue
+from hive.scheduling.tickets import LoadOrder, Ticket
+
+AGEING = 60.0
+FAILED_REST = 30.0
+"""Seconds in which a load that failed is not ordered again; tickets may go there and hear why."""
+EVICTED_AFTER = 2.0
+"""Seconds after which an engine has evicted what it must for a load."""
+IN_MEMORY = 1.2
+"""A model takes so many times its file's size in memory, about."""
+_NEVER = float("-inf")
+
+
+class Loads:
+    """The loads that run, and the rules for others."""
+
+    def __init__(self, queue: TicketQueue) -> None:
+        self._queue = queue
+        self.orders: dict[Engine, LoadOrder] = {}
+        self.count_of: dict[str, int] = {}
+        """How many run, by model."""
+        self.begun_at: dict[str, float] = {}
+        """When the newest load of a model began; forgotten after `AGEING`."""
+        self.waited = Mean()
+        """Seconds that tickets waited before a load was ordered for them."""
+        self._unsure: set[Engine] = set()
+        """Engines of which nobody has asked what a load has evicted."""
+        self._failed: dict[tuple[Engine, str], float] = {}
+        """Until when a failed load is not tried again."""
+
+    def may_load(self, engine: Engine, ticket: Ticket, now: float) -> bool:
+        """May this engine load the ticket's model now?"""
+        if not engine.loads_models or engine.loading or engine.rests_until > now:
+            return False
+        if self._failed and self.has_failed(engine, ticket.model, now):
+            return False
+        return self._is_harmless(engine, ticket.model) or self.is_starved(ticket, now)
+
+    def may_load_blindly(self, engine: Engine, ticket: Ticket, now: float) -> bool:
+        """The same for who has learned nothing of memories: without a told size, only an idle engine may load."""
+        is_known = engine.memory_bytes is not None
+        return (is_known or not engine.running or self.is_starved(ticket, now)) and self.may_load(engine, ticket, now)
+
+    def is_starved(self, ticket: Ticket, now: float) -> bool:
+        """Has the ticket waited for too long, nobody else for its model been served meanwhile, and no load begun?"""
+        if now - ticket.since < AGEING:
+            return False
+        model = ticket.model
+        return now - max(self._queue.served_at.get(model, _NEVER), self.begun_at.get(model, _NEVER)) >= AGEING
+
+    def has_failed(self, engine: Engine, model: str, now: float) -> bool:
+        """Did this load fail a moment ago?"""
+        until = self._failed.get((engine, model))
+        return until is not None and now < until
+
+    @staticmethod
+    def fits(engine: Engine, model: str) -> bool:
+        """Is one more model known to fit into an engine's memory? What nobody knows does not fit."""
+        held = sum(size_bytes(engine, each) for each in {*engine.loaded, *engine.loaded_as, model})
+        return held <= room_bytes(engine)
+
+    def note_listing(self, engine: Engine, now: float) -> bool:
+        """An engine was asked what it has in memory; has that freed an engine that loads for other work?
+
+        What a load evicts goes first. So what is listed a while after the load began, nothing running, stays.
+        """
+        order = self.orders.get(engine)
+        if order is None:
+            self._unsure.discard(engine)
+            return False
+        if now - order.ordered_at < EVICTED_AFTER:
+            return False
+        self._unsure.discard(engine)
+        if not order.held.issubset(engine.loaded):
+            engine.full_bytes = sum(size_bytes(engine, each) for each in {*order.held, order.model})
+            engine.proven_bytes = min(engine.proven_bytes, int(engine.full_bytes) - 1)
+        if not engine.loads_alone or (engine.running and not order.is_harmless):
+            return False
+        engine.loads_alone = False
+        engine.apply_slots()
+        return True
+
+    def room_for(self, engine: Engine, model: str, loss: Callable[[str], float]) -> tuple[str, ...] | None:
+        """Return what to unload so that a model is known to fit, the least missed first; None when that does not help.
+
+        What runs there, or is waited for, stays. An engine of whose memory nobody told anything has at least held what
+        it held; while it stands idle, it may show that it holds more.
+        """
+        sizes = {each: size_bytes(engine, each) for each in {*engine.loaded, *engine.loaded_as, model}}
+        room = room_bytes(engine)
+        held = sum(sizes.values())
+        if held <= room:
+            return ()
+        may_show_more = engine.memory_bytes is None and held <= (room + engine.full_bytes) / 2
+        if may_show_more and self._is_harmless(engine, model):
+            return None
+        idle = [each for each in engine.loaded if each != model and each not in engine.running_of]
+        idle.sort(key=loss)
+        chosen: list[str] = []
+        for each in idle:
+            if not self._is_wanted(engine, each):
+                chosen.append(each)
+                held -= sizes[each]
+                if held <= room:
+                    return tuple(chosen)
+        return None
+
+    def begin(self, engine: Engine, ticket: Ticket, reason: str, now: float, unload: tuple[str, ...] = ()) -> LoadOrder:
+        """Order a load."""
+        self.waited.add(max(now - ticket.since, 0.0))
+        held = frozenset(engine.loaded).difference(unload) if engine not in self._unsure else frozenset()
+        order = LoadOrder(
+            engine,
+            ticket.model,
+            ticket.load_options,
+            reason,
+            now,
+            unload,
+            held,
+            self._is_harmless(engine, ticket.model),
+        )
+        self.orders[engine] = order
+        self.begun_at = {model: begun for model, begun in self.begun_at.items() if now - begun < AGEING}
+        self.begun_at[ticket.model] = now
+        self.count_of[ticket.model] = self.count_of.get(ticket.model, 0) + 1
+        for each in unload:
+            engine.loaded_as.pop(each, None)
+        self._unsure.add(engine)
+        engine.loading = ticket.model
+        engine.loads_alone = not unload and not self.fits(engine, ticket.model)
+        engine.apply_slots()
+        return order
+
+    def finish(self, order: LoadOrder, ok: bool, now: float) -> bool:
+        """Take note of a load's end; False for an order that is not under way."""
+        engine = order.engine
+        if self.orders.get(engine) is not order:
+            return False
+        del self.orders[engine]
+        self.count_of[order.model] -= 1
+        if not self.count_of[order.model]:
+            del self.count_of[order.model]
+        engine.loading = ""
+        self._failed = {key: until for key, until in self._failed.items() if now < until}
+        if ok:
+            engine.loaded_as[order.model] = order.load_options
+        else:
+            self._failed[engine, order.model] = now + FAILED_REST
+        engine.apply_slots()
+        return True
+
+    def _is_harmless(self, engine: Engine, model: str) -> bool:
+        """Will a load cost nobody who runs or waits his model, whatever the engine evicts for it?
+
+        It evicts idle models first. So it is harmless when those are wanted by nobody, and make room enough for sure.
+        """
+        if self.fits(engine, model):
+            return model not in engine.running_of  # else it is there already, and would be loaded anew
+        if engine.running:
+            kept = {*engine.running_of, model}
+            if model in engine.running_of or sum(size_bytes(engine, each) for each in kept) > room_bytes(engine):
+                return False
+        return not any(
+            self._is_wanted(engine, each) for each in engine.loaded if each != model and each not in engine.running_of
+        )
+
+    def _is_wanted(self, engine: Engine, model: str) -> bool:
+        """Does anybody wait for a model whom this engine could serve?"""
+        lanes = self._queue.by_model.get(model, ())
+        return any(lane.takes_slot and lane.head().accepts(engine) for lane in lanes)
+
+
+def room_bytes(engine: Engine) -> float:
+    """Return the sizes of models that an engine's memory is known to hold together."""
+    return max(float(engine.proven_bytes), (engine.memory_bytes or 0) / IN_MEMORY)

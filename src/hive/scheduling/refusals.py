@@ -1,0 +1,56 @@
+"""The one form in which the queue refuses: 503, a stable code, a sentence with the reason, and when to come again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hive import errors
+from hive.errors import Fault
+from hive.fleet.engines import IN_SERVICE, Engine, Health
+from hive.scheduling.tickets import Ticket
+
+LEAST_RETRY = 1
+MOST_RETRY = 120
+UNKNOWN_RETRY = 10
+"""Seconds to say when nothing was served lately, so that nobody knows."""
+_NAMED = 3
+"""So many nodes are named."""
+
+
+def retry_after(waiting: int, served_per_second: float) -> int:
+    """Return the whole seconds in which all who wait now would be served, at the pace measured of late."""
+    if served_per_second <= 0:
+        return UNKNOWN_RETRY
+    return min(max(LEAST_RETRY, round(waiting / served_per_second)), MOST_RETRY)
+
+
+def queue_full(limit: int, seconds: int) -> Fault:
+    """Return the refusal of a ticket that finds the queue full."""
+    return Fault(
+        errors.QUEUE_FULL, f"the queue is full: {limit} requests wait already; try again later", _after(seconds)
+    )
+
+
+def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int) -> Fault:
+    """Return the refusal of a ticket whose deadline has passed; it names what was missing."""
+    waited = f"{max(now - ticket.since, 0):.0f} s"
+    serving = [engine for engine in having if ticket.accepts(engine)]
+    if any(engine.takes_work or engine.is_last_resort for engine in serving):
+        return Fault(errors.QUEUE_TIMEOUT, f"no slot came free in {waited}; try again later", _after(seconds))
+    if not having:
+        reason = "no node has it any more"
+    elif not serving:
+        reason = "every node that has it has failed this request"
+    else:
+        reason = "; ".join(_state(engine) for engine in serving[:_NAMED])
+    sentence = f"no node could serve the model {ticket.model!r} in {waited}: {reason}"
+    return Fault(errors.NO_NODE, sentence, _after(seconds))
+
+
+def _state(engine: Engine) -> str:
+    health = Health.DRAINING if engine.is_draining and engine.health in IN_SERVICE else engine.health
+    return f"{engine.node} is {health}" + (f" ({engine.error})" if engine.error else "")
+
+
+def _after(seconds: int) -> tuple[tuple[str, str], ...]:
+    return (("Retry-After", str(seconds)),)

@@ -1,0 +1,51 @@
+"""How many exchanges an engine really takes: halved when it says busy, raised again by steady success.
+
+Never above what an operator or the engine said, or what is usual for its kind (`Engine.most_slots`).
+"""
+
+from __future__ import annotations
+
+from hive.fleet.engines import Engine
+from hive.scheduling.tickets import Lease, Measured
+
+BUSY_REST = 1.0
+"""Seconds that an engine is left alone after it said busy; within them it is believed once."""
+RAISE_PAUSE = 10.0
+"""Seconds for which it is believed before more is tried."""
+INSIDE_PAUSE = 60.0
+"""The same where the engine did not refuse, but let exchanges wait inside."""
+_LONG_INSIDE = 0.25
+"""Seconds of waiting inside that are no accident, and the share of the whole."""
+_LONG_SHARE = 0.2
+
+
+def note_busy(engine: Engine, now: float) -> None:
+    """Take an engine at its word: it can do half of what it was given, and nothing more for a moment."""
+    if now >= engine.rests_until:
+        _halve(engine, now + RAISE_PAUSE)
+    engine.rests_until = now + BUSY_REST
+
+
+def note_served(lease: Lease, measured: Measured, now: float) -> None:
+    """Learn from a whole answer: who waited inside shows that there were too many, else there may be more."""
+    engine = lease.engine
+    waited = measured.waited_inside
+    if waited is not None and lease.running > 1 and not engine.is_sized:
+        total = measured.total_seconds or 0.0
+        if waited > _LONG_INSIDE and waited > _LONG_SHARE * total:
+            if now >= engine.may_raise_at:
+                _halve(engine, now + INSIDE_PAUSE)
+            return
+    if engine.guess >= engine.most_slots or now < engine.may_raise_at:
+        return
+    is_proof = waited is not None or engine.guess < engine.first_slots
+    is_full = lease.running >= engine.slots or engine.running_of.get(lease.ticket.model, 0) >= engine.model_slots
+    if is_full and is_proof:
+        engine.guess = min(engine.guess + 1.0 / engine.guess, engine.most_slots)
+        engine.apply_slots()
+
+
+def _halve(engine: Engine, may_raise_at: float) -> None:
+    engine.guess = max(1.0, min(engine.guess, float(max(engine.running, 1))) / 2.0)
+    engine.may_raise_at = may_raise_at
+    engine.apply_slots()

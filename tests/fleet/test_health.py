@@ -1,0 +1,254 @@
+"""Signs of life in, state and cause out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hive.fleet.engines import Engine, Health
+from hive.fleet.health import (
+    DOUBTFUL_AFTER,
+    DOWN_AFTER,
+    FORGIVEN_AFTER,
+    LONGEST_PROBATION,
+    PROBATION,
+    PROVEN_BY,
+    SILENT_ON_SUSPECT,
+    STALL,
+    TABLE,
+    HealthMonitor,
+    Patience,
+    Signs,
+    is_alive,
+    next_health,
+    probation,
+    silence_limit,
+)
+
+J, R, D, S, X, G, P = (
+    Health.JOINING,
+    Health.READY,
+    Health.DOUBTFUL,
+    Health.SUSPECT,
+    Health.DOWN,
+    Health.DRAINING,
+    Health.PROBATION,
+)
+NOW = 1_000.0
+
+
+def signs(**more: object) -> Signs:
+    """Return the signs of an engine that answered a second ago and has been as it is for a minute."""
+    made = Signs(last_sign=NOW - 1, answered_at=NOW - 1, since=NOW - 60)
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+SILENT = {"last_sign": NOW - 5, "answered_at": NOW - 5}
+ROWS: list[tuple[Health, dict[str, object], Health, str]] = [
+    (J, {}, R, "answered"),
+    (J, {"failure": "connection refused"}, X, "connection refused"),
+    (J, {"last_sign": float("-inf"), "answered_at": float("-inf")}, S, "no answer in 5 s"),
+    (R, SILENT, S, "no sign of life for 5 s"),
+    (R, {"failure": "no connection"}, X, "no connection"),
+    (R, {"has_stopped": True}, S, "stand still"),
+    (R, {"is_drained": True}, G, "operator"),
+    (R, {"streams": 2, "last_stream_byte": NOW - DOUBTFUL_AFTER}, D, "streams have been silent"),
+    (D, {"streams": 2, "last_stream_byte": NOW - 1}, R, "stands still"),
+    (D, {"streams": 0, "last_stream_byte": NOW - 50}, R, "stands still"),
+    (D, {"streams": 2, "last_stream_byte": NOW - 50, "computing": 1}, R, "stands still"),
+    (D, {**SILENT, "streams": 2, "last_stream_byte": NOW - 50}, S, "no sign of life"),
+    (S, {}, R, "signs of life again"),
+    (S, {"last_sign": NOW - DOWN_AFTER, "answered_at": NOW - DOWN_AFTER}, X, "no sign of life for 30 s"),
+    (S, {"failure": "no connection"}, X, "no connection"),
+    (X, {}, P, "answers again"),
+    (X, {"is_drained": True}, G, "operator"),
+    (G, {}, J, "resumed"),
+    (P, {"falls": 1, "since": NOW - PROBATION}, R, "no failure for 10 s"),
+    (P, {"falls": 1, "since": NOW - 2, "served": PROVEN_BY}, R, "served 3"),
+    (P, {"failure": "no connection", "since": NOW - 1}, X, "no connection"),
+    (P, {**SILENT, "since": NOW - 6}, S, "no sign of life"),
+]
+
+
+@pytest.mark.parametrize(("before", "what", "after", "cause"), ROWS)
+def test_each_row_of_the_table(before: Health, what: dict[str, object], after: Health, cause: str) -> None:
+    found = next_health(before, signs(**what), NOW)
+    assert found is not None
+    assert found[0] is after
+    assert cause in found[1]
+
+
+def test_every_rule_has_its_row_here() -> None:
+    reached = set()
+    for before, what, _, _ in ROWS:
+        for rule in TABLE:
+            if before in rule.states and rule.holds(signs(**what), NOW):
+                reached.add(rule)
+                break
+    assert reached == set(TABLE)
+
+
+STAYS: list[tuple[Health, dict[str, object]]] = [
+    (J, {"last_sign": float("-inf"), "answered_at": float("-inf"), "since": NOW - 4.9}),
+    (R, {}),
+    (R, {"last_sign": NOW - 4.9, "answered_at": NOW - 60}),
+    (R, {"streams": 2, "last_stream_byte": NOW - 4.9}),
+    (R, {"streams": 2, "last_stream_byte": NOW - 50, "computing": 1}),
+    (R, {"streams": 0, "last_stream_byte": NOW - 50}),
+    (S, {"last_sign": NOW - 6}),
+    (S, {"has_stopped": True}),
+    (S, {"has_stopped": True, "last_sign": NOW - 100}),
+    (X, {"failure": "no connection"}),
+    (X, {"answered_at": NOW - 61}),
+    (G, {"is_drained": True}),
+    (G, {"is_drained": True, "failure": "no connection"}),
+    (P, {"falls": 1, "since": NOW - PROBATION + 0.1}),
+    (P, {"falls": 2, "since": NOW - PROBATION}),
+]
+
+
+@pytest.mark.parametrize(("health", "what"), STAYS)
+def test_else_it_stays_as_it_is(health: Health, what: dict[str, object]) -> None:
+    assert next_health(health, signs(**what), NOW) is None
+
+
+def test_probation_doubles_with_each_fall_and_has_an_end() -> None:
+    assert [probation(falls) for falls in (0, 1, 2, 3)] == [10.0, 10.0, 20.0, 40.0]
+    assert probation(1_000_000) == LONGEST_PROBATION
+
+
+@pytest.mark.parametrize(
+    ("what", "has_begun", "has_tools", "limit"),
+    [
+        ({}, False, False, 600.0),
+        ({}, True, False, 60.0),
+        ({}, True, True, 600.0),
+        (SILENT, False, False, 0.0),
+        (SILENT, True, True, SILENT_ON_SUSPECT),
+        ({"has_stopped": True}, True, False, SILENT_ON_SUSPECT),
+    ],
+)
+def test_how_long_an_attempt_may_be_silent(
+    what: dict[str, object], has_begun: bool, has_tools: bool, limit: float
+) -> None:
+    assert silence_limit(signs(**what), NOW, Patience(), has_begun=has_begun, has_tools=has_tools) == limit
+
+
+class Ward:
+    """A monitor over engines, with a clock that tests turn; what it finds is put into effect."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.now = 0.0
+        self.monitor = HealthMonitor()
+        self.engines = [Engine(node, f"http://{node}") for node in nodes]
+        for engine in self.engines:
+            self.monitor.watch(engine, self.now)
+        self.causes: list[str] = []
+
+    def hear(self, engine: Engine) -> None:
+        self.monitor.signs[engine].last_sign = self.monitor.signs[engine].answered_at = self.now
+        self.monitor.signs[engine].failure = ""
+
+    def turn(self, seconds: float, *heard: Engine) -> list[Health]:
+        """Let time pass in steps of half a second, some engines being heard in each."""
+        for _ in range(int(seconds * 2)):
+            self.now += 0.5
+            for engine in heard:
+                self.hear(engine)
+            self.sweep()
+        return [engine.health for engine in self.engines]
+
+    def sweep(self) -> None:
+        for change in self.monitor.sweep(self.now):
+            assert change.before is change.engine.health
+            assert change.cause
+            change.engine.health = change.after
+            self.causes.append(change.cause)
+
+
+def test_an_engine_comes_falls_and_comes_back_by_itself() -> None:
+    ward = Ward("a", "b")
+    a, b = ward.engines
+    assert ward.turn(1, a, b) == [R, R]
+    assert ward.turn(4.5, b) == [R, R]
+    assert ward.turn(0.5, b) == [S, R]
+    assert ward.turn(25, b) == [X, R]
+    assert ward.turn(100, b) == [X, R]
+    assert ward.turn(0.5, a, b) == [P, R]
+    assert ward.turn(9.5, a, b) == [P, R]
+    assert ward.turn(0.5, a, b) == [R, R]
+
+
+def test_one_that_falls_again_and_again_is_longer_on_probation_until_it_is_forgiven() -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    ward.turn(1, a)
+    for length in (10, 20, 40):
+        ward.monitor.signs[a].failure = "refused"
+        assert ward.turn(1) == [X]
+        assert ward.turn(length, a) == [P]
+        assert ward.turn(1, a) == [R]
+    ward.turn(FORGIVEN_AFTER + 1, a)
+    ward.monitor.signs[a].failure = "refused"
+    ward.turn(1)
+    ward.turn(10.5, a)
+    assert a.health is R
+
+
+def test_after_a_stall_of_the_hub_nobody_is_judged_and_no_silence_counts() -> None:
+    ward = Ward("a", "b")
+    a, b = ward.engines
+    ward.turn(1, a, b)
+    ward.turn(4, b)
+    ward.now += STALL + 60
+    ward.sweep()
+    assert [engine.health for engine in ward.engines] == [R, R]
+    assert ward.turn(0.5, b) == [R, R]
+    assert ward.turn(1, b) == [S, R], "the four seconds before the stall still count"
+
+
+@given(st.lists(st.tuples(st.floats(-50, 200), st.booleans()), max_size=30))
+@settings(deadline=None, max_examples=100)
+def test_whatever_the_clock_does_who_is_heard_all_the_time_is_never_suspect(steps: list[tuple[float, bool]]) -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    ward.turn(1, a)
+    for step, is_heard in steps:
+        ward.now += step
+        if is_heard or step <= STALL:
+            ward.hear(a)
+        ward.sweep()
+        assert a.health is R, ward.causes
+
+
+def test_a_decisive_word_is_judged_at_once() -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    ward.turn(1, a)
+    ward.monitor.signs[a].failure = "connection refused"
+    change = ward.monitor.judge(a, ward.now)
+    assert change is not None
+    assert (change.before, change.after, change.cause) == (R, X, "connection refused")
+
+
+def test_who_is_forgotten_is_judged_no_more() -> None:
+    ward = Ward("a")
+    ward.monitor.forget(ward.engines[0])
+    ward.turn(20)
+    assert ward.causes == []
+
+
+def test_a_drained_engine_that_dies_is_still_known_to_be_silent() -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    ward.turn(1, a)
+    ward.monitor.signs[a].is_drained = True
+    assert ward.turn(1, a) == [G]
+    assert ward.turn(6) == [G]
+    assert not is_alive(ward.monitor.signs[a], ward.now)
+    ward.monitor.signs[a].is_drained = False
+    assert ward.turn(0.5) == [J]
+    assert ward.turn(0.5, a) == [R]

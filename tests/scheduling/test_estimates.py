@@ -1,0 +1,159 @@
+"""What is expected of engines, from measurements: their own, else the fleet's."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hive.fleet.pace import BANDS, FIXED_TOKENS, Curve, Mean, band, crowd_factor
+from hive.scheduling.demand import Demand
+from hive.scheduling.estimates import LOAD_OVERHEAD, USUAL_PROMPT
+from hive.scheduling.tickets import Lease, Measured
+
+from .fleets import GB, Floor
+
+
+def test_a_mean_is_of_all_while_they_are_few_and_of_the_newest_later() -> None:
+    mean = Mean()
+    for value in (1.0, 2.0, 3.0):
+        mean.add(value)
+    assert mean.value == pytest.approx(2.0)
+    for _ in range(40):
+        mean.add(9.0)
+    assert mean.value == pytest.approx(9.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("running", "expected"), [(1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4), (500, 4)])
+def test_bands_double(running: int, expected: int) -> None:
+    assert band(running) == expected
+
+
+def test_bands_without_a_measurement_follow_their_neighbour() -> None:
+    curve = Curve()
+    curve.add(1, 0.1)
+    assert curve.seconds[3] == pytest.approx(0.1 * crowd_factor(3))
+    curve.add(4, 2.0)
+    assert curve.seconds[1] == pytest.approx(0.1)
+    assert curve.seconds[3] == pytest.approx(2.0 * crowd_factor(3) / crowd_factor(4))
+
+
+@given(st.lists(st.tuples(st.integers(1, BANDS - 1), st.floats(0.001, 10)), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_a_curve_never_leaves_what_was_measured_and_its_growth(steps: list[tuple[int, float]]) -> None:
+    curve = Curve()
+    for of_band, seconds in steps:
+        curve.add(of_band, seconds)
+    least, most = min(seconds for _, seconds in steps), max(seconds for _, seconds in steps)
+    growth = crowd_factor(BANDS - 1)
+    assert all(least / growth * 0.999 <= each <= most * growth * 1.001 for each in curve.seconds)
+
+
+def test_the_first_byte_is_expected_as_it_was_measured() -> None:
+    floor = Floor()
+    engine = floor.add("a", loaded="m")
+    floor.teach(engine, seconds=0.5)
+    engine.round_trip = 0.1
+    estimates = floor.dispatcher.estimates
+    assert estimates.first_byte(engine, "m", 200 + FIXED_TOKENS, 1) == pytest.approx(0.6)
+    assert estimates.first_byte(engine, "m", 400 + 2 * FIXED_TOKENS, 1) == pytest.approx(1.1)
+    assert estimates.first_byte(engine, "m", 200 + FIXED_TOKENS, 4) > 1.0
+
+
+def test_who_tells_nothing_is_measured_by_the_hub_but_not_while_it_loads() -> None:
+    floor = Floor()
+    engine = floor.add("a", loaded="m")
+    estimates = floor.dispatcher.estimates
+    lease = Lease(engine, floor.ticket(prompt_tokens=200), "")
+    estimates.note_served(lease, Measured(first_byte=9.0, load_seconds=8.0), 10.0)
+    assert not engine.paces["m"].prompt.count
+    estimates.note_served(lease, Measured(first_byte=0.5), 10.0)
+    assert estimates.first_byte(engine, "m", 250, 1) == pytest.approx(0.5)
+
+
+def test_an_unknown_engine_counts_as_the_middle_of_the_fleet() -> None:
+    floor = Floor()
+    for node, seconds in (("a", 0.1), ("b", 0.4), ("c", 1.6)):
+        floor.teach(floor.add(node, loaded="m"), seconds=seconds)
+    fresh = floor.add("d", loaded="m")
+    assert floor.dispatcher.estimates.first_byte(fresh, "m", 250, 1) == pytest.approx(0.4)
+
+
+def test_an_engine_that_is_slow_elsewhere_is_expected_to_be_slow_here() -> None:
+    floor = Floor()
+    fast, slow = floor.add("a", "mn", loaded="mn"), floor.add("b", "mn", loaded="mn")
+    third = floor.add("c", "mn", loaded="mn")
+    for _ in range(6):
+        for engine, seconds in ((fast, 0.1), (slow, 0.8), (third, 0.1)):
+            floor.teach(engine, "m", seconds=seconds)
+    floor.teach(fast, "n", seconds=0.2)
+    estimates = floor.dispatcher.estimates
+    expected = estimates.first_byte(slow, "n", 250, 1) / estimates.first_byte(fast, "n", 250, 1)
+    assert 4.0 < expected < 9.0
+
+
+def test_where_nothing_was_ever_measured_size_tells() -> None:
+    floor = Floor()
+    small, large = floor.add("a", size=GB), floor.add("b", "n", size=50 * GB)
+    estimates = floor.dispatcher.estimates
+    assert estimates.first_byte(small, "m", 250, 1) == pytest.approx(USUAL_PROMPT * 250 / 5)
+    assert estimates.first_byte(large, "n", 250, 1) > 10 * estimates.first_byte(small, "m", 250, 1)
+    assert estimates.load(large, "n") > estimates.load(small, "m") > LOAD_OVERHEAD
+
+
+def test_a_load_is_expected_to_last_as_long_as_before_or_as_its_size_says() -> None:
+    floor = Floor()
+    engine, other = floor.add("a", "mn", size=10 * GB), floor.add("b", "mn", size=10 * GB)
+    estimates = floor.dispatcher.estimates
+    estimates.note_load(engine, "m", 21.0)
+    assert estimates.load(engine, "m") == pytest.approx(21.0)
+    assert estimates.load(engine, "n") == pytest.approx(21.0)
+    assert estimates.load(other, "n") == pytest.approx(21.0)
+    estimates.note_load(other, "m", 6.0)
+    assert estimates.load(other, "n") == pytest.approx(6.0)
+
+
+def test_service_is_measured_else_worked_out_from_the_pace_of_decoding() -> None:
+    floor = Floor()
+    known, fresh = floor.add("a", loaded="m"), floor.add("b", loaded="m")
+    estimates = floor.dispatcher.estimates
+    assert estimates.service_of(fresh, "m") == pytest.approx(250 * 0.03)
+    floor.teach(known, service=3.0)
+    assert estimates.service_of(known, "m") == pytest.approx(3.0)
+    assert estimates.service_of(fresh, "m") == pytest.approx(1.0), "100 tokens at 10 ms"
+
+
+def test_demand_is_counted_and_averaged_and_forgotten() -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    demand = Demand()
+    demand.fold(0.0)
+    for second in range(1, 2_000):
+        demand.arrived["m"] = 2
+        demand.granted[engine, "m"] = 1
+        demand.ended += 3
+        demand.fold(float(second))
+    assert demand.of_model("m") == pytest.approx(2.0, rel=0.2)
+    assert demand.of_pair(engine, "m") == demand.of_engine(engine) == pytest.approx(1.0, rel=0.2)
+    assert (demand.share_of(engine), demand.serves_per_second) == (1.0, pytest.approx(3.0))
+    for second in range(2_000, 20_000):
+        demand.fold(float(second))
+    assert (demand.of_model("m"), demand.share_of(engine)) == (0.0, 0.0)
+    assert (demand._models, demand._pairs) == ({}, {})
+
+
+def test_a_clock_that_stands_or_runs_back_changes_no_demand() -> None:
+    demand = Demand()
+    for now in (5.0, 5.0, 4.0):
+        demand.arrived["m"] = 1
+        demand.fold(now)
+    assert demand.of_model("m") == 0.0
+
+
+def test_a_rate_over_no_time_at_all_is_none() -> None:
+    demand = Demand()
+    for now in (0.0, 2.2e-313, 1e-9):
+        demand.ended += 1
+        demand.arrived["m"] = 1
+        demand.fold(now)
+    assert (demand.serves_per_second, demand.of_model("m"), demand.ended) == (0.0, 0.0, 3)

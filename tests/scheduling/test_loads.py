@@ -1,0 +1,267 @@
+"""Loads: one at a time, none at the cost of others' work, within an ageing bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from hive.dialects.operations import methods_of
+from hive.fleet.engines import EngineKind, Health
+from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST
+from hive.scheduling.tickets import Lease, LoadOrder, Ticket
+
+from .fleets import GB, Floor, report
+
+V1_CHAT = methods_of("/v1/chat/completions")["POST"]
+
+
+def orders(floor: Floor, now: float = 0.0) -> list[LoadOrder]:
+    return floor.dispatcher.serve(now).loads
+
+
+def only_order(floor: Floor, now: float = 0.0) -> LoadOrder:
+    (order,) = orders(floor, now)
+    return order
+
+
+def finish(floor: Floor, order: LoadOrder, now: float, ok: bool = True) -> list[Ticket]:
+    """End a load; return the tickets that were served thereby."""
+    floor.dispatcher.load_finished(order, ok, now)
+    return [lease.ticket for lease in floor.dispatcher.serve(now).leases]
+
+
+def test_a_cold_model_is_ordered_and_its_tickets_wait_for_it() -> None:
+    floor = Floor()
+    floor.add("a", slots=2)
+    first, lease = floor.ask(load_options="num_ctx=8192")
+    assert lease is None
+    order = only_order(floor)
+    assert (order.engine.node, order.model, order.load_options) == ("a", "m", "num_ctx=8192")
+    second, lease = floor.ask(load_options="num_ctx=8192")
+    assert (lease, orders(floor, 1.0)) == (None, [])
+    assert finish(floor, order, 4.0) == [first, second]
+
+
+def test_nobodys_departure_ends_a_load() -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    ticket, _ = floor.ask()
+    order = only_order(floor)
+    floor.dispatcher.cancel(ticket)
+    assert engine.loading == "m"
+    assert finish(floor, order, 4.0) == []
+    assert floor.ask(now=5.0)[1] is not None
+
+
+def test_an_engine_loads_one_model_at_a_time() -> None:
+    floor = Floor()
+    floor.add("a", "mn")
+    first, _ = floor.ask("m")
+    second, _ = floor.ask("n")
+    order = only_order(floor)
+    assert (order.model, orders(floor, 1.0)) == ("m", [])
+    assert finish(floor, order, 4.0) == [first]
+    assert list(floor.dispatcher.waiting()) == [second]
+
+
+def test_two_engines_load_two_models() -> None:
+    floor = Floor()
+    floor.add("a", "mn")
+    floor.add("b", "mn")
+    floor.ask("m")
+    floor.ask("n")
+    both = orders(floor)
+    assert ({each.engine.node for each in both}, {each.model for each in both}) == ({"a", "b"}, {"m", "n"})
+
+
+@pytest.mark.parametrize("kind", [EngineKind.VLLM, EngineKind.LLAMA_CPP, EngineKind.OPENAI])
+def test_engines_that_load_nothing_are_sent_the_request_itself(kind: EngineKind) -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    floor.fleet.learn(engine, report("m", kind=kind))
+    floor.fleet.learn_loaded(engine, [])
+    assert floor.ask(operation=V1_CHAT)[1] is not None
+    assert orders(floor) == []
+
+
+def test_other_options_than_it_was_loaded_with_are_a_load() -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    floor.ask(load_options="num_ctx=8192")
+    finish(floor, only_order(floor), 4.0)
+    floor.load(engine, "m")
+    assert engine.is_warm("m", "num_ctx=8192")
+    assert not engine.is_warm("m")
+    assert not engine.is_warm("m", "num_ctx=4096")
+    floor.load(engine)
+    floor.load(engine, "m")
+    assert engine.is_warm("m")
+    assert engine.is_warm("m", "num_ctx=4096")
+
+
+def test_no_load_while_something_runs_whose_model_it_could_evict() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mn", loaded="m", slots=2)
+    _, lease = floor.ask("m")
+    assert isinstance(lease, Lease)
+    floor.ask("n")
+    assert orders(floor) == []
+    assert floor.dispatcher.step(30.0).loads == []
+    floor.dispatcher.release(lease)
+    assert only_order(floor, 31.0).engine is engine
+
+
+def test_no_load_while_somebody_waits_for_what_is_loaded() -> None:
+    floor = Floor()
+    floor.add("a", "mn", loaded="m")
+    _, lease = floor.ask("m")
+    floor.ask("n", now=1.0)
+    later, _ = floor.ask("m", now=2.0)
+    assert lease is not None
+    floor.dispatcher.release(lease)
+    step = floor.dispatcher.serve(3.0)
+    assert ([each.ticket for each in step.leases], step.loads) == ([later], [])
+
+
+def test_what_is_told_to_fit_is_loaded_beside_what_runs() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mn", loaded="m", slots=2)
+    engine.memory_bytes = 12 * GB
+    _, lease = floor.ask("m")
+    floor.ask("n")
+    assert only_order(floor).model == "n"
+    assert lease is not None
+    assert floor.ask("m", now=1.0)[1] is not None
+
+
+def test_what_was_seen_to_fit_is_known_to() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mn", loaded="mn", slots=2)
+    floor.load(engine, "m")
+    floor.ask("m")
+    floor.ask("n")
+    order = only_order(floor)
+    assert (order.model, order.unload) == ("n", ())
+
+
+def test_what_is_missed_least_is_unloaded_where_that_makes_room_for_sure() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mnop", loaded="mno", slots=2)
+    engine.full_bytes = 16 * GB
+    for step in range(20):
+        for _ in range(9):
+            _, lease = floor.ask("m", now=float(step))
+            if lease is not None:
+                floor.dispatcher.release(lease)
+        _, lease = floor.ask("o", now=float(step))
+        assert lease is not None
+        floor.dispatcher.release(lease)
+        floor.dispatcher.step(float(step))
+    _, running = floor.ask("m", now=20.0)
+    floor.ask("p", now=20.0)
+    order = only_order(floor, 20.0)
+    assert (order.model, order.unload) == ("p", ("n",))
+    assert running is not None
+    assert "n" not in engine.loaded
+    assert floor.ask("o", now=20.5)[1] is not None, "what stays is served meanwhile"
+
+
+def test_an_engine_that_evicts_what_it_likes_gets_nothing_until_it_was_asked_what_is_left() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mn", loaded="m", slots=2)
+    floor.ask("n")
+    only_order(floor)
+    waits, lease = floor.ask("m", now=0.5)
+    assert lease is None
+    floor.dispatcher.note_listing(engine, EVICTED_AFTER - 0.1)
+    assert floor.dispatcher.serve(EVICTED_AFTER).leases == []
+    floor.dispatcher.note_listing(engine, EVICTED_AFTER)
+    assert [each.ticket for each in floor.dispatcher.serve(EVICTED_AFTER).leases] == [waits]
+
+
+def test_a_listing_that_lacks_a_model_shows_how_much_does_not_fit() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mn", loaded="m", slots=2)
+    floor.dispatcher.note_listing(engine, 0.0)
+    floor.ask("n", now=1.0)
+    only_order(floor, 1.0)
+    floor.load(engine)
+    floor.dispatcher.note_listing(engine, 4.0)
+    assert (engine.full_bytes, engine.proven_bytes) == (10 * GB, 5 * GB)
+
+
+def test_whose_model_nobody_was_served_for_may_evict() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mn", loaded="m")
+    _, lease = floor.ask("m")
+    floor.ask("n")
+    for now in range(1, 61):
+        assert floor.dispatcher.step(now - 0.5).loads == []
+    (order,) = floor.dispatcher.step(AGEING).loads
+    assert order.model == "n"
+    assert lease is not None
+    floor.dispatcher.release(lease)
+    starves_it, lease = floor.ask("m", now=61.0)
+    assert lease is None, "else the engine would never come to evict it"
+    assert engine.limit == 0
+    floor.load(engine, "n")
+    floor.dispatcher.load_finished(order, True, 70.0)
+    assert [each.ticket.model for each in floor.dispatcher.serve(70.0).leases] == ["n"]
+    assert list(floor.dispatcher.waiting()) == [starves_it]
+
+
+def test_a_load_that_failed_rests_and_the_engine_itself_says_why() -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    ticket, _ = floor.ask()
+    order = only_order(floor)
+    assert finish(floor, order, 1.0, ok=False) == [ticket]
+    assert engine.loading == ""
+    other = Floor()
+    other.add("a", slots=2)
+    other.add("b", slots=2)
+    ticket, _ = other.ask()
+    first = only_order(other)
+    other.dispatcher.load_finished(first, False, 1.0)
+    second = only_order(other, 1.0)
+    assert second.engine is not first.engine
+    other.dispatcher.load_finished(second, False, 2.0)
+    (lease,) = other.dispatcher.serve(2.0).leases
+    assert "load failed" in lease.reason
+    other.dispatcher.release(lease)
+    other.ask(now=FAILED_REST + 3.0)
+    assert len(orders(other, FAILED_REST + 3.0)) == 1
+
+
+def test_the_end_of_a_load_counts_once_and_a_strangers_not_at_all() -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    floor.ask()
+    order = only_order(floor)
+    floor.dispatcher.load_finished(LoadOrder(engine, "m", "", "", 0.0), True, 1.0)
+    assert engine.loading == "m"
+    floor.dispatcher.load_finished(order, True, 4.0)
+    floor.dispatcher.load_finished(order, False, 5.0)
+    assert engine.is_warm("m")
+    assert floor.dispatcher.loads.count_of == {}
+
+
+def test_without_load_orders_the_first_request_loads() -> None:
+    floor = Floor(orders_loads=False)
+    floor.add("a")
+    assert floor.ask()[1] is not None
+    assert floor.dispatcher.step(1.0).loads == []
+
+
+def test_who_finds_the_queue_full_orders_nothing() -> None:
+    floor = Floor(limit=0)
+    engine = floor.add("a")
+    with pytest.raises(Exception, match="queue"):
+        floor.ask()
+    assert (engine.loading, floor.dispatcher.has_news) == ("", False)
+
+
+def test_an_engine_out_of_service_loads_nothing() -> None:
+    floor = Floor()
+    floor.fleet.set_health(floor.add("a"), Health.DRAINING)
+    floor.ask()
+    assert orders(floor) == []

@@ -1,0 +1,123 @@
+"""What is believed of an engine's slots, and how it is learned."""
+
+from __future__ import annotations
+
+import pytest
+
+from hive.fleet.engines import Engine, EngineKind, Fleet, Health
+from hive.scheduling.slots import BUSY_REST, INSIDE_PAUSE, RAISE_PAUSE, note_busy, note_served
+from hive.scheduling.tickets import Lease, Measured
+
+from .fleets import Floor, report
+
+SMOOTH = Measured(prompt_seconds=0.1, decode_seconds=1.0, load_seconds=0.0, total_seconds=1.1)
+WAITED = Measured(prompt_seconds=0.1, decode_seconds=1.0, load_seconds=0.0, total_seconds=4.0)
+UNTOLD = Measured(first_byte=0.1)
+
+
+def engine(slots: int | None = None, kind: EngineKind = EngineKind.OLLAMA, version: str = "0.33.0") -> Engine:
+    made = Engine("a", "http://a", configured_slots=slots, health=Health.READY)
+    Fleet([made]).learn(made, report("m", "n", loaded=("m",), kind=kind, version=version))
+    return made
+
+
+def serve(on: Engine, measured: Measured, now: float, running: int | None = None) -> None:
+    """An exchange ends well that was one of so many."""
+    on.running = running or on.slots
+    on.running_of = {"m": on.running}
+    note_served(Lease(on, Floor().ticket("m"), "", running=on.running), measured, now)
+    on.running, on.running_of = 0, {}
+
+
+@pytest.mark.parametrize(
+    ("version", "slots", "most"),
+    [("0.33.0", 1, 4), ("0.10.0", 1, 4), ("0.9.3", 4, 4), ("0.5.4-ipexllm", 4, 4), ("unreadable", 1, 4)],
+)
+def test_an_ollama_begins_with_what_its_release_does_by_itself(version: str, slots: int, most: int) -> None:
+    made = engine(version=version)
+    assert (made.model_slots, made.most_slots) == (slots, most)
+
+
+def test_an_ollamas_slots_are_for_each_loaded_model_unless_told() -> None:
+    floor = Floor()
+    untold, told = floor.add("a", "mn", loaded="mn", slots=None), floor.add("b", "mn", loaded="mn", slots=1)
+    assert (untold.slots, untold.model_slots, told.slots) == (2, 1, 1)
+    floor.load(untold, "m")
+    assert untold.slots == 1
+    floor.load(untold, "m", "n")
+    floor.fleet.set_health(told, Health.DOWN)
+    assert [floor.ask(model)[1] is not None for model in "mmn"] == [True, False, True]
+
+
+def test_busy_halves_the_guess_once_in_a_while_and_never_below_one() -> None:
+    made = engine(8, EngineKind.VLLM)
+    made.running = 8
+    for now, slots in ((0.0, 4), (0.5, 4), (0.9, 4), (2.0, 2), (4.0, 1), (6.0, 1)):
+        made.running = min(made.running, made.slots)
+        note_busy(made, now)
+        assert made.slots == slots
+        assert made.rests_until == now + BUSY_REST
+
+
+def test_the_half_is_of_what_ran_if_that_was_less() -> None:
+    made = engine(32, EngineKind.VLLM)
+    made.running = 6
+    note_busy(made, 0.0)
+    assert made.slots == 3
+
+
+def test_steady_success_at_full_use_raises_it_again_up_to_what_it_was() -> None:
+    made = engine(8, EngineKind.VLLM)
+    made.running = 8
+    note_busy(made, 0.0)
+    serve(made, UNTOLD, RAISE_PAUSE - 0.1)
+    assert made.guess == 4.0
+    serve(made, UNTOLD, RAISE_PAUSE, running=3)
+    assert made.guess == 4.0
+    seen = []
+    for _ in range(60):
+        serve(made, UNTOLD, RAISE_PAUSE)
+        seen.append(made.slots)
+    assert seen[:5] == [4, 4, 4, 4, 5]
+    assert max(seen) == seen[-1] == 8
+
+
+def test_a_look_at_the_engine_does_not_forget_what_was_learned() -> None:
+    made = engine(8)
+    made.running = 8
+    note_busy(made, 0.0)
+    Fleet([made]).learn(made, report("m", loaded=("m",)))
+    assert made.slots == 4
+
+
+def test_an_untold_ollama_is_tried_with_more_only_on_proof() -> None:
+    made = engine()
+    serve(made, UNTOLD, 1.0)
+    assert made.model_slots == 1
+    serve(made, SMOOTH, 1.0)
+    assert made.model_slots == 2
+
+
+def test_who_waited_inside_shows_that_it_was_too_much() -> None:
+    made = engine(version="0.9.3")
+    serve(made, WAITED, 1.0)
+    assert (made.model_slots, made.rests_until) == (2, 0.0)
+    serve(made, WAITED, 2.0)
+    assert made.model_slots == 2
+    serve(made, SMOOTH, 1.0 + INSIDE_PAUSE - 0.1)
+    assert made.model_slots == 2
+    for _ in range(3):
+        serve(made, SMOOTH, 1.0 + INSIDE_PAUSE)
+    assert made.model_slots == 3
+
+
+def test_what_an_operator_said_is_not_doubted_for_a_wait_inside() -> None:
+    made = engine(4)
+    serve(made, WAITED, 1.0)
+    assert made.slots == 4
+
+
+def test_what_waited_inside_needs_all_parts() -> None:
+    assert UNTOLD.waited_inside is None
+    assert WAITED.waited_inside == pytest.approx(2.9)
+    assert Measured(0.1, 1, 2.0, 1, 2.0, 0.0, 1.0).waited_inside == 0.0
