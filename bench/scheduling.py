@@ -14,10 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model
 from hive.scheduling.dispatcher import Dispatcher
-from hive.scheduling.tickets import Lease, Measured, Ticket
+from hive.scheduling.tickets import Lease, Ticket
 
 MOST = 100.0
 """Microseconds."""

@@ -38,6 +38,15 @@ class LocalAccess(StrEnum):
     MANAGE = "manage"
 
 
+class Policy(StrEnum):
+    """Who gets a request that several engines could serve (`hive.scheduling.policies`)."""
+
+    BEST = "best"
+    ROUND_ROBIN = "round_robin"
+    RANDOM = "random"
+    LEAST_BUSY = "least_busy"
+
+
 class LogFormat(StrEnum):
     """How log lines look."""
 
@@ -141,6 +150,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[LogFormat, Meta(description="auto is text on a terminal, else json.")] = LogFormat.AUTO
     log_level: Annotated[LogLevel, Meta(description="Least serious log line to write.")] = LogLevel.INFO
 
+    policy: Annotated[
+        Policy, Meta(description="Who serves a request that several could: best, round_robin, random, least_busy.")
+    ] = Policy.BEST
     queue_limit: Annotated[Count, Meta(description="Requests that may wait; more are refused.")] = 1_000
     queue_timeout: Annotated[Seconds, Meta(description="Seconds a request may wait for a slot.")] = 600
     first_byte_timeout: Annotated[Seconds, Meta(description="Seconds until an answer's first byte.")] = 600

@@ -21,7 +21,7 @@ def model_of(body: bytes) -> str:
 
 def test_reads_what_routing_needs() -> None:
     body = b'{"model":"Tiny:1","stream":false,"messages":[{"role":"user","content":"hi"}],"options":{"seed":1}}'
-    assert read_fields(body) == RoutingFields(model="Tiny:1")
+    assert read_fields(body) == RoutingFields(model="Tiny:1", streams=False)
     assert read_fields(b'{"model":"m","tools":[{"type":"function"}],"keep_alive":0}') == RoutingFields(
         model="m", has_tools=True, has_keep_alive=True
     )

@@ -189,23 +189,13 @@ def test_who_is_added_and_removed_is_counted() -> None:
     assert c in fleet.changed
 
 
-def test_only_who_is_in_service_and_not_to_be_emptied_takes_work() -> None:
+def test_only_who_is_in_service_takes_work() -> None:
     engine = Engine("a", "http://a")
     fleet = Fleet([engine])
     for health in Health:
         fleet.set_health(engine, health)
         assert engine.takes_work is (health in (Health.READY, Health.PROBATION))
         assert engine.is_last_resort is (health is Health.DOUBTFUL)
-    fleet.set_health(engine, Health.READY)
-    shape = fleet.shape
-    fleet.changed.clear()
-    fleet.set_draining(engine, True)
-    assert not engine.takes_work
-    assert fleet.shape > shape
-    assert engine in fleet.changed
-    shape = fleet.shape
-    fleet.set_draining(engine, True)
-    assert fleet.shape == shape
 
 
 def test_the_slots_that_a_node_says_of_its_ollama_are_for_all_its_models() -> None:

@@ -149,8 +149,8 @@ class Ward:
         self.causes: list[str] = []
 
     def hear(self, engine: Engine) -> None:
-        self.monitor.signs[engine].last_sign = self.monitor.signs[engine].answered_at = self.now
-        self.monitor.signs[engine].failure = ""
+        engine.signs.last_sign = engine.signs.answered_at = self.now
+        engine.signs.failure = ""
 
     def turn(self, seconds: float, *heard: Engine) -> list[Health]:
         """Let time pass in steps of half a second, some engines being heard in each."""
@@ -187,12 +187,12 @@ def test_one_that_falls_again_and_again_is_longer_on_probation_until_it_is_forgi
     (a,) = ward.engines
     ward.turn(1, a)
     for length in (10, 20, 40):
-        ward.monitor.signs[a].failure = "refused"
+        a.signs.failure = "refused"
         assert ward.turn(1) == [X]
         assert ward.turn(length, a) == [P]
         assert ward.turn(1, a) == [R]
     ward.turn(FORGIVEN_AFTER + 1, a)
-    ward.monitor.signs[a].failure = "refused"
+    a.signs.failure = "refused"
     ward.turn(1)
     ward.turn(10.5, a)
     assert a.health is R
@@ -228,7 +228,7 @@ def test_a_decisive_word_is_judged_at_once() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
-    ward.monitor.signs[a].failure = "connection refused"
+    a.signs.failure = "connection refused"
     change = ward.monitor.judge(a, ward.now)
     assert change is not None
     assert (change.before, change.after, change.cause) == (R, X, "connection refused")
@@ -245,10 +245,10 @@ def test_a_drained_engine_that_dies_is_still_known_to_be_silent() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
-    ward.monitor.signs[a].is_drained = True
+    a.signs.is_drained = True
     assert ward.turn(1, a) == [G]
     assert ward.turn(6) == [G]
-    assert not is_alive(ward.monitor.signs[a], ward.now)
-    ward.monitor.signs[a].is_drained = False
+    assert not is_alive(a.signs, ward.now)
+    a.signs.is_drained = False
     assert ward.turn(0.5) == [J]
     assert ward.turn(0.5, a) == [R]

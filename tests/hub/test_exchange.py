@@ -423,7 +423,7 @@ def test_a_departure_at_any_moment_loses_no_slot() -> None:
 def test_a_refused_connection_is_no_attempt_and_another_node_serves(engine: ThreadedEngine) -> None:
     with (
         run_in_thread(SimOptions(slots=8)) as gone,
-        run_hub({"gone": gone.url, "a": engine.url}, probe_interval=60) as hub,
+        run_hub({"gone": gone.url, "a": engine.url}, probe_interval=60, policy="round_robin") as hub,
     ):
         gone.set_fault("refuse")
         for _ in range(6):
@@ -435,7 +435,7 @@ def test_a_refused_connection_is_no_attempt_and_another_node_serves(engine: Thre
 
 
 def test_busy_goes_back_to_the_queue_and_is_no_attempt(engine: ThreadedEngine) -> None:
-    engine.set_fault("busy", count=1)
+    engine.set_fault("busy", count=1, path="/api/generate")
     with run_hub({"a": engine.url}) as hub:
         answer = ask(hub.port, request(body=GENERATE))
         assert answer.status == 200

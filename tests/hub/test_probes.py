@@ -161,8 +161,7 @@ def health(hub: ThreadedHub) -> Health:
 def impatient(monkeypatch: pytest.MonkeyPatch, suspect_after: float) -> None:
     """Let what takes many seconds take less."""
     monkeypatch.setattr("hive.hub.probes.LISTING_TIMEOUT", 0.3)
-    for module in ("probes", "exchange"):
-        monkeypatch.setattr(f"hive.hub.{module}.SUSPECT_AFTER", suspect_after)
+    monkeypatch.setattr("hive.fleet.health.SUSPECT_AFTER", suspect_after)
 
 
 def count(engine: ThreadedEngine, path: str) -> int:
@@ -222,7 +221,7 @@ def test_a_listing_that_times_out_makes_no_silent_engine_ready(
     engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It knows less of the engine's health than the probes beside it."""
-    caplog.set_level(logging.INFO, "hive.hub.probes")
+    caplog.set_level(logging.INFO, "hive.hub.health")
     impatient(monkeypatch, suspect_after=0.3)
     monkeypatch.setattr("hive.hub.probes.LISTING_TIMEOUT", 1.2)
     with run_hub({"a": engine.url}, probe_interval=0.2, probe_timeout=0.2, models_interval=0.2) as hub:

@@ -202,7 +202,7 @@ def test_a_stream_without_a_line_is_retried_and_then_an_error(how: str) -> None:
     with run_scripted(script) as engine, run_hub({"a": engine.url, "b": engine.url}) as hub:
         answer = ask(hub.port, request(body=STREAM))
         assert answer.status == 502
-        assert len(engine.calls) == 2
+        assert len(engine.calls) == 3
 
 
 def test_an_error_line_first_with_status_200_is_the_engines_word() -> None:

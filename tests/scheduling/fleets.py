@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT, Operation
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model
 from hive.scheduling.dispatcher import Dispatcher
-from hive.scheduling.tickets import Lease, Measured, Ticket
+from hive.scheduling.tickets import Lease, Ticket
 
 NEVER = 1e9
 GB = 1_000_000_000

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT, SHOW, methods_of
 from hive.errors import Fault
 from hive.fleet.engines import IN_SERVICE, Engine, EngineKind, Fleet, Health
 from hive.scheduling.dispatcher import GONE_AFTER, POLICIES, Dispatcher, Step
-from hive.scheduling.tickets import Lease, LoadOrder, Measured, Ticket
+from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 
 from .fleets import report
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hive.dialects.measures import Measured
 from hive.fleet.pace import BANDS, FIXED_TOKENS, Curve, Mean, band, crowd_factor
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import LOAD_OVERHEAD, USUAL_PROMPT
-from hive.scheduling.tickets import Lease, Measured
+from hive.scheduling.tickets import Lease
 
 from .fleets import GB, Floor
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine, EngineKind, Fleet, Health
 from hive.scheduling.slots import BUSY_REST, INSIDE_PAUSE, RAISE_PAUSE, note_busy, note_served
-from hive.scheduling.tickets import Lease, Measured
+from hive.scheduling.tickets import Lease
 
 from .fleets import Floor, report
 

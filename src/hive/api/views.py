@@ -8,16 +8,13 @@ import msgspec
 
 from hive.api.management import ModelView, NodeView
 from hive.errors import NOT_FOUND, Fault
-from hive.fleet.engines import IN_SERVICE, Engine, EngineKind, Health, Model
+from hive.fleet.engines import Engine, EngineKind, Health, Model
 from hive.hub.core import Hub
 from hive.hub.joining import JoinedNode
 
 
 class _Tags(msgspec.Struct):
     details: dict[str, object] | None = None
-
-
-DRAINING = "draining"
 
 
 class Views:
@@ -53,7 +50,7 @@ class Views:
             engine=engine.id or None,
             url=engine.url or None,
             link="dialed",
-            status=DRAINING if engine.is_draining and engine.health in IN_SERVICE else engine.health.value,
+            status=engine.health.value,
             kind=engine.kind.value if engine.kind is not EngineKind.UNKNOWN else None,
             version=engine.version or None,
             slots=engine.slots,

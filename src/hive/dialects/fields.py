@@ -16,7 +16,9 @@ import msgspec
 from hive import errors
 from hive.errors import Fault
 
-READ_KEYS = frozenset({"model", "name", "stream", "tools", "keep_alive"})
+READ_KEYS = frozenset({"model", "name", "stream", "tools", "keep_alive", "options"})
+LOAD_OPTIONS = frozenset({"num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"})
+"""Options for which an Ollama loads a model anew when they change."""
 
 
 class RoutingFields(msgspec.Struct):
@@ -26,6 +28,10 @@ class RoutingFields(msgspec.Struct):
     has_tools: bool = False
     has_keep_alive: bool = False
     """Does it change how long the model stays loaded?"""
+    streams: bool = True
+    """Is the answer to come piece by piece?"""
+    load_options: str = ""
+    """The options that decide how an Ollama loads the model, as JSON in one spelling; "" for none."""
     is_exact: bool = True
     """Did the model stand under the very key `model`?"""
 
@@ -56,7 +62,7 @@ _EMPTY_TOOLS = frozenset({b"null", b"[]"})
 def read_fields(body: bytes, *, reads_name: bool = False, is_ollama: bool = True) -> RoutingFields:
     """Return the routing fields of a JSON body. Raises `Fault` with Ollama's status, and its text for an empty body."""
     if len(body) <= _SHORT_BODY_BYTES and body.isascii() and b"\\" not in body:
-        fields = _read_quickly(body)
+        fields = _read_quickly(body, is_ollama=is_ollama)
         if fields is not None:
             return fields
     if not body.strip():
@@ -67,11 +73,13 @@ def read_fields(body: bytes, *, reads_name: bool = False, is_ollama: bool = True
         raise Fault(errors.BAD_JSON, "the request body must be a JSON object") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pairs = _read_slowly(body)
-    return _pick(pairs, reads_name=reads_name)
+    return _pick(pairs, reads_name=reads_name, is_ollama=is_ollama)
 
 
 class _Short(msgspec.Struct):
     model: str = ""
+    stream: msgspec.Raw = msgspec.Raw(b"null")
+    options: msgspec.Raw = msgspec.Raw(b"null")
     tools: msgspec.Raw = msgspec.Raw(b"[]")
     keep_alive: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -79,7 +87,7 @@ class _Short(msgspec.Struct):
 _decode_short = msgspec.json.Decoder(_Short).decode
 
 
-def _read_quickly(body: bytes) -> RoutingFields | None:
+def _read_quickly(body: bytes, *, is_ollama: bool) -> RoutingFields | None:
     """Read a short plain body whose keys cannot stand twice in any spelling; None for any other: it may not refuse."""
     named = _READ_KEY.findall(body)
     if len(named) != len(set(named)) or not _EXACT.issuperset(named):
@@ -90,7 +98,31 @@ def _read_quickly(body: bytes) -> RoutingFields | None:
         return None
     if not short.model:
         return None
-    return RoutingFields(short.model, _has_tools(bytes(short.tools)), bytes(short.keep_alive) != b"null")
+    return RoutingFields(
+        short.model,
+        _has_tools(bytes(short.tools)),
+        bytes(short.keep_alive) != b"null",
+        _streams(bytes(short.stream), is_ollama=is_ollama),
+        _load_options(bytes(short.options)) if is_ollama else "",
+    )
+
+
+def _streams(raw: bytes, *, is_ollama: bool) -> bool:
+    """Only Ollama's own routes stream unless they are told not to."""
+    return raw != b"false" if is_ollama else raw == b"true"
+
+
+def _load_options(raw: bytes) -> str:
+    if raw == b"null":
+        return ""
+    try:
+        options = _decode_value(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    if not isinstance(options, dict):
+        return ""
+    kept = {key: options[key] for key in sorted(LOAD_OPTIONS & options.keys()) if isinstance(options[key], int | float)}
+    return json.dumps(kept) if kept else ""
 
 
 def _has_tools(raw: bytes) -> bool:
@@ -119,11 +151,15 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _raw(value: object) -> bytes:
-    """Return JSON for what routing asks of a value: is it text, null, an empty list or something else?"""
+    """Return JSON for what routing asks of a value: is it text, null, true, an object, an empty list?"""
     if isinstance(value, str):
         return json.dumps(value).encode()
     if value is None:
         return b"null"
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, _Pairs) and value:
+        return json.dumps(dict(value)).encode()
     return b"[]" if value == [] and not isinstance(value, _Pairs) else b"0"
 
 
@@ -139,7 +175,7 @@ def _go_text(error: ValueError) -> str:
     return str(error)
 
 
-def _pick(pairs: list[tuple[str, bytes]], *, reads_name: bool) -> RoutingFields:
+def _pick(pairs: list[tuple[str, bytes]], *, reads_name: bool, is_ollama: bool) -> RoutingFields:
     values: dict[str, bytes] = {}
     is_exact = True
     for name, value in pairs:
@@ -154,6 +190,8 @@ def _pick(pairs: list[tuple[str, bytes]], *, reads_name: bool) -> RoutingFields:
     fields.model = _text(values, "model") or (_text(values, "name") if reads_name else "")
     fields.has_keep_alive = values.get("keep_alive", b"null") != b"null"
     fields.has_tools = _has_tools(values.get("tools", b"[]"))
+    fields.streams = _streams(values.get("stream", b"null"), is_ollama=is_ollama)
+    fields.load_options = _load_options(values.get("options", b"null")) if is_ollama else ""
     return fields
 
 

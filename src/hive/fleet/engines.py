@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from hive.dialects.operations import Dialect, Operation
 from hive.fleet.pace import Mean, Pace
+from hive.fleet.signs import Signs
 
 
 class EngineKind(StrEnum):
@@ -176,12 +177,10 @@ class Engine:
     """Seconds it takes to load a byte of a model."""
     round_trip: float = 0.0
     """Seconds to it and back, measured."""
-    last_sign: float = 0.0
-    """When it last gave a sign of life; the hub's clock, seconds."""
+    signs: Signs = field(default_factory=Signs)
+    """Of its life."""
     is_stale: bool = False
     """Something happened that may have changed what is loaded."""
-    is_draining: bool = False
-    """Somebody wants its node empty: what runs goes on, and nothing new begins."""
     lacks: frozenset[str] = frozenset()
     """Paths of routes that its version does not have."""
     models: dict[str, Model] = field(default_factory=dict)
@@ -196,12 +195,12 @@ class Engine:
     @property
     def takes_work(self) -> bool:
         """May it get an exchange, free slots aside?"""
-        return self.health in IN_SERVICE and not self.is_draining
+        return self.health in IN_SERVICE
 
     @property
     def is_last_resort(self) -> bool:
         """May it get an exchange that nobody else can take?"""
-        return self.health is Health.DOUBTFUL and not self.is_draining
+        return self.health is Health.DOUBTFUL
 
     @property
     def has_free_slot(self) -> bool:
@@ -335,13 +334,6 @@ class Fleet:
             self.learn_loaded(engine, ())
             self.changed.discard(engine)
             self._index()
-
-    def set_draining(self, engine: Engine, is_draining: bool) -> None:
-        """Somebody wants an engine empty, or no longer so."""
-        if engine.is_draining is not is_draining:
-            engine.is_draining = is_draining
-            self.changed.add(engine)
-            self.shape += 1
 
     def _index(self) -> None:
         having: dict[str, list[Engine]] = {}

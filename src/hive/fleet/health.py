@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hive.fleet.engines import SUSPECT_AFTER, Engine, Health
+from hive.fleet.signs import NEVER, Signs
 
 DOUBTFUL_AFTER = 5.0
 """Seconds for which every begun stream of an engine that answers has been silent."""
@@ -28,37 +29,8 @@ SILENT_ON_SUSPECT = 10.0
 STALL = 3.0
 """A sweep that comes so many seconds late means that the hub itself stood still."""
 
-_NEVER = float("-inf")
 _LIVE = frozenset({Health.READY, Health.DOUBTFUL, Health.PROBATION})
 _ANY = frozenset(Health)
-
-
-@dataclass(slots=True)
-class Signs:
-    """What is known of an engine's life. The shell writes it as it happens; times are the hub's clock, in seconds."""
-
-    last_sign: float = _NEVER
-    """A heartbeat, an answered probe, a byte of any exchange."""
-    answered_at: float = _NEVER
-    """The server itself answered: a probe or a listing."""
-    failure: str = ""
-    """Why it cannot serve, in a few words: it refused the connection, or answered nonsense; "" after a good answer."""
-    streams: int = 0
-    """Answers that have begun and not ended."""
-    last_stream_byte: float = _NEVER
-    """The newest byte of any of them."""
-    computing: int = 0
-    """Exchanges without a first byte, and loads: it may be busy with them."""
-    has_stopped: bool = False
-    """An agent saw the engine's process stopped, or its processors idle while it should work."""
-    is_drained: bool = False
-    """An operator wants it empty."""
-    since: float = _NEVER
-    """When it came into its state."""
-    falls: int = 0
-    """How often it went down and was not forgiven."""
-    served: int = 0
-    """Exchanges answered to their end in this state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +69,7 @@ def _is_back(signs: Signs, now: float) -> str:
 
 
 def _has_answered(signs: Signs, now: float) -> str:
-    return "it answered" if signs.answered_at > _NEVER and is_alive(signs, now) else ""
+    return "it answered" if signs.answered_at > NEVER and is_alive(signs, now) else ""
 
 
 def _is_silent(signs: Signs, now: float) -> str:
@@ -113,7 +85,7 @@ def _has_stopped(signs: Signs, now: float) -> str:
 
 
 def _is_long_silent(signs: Signs, now: float) -> str:
-    silence = now - (signs.last_sign if signs.last_sign > _NEVER else signs.since)
+    silence = now - (signs.last_sign if signs.last_sign > NEVER else signs.since)
     return f"no sign of life for {DOWN_AFTER:g} s" if not signs.has_stopped and silence >= DOWN_AFTER else ""
 
 
@@ -197,19 +169,19 @@ def silence_limit(signs: Signs, now: float, patience: Patience, *, has_begun: bo
 
 @dataclass(slots=True)
 class HealthMonitor:
-    """The signs of all engines, and the sweep that judges them. It changes no engine: `Fleet.set_health` does."""
+    """Judges the engines it watches by their signs. It changes no health: `Fleet.set_health` does."""
 
-    signs: dict[Engine, Signs] = field(default_factory=dict)
+    _engines: dict[Engine, None] = field(default_factory=dict)
     _swept_at: float | None = None
 
-    def watch(self, engine: Engine, now: float) -> Signs:
-        """Begin to watch an engine; return where its signs are to be written."""
-        signs = self.signs[engine] = Signs(since=now)
-        return signs
+    def watch(self, engine: Engine, now: float) -> None:
+        """Begin to watch an engine."""
+        self._engines[engine] = None
+        engine.signs.since = now
 
     def forget(self, engine: Engine) -> None:
         """Watch an engine no longer."""
-        self.signs.pop(engine, None)
+        self._engines.pop(engine, None)
 
     def sweep(self, now: float) -> list[Transition]:
         """Judge all engines; return what changed. After a stall of the hub nobody is judged, and no silence counts."""
@@ -218,11 +190,11 @@ class HealthMonitor:
         if now - swept_at > STALL:
             self._forgive(now - swept_at, now)
             return []
-        return [change for engine in list(self.signs) if (change := self.judge(engine, now)) is not None]
+        return [change for engine in list(self._engines) if (change := self.judge(engine, now)) is not None]
 
     def judge(self, engine: Engine, now: float) -> Transition | None:
         """Judge one engine at once: something decisive was heard of it. The caller puts the change into effect."""
-        signs = self.signs[engine]
+        signs = engine.signs
         found = next_health(engine.health, signs, now)
         if found is None:
             if signs.falls and engine.health is Health.READY and now - signs.since >= FORGIVEN_AFTER:
@@ -231,14 +203,12 @@ class HealthMonitor:
         after, cause = found
         if after is Health.DOWN:
             signs.falls += 1
-        if after is Health.JOINING:
-            signs.answered_at = _NEVER
         signs.since, signs.served = now, 0
         return Transition(engine, engine.health, after, cause)
 
     def _forgive(self, stall: float, now: float) -> None:
-        for signs in self.signs.values():
+        for signs in (engine.signs for engine in self._engines):
             signs.last_sign = min(signs.last_sign + stall, now)
             signs.last_stream_byte = min(signs.last_stream_byte + stall, now)
-            if signs.since > _NEVER:
+            if signs.since > NEVER:
                 signs.since = min(signs.since + stall, now)

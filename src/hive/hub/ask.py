@@ -41,14 +41,12 @@ class _Collector:
             self.done.set_exception(Fault(kind, reason))
 
 
-async def ask(link: Link, path: str, timeout: float) -> tuple[ResponseHead, bytes]:
-    """GET a path of an engine; return head and body. Raises `Fault`: unreachable, silent, broken off or garbled."""
-    target = link.base_path + path.encode()
-    head = b"GET %b HTTP/1.1\r\nHost: %b\r\n%bAccept: application/json\r\n\r\n" % (
-        target,
-        link.host_field,
-        link.credential,
-    )
+async def ask(link: Link, path: str, timeout: float, body: bytes | None = None) -> tuple[ResponseHead, bytes]:
+    """GET a path of an engine, or POST JSON to it; return head and body of the answer.
+
+    Raises `Fault`: unreachable, silent, broken off or garbled.
+    """
+    head = _head(link, path, body)
     try:
         async with asyncio.timeout(timeout):
             connection = link.take_idle()
@@ -57,7 +55,7 @@ async def ask(link: Link, path: str, timeout: float) -> tuple[ResponseHead, byte
                 connection = connection or await link.dial()
                 collector = _Collector()
                 try:
-                    connection.send(head, b"", collector)
+                    connection.send(head, body or b"", collector)
                     await collector.done
                 except Fault:
                     if not is_reused or connection.has_answered:
@@ -71,3 +69,15 @@ async def ask(link: Link, path: str, timeout: float) -> tuple[ResponseHead, byte
                 return collector.head, b"".join(collector.pieces)
     except TimeoutError:
         raise Fault(NODE_SILENT, f"no answer to {path} within {timeout:g} s") from None
+
+
+def _head(link: Link, path: str, body: bytes | None) -> bytes:
+    target = link.base_path + path.encode()
+    fields = b"" if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bAccept: application/json\r\n\r\n" % (
+        b"GET" if body is None else b"POST",
+        target,
+        link.host_field,
+        link.credential,
+        fields,
+    )

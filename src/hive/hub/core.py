@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
 from hive import errors
@@ -14,9 +15,13 @@ from hive.dialects.errors import error_body, error_headers
 from hive.dialects.operations import Dialect, Operation, dialect_of
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
+from hive.fleet.health import STALL, Patience, Transition
 from hive.fleet.listings import Catalog
+from hive.hub.attempt import Attempt
 from hive.hub.exchange import Exchange
+from hive.hub.health import HealthWatch
 from hive.hub.joining import Joining
+from hive.hub.loads import Loader
 from hive.hub.probes import Prober
 from hive.hub.queue import Queue
 from hive.hub.records import OUTCOMES, Record, Records
@@ -26,17 +31,22 @@ from hive.net.dialed import DialedLink
 from hive.net.link import Connection, Link
 from hive.net.outbox import Outbox
 from hive.scheduling.dispatcher import Dispatcher
+from hive.scheduling.tickets import Lease
 from hive.wire.requests import RequestHead
 
 _log = logging.getLogger(__name__)
 
 TICK = 0.5
-STALL = 3.0
-"""A tick that comes so many seconds late means that the hub itself stood still: nobody else is to blame."""
+HISTORY = 1_000
+"""So many exchanges that are over are kept to be shown."""
 FIRST_LOOK = 3.0
 DRAIN_STEP = 0.05
 REMOVAL = 5.0
 NO_CONNECTION_REST = 1.0
+
+
+Past = tuple[Record, list[Lease]]
+"""An exchange that is over, and the leases of its attempts."""
 
 
 class Hub:
@@ -50,10 +60,16 @@ class Hub:
         self.relay_limits = RelayLimits(settings.held_answer_bytes, settings.held_line_bytes)
         self.fleet = Fleet()
         self.links: dict[Engine, Link] = {}
-        self.queue = Queue(Dispatcher(self.fleet, settings.queue_limit))
+        self.health = HealthWatch(self.fleet, self.now, self._on_transition)
+        self.patience = Patience(settings.first_byte_timeout, settings.stream_gap_timeout, settings.tools_gap_timeout)
+        dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=str(settings.policy), orders_loads=True)
+        self.loader = Loader(self)
+        self.queue = Queue(dispatcher, self.loader.start)
         self.catalog = Catalog(self.fleet)
         self.records = Records(write_records)
         self.exchanges: set[Exchange] = set()
+        self.history: deque[Past] = deque(maxlen=HISTORY)
+        """The exchanges that ended last."""
         self.drained: set[str] = set()
         """Names of nodes that an operator wants empty."""
         self._watchers: dict[Engine, Watcher] = {}
@@ -75,17 +91,20 @@ class Hub:
             max_head_bytes=settings.max_head_bytes,
             api_key=node.api_key.value if node.api_key else "",
         )
-        self.add_engine(engine, link, Prober(engine, link, self.fleet, settings, self.on_change))
+        self.add_engine(engine, link, Prober(engine, link, self.fleet, self.health, settings, self.on_listing))
 
     def add_engine(self, engine: Engine, link: Link, watcher: Watcher) -> None:
         """There is one more engine, with a way to it and somebody who knows it."""
         self.links[engine] = link
         self._watchers[engine] = watcher
         self.fleet.add(engine)
+        self.health.watch(engine)
 
     def remove_engine(self, engine: Engine) -> None:
         """An engine is gone for good."""
+        self.loader.give_up(engine)
         self.fleet.remove(engine)
+        self.health.forget(engine)
         del self._watchers[engine]
         # A lease that was granted in this turn still finds the way, and at its end that nobody is there.
         self._loop.call_later(REMOVAL, lambda: self.links.pop(engine).close())
@@ -152,6 +171,7 @@ class Hub:
         """Account for an exchange that is over."""
         self.exchanges.discard(exchange)
         self.records.add(exchange.record)
+        self.history.append((exchange.record, exchange.leases))
 
     def note_refusal(self, operation: Operation | None, request_id: str, fault: Fault, size: int) -> None:
         """A request was refused before it became an exchange: it has its line and its count all the same."""
@@ -166,22 +186,22 @@ class Hub:
         if fault.kind is errors.NODE_BUSY:  # all connections of its node are taken: nothing is wrong with it
             self.queue.rest(engine, NO_CONNECTION_REST)
             return
-        if self.fleet.set_health(engine, Health.DOWN, fault.message):
-            _log.warning("node %s: down (%s)", engine.node, fault.message)
-        self._kick(engine)
+        self.health.note_failure(engine, fault.message)
+        self.kick(engine)
 
     def note_exchange(self, engine: Engine, model: str, *, unloads: bool, changes: bool) -> None:
         """An exchange ended on an engine: what it has loaded may have changed."""
         if unloads:
             # The engine lists the model for some moments more; whoever asks the hub now knows better.
             self.fleet.learn_loaded(engine, [entry for key, entry in engine.loaded.items() if key != model])
-            self._kick(engine, later=True)
+            self.kick(engine, later=True)
         elif changes or model not in engine.loaded:
-            self._kick(engine)
+            self.kick(engine)
         else:
             engine.is_stale = True
 
-    def _kick(self, engine: Engine, *, later: bool = False) -> None:
+    def kick(self, engine: Engine, *, later: bool = False) -> None:
+        """Have somebody look at an engine, at once or as soon as it has done what it said."""
         watcher = self._watchers.get(engine)
         if watcher is None:
             return  # it was removed meanwhile
@@ -198,7 +218,7 @@ class Hub:
             return False
         (self.drained.add if is_draining else self.drained.discard)(node)
         for engine in engines:
-            self.fleet.set_draining(engine, is_draining)
+            self.health.drain(engine, is_draining)
         if joined is not None:
             joined.apply_drain()
         _log.info("node %s: %s", node, "drains" if is_draining else "takes work again")
@@ -219,13 +239,16 @@ class Hub:
     def _tick(self) -> None:
         now = self.now()
         self._ticker = self._loop.call_later(TICK, self._tick)
-        was_stalled = now - self._last_tick > STALL
+        stall = now - self._last_tick
         self._last_tick = now
-        if was_stalled:
-            _log.warning("the hub stood still: deadlines are not judged this time")
-            return
+        if stall > STALL:
+            _log.warning("the hub stood still for %.0f s: nobody is judged by them", stall)
+            for attempt in self._attempts():
+                attempt.forgive(stall)
         ticks = [
             self.joining.tick,
+            lambda now: self.health.sweep([*self._attempts(), *self.loader.running.values()], now),
+            self.loader.tick,
             lambda _: self.queue.tick(),
             lambda _: self._follow_slots(),
             *(each.check_deadlines for each in self.exchanges),
@@ -236,15 +259,28 @@ class Hub:
             except Exception:
                 _log.exception("tick")
 
+    def _attempts(self) -> list[Attempt]:
+        attempts = (exchange.attempt for exchange in self.exchanges)
+        return [attempt for attempt in attempts if attempt is not None and attempt.is_running]
+
+    def _on_transition(self, change: Transition) -> None:
+        """An engine's health has changed: who waits may be served, or has somewhere else to go."""
+        engine = change.engine
+        if change.after is Health.DOWN:
+            self.loader.give_up(engine)
+        self.links[engine].expect(engine.slots)
+        self.queue.serve()
+
     def _follow_slots(self) -> None:
         """Have as many connections ready as slots were learned meanwhile."""
         for engine in self.fleet.engines:
             if engine.takes_work:
                 self.links[engine].expect(engine.slots)
 
-    def on_change(self, engine: Engine) -> None:
-        """Something about an engine changed: its slots, its models, its health."""
+    def on_listing(self, engine: Engine) -> None:
+        """An engine was asked what it has: its slots, its models, what is loaded."""
         self.links[engine].expect(engine.slots)
+        self.queue.note_listing(engine)
         self.queue.serve()
 
     def spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:

@@ -17,18 +17,17 @@ from hive.dialects.errors import stream_error
 from hive.dialects.fields import RoutingFields, read_fields
 from hive.dialects.operations import BodyForm, Dialect, Operation
 from hive.errors import Family, Fault
-from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, Health
+from hive.fleet.engines import Engine
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.names import MAX_NAME, canonical, is_valid, unknown_model_text
+from hive.hub.attempt import Attempt, Wanted
 from hive.hub.records import OUTCOMES, Outcome, Record
 from hive.hub.relay import Relay, Result
-from hive.hub.renaming import Renaming, rename
 from hive.hub.runner import Runner
-from hive.net.link import Connection, Link
 from hive.net.stream import ClientStream
-from hive.scheduling.tickets import Lease, Measured, Ticket
+from hive.scheduling.tickets import Lease, Ticket
 from hive.wire.coding import decode_body
-from hive.wire.forwarding import request_head, response_fields
+from hive.wire.forwarding import response_fields
 from hive.wire.multipart import read_model
 
 if TYPE_CHECKING:
@@ -37,14 +36,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_OTHER_NODES = 2
-SILENT_ON_SUSPECT = 10.0
-"""Seconds of silence that end a begun answer on an engine that gives no sign of life."""
-END_SILENCE = 1.0
-"""Seconds after a stream's end mark in which the engine is to end its answer too."""
-MAX_RESENDS = 3
-"""Connections that may prove dead in one attempt."""
 
-
+BYTES_A_TOKEN = 4
+"""Of a request's body, about, where nobody has counted."""
 NOTHING_READ = RoutingFields()
 
 
@@ -71,9 +65,12 @@ class Exchange:
         self._began_at = hub.now()
         self._is_last_attempt = False
         self._runner: Runner | None = None
-        self.relay: Relay | None = None
+        self.ticket: Ticket | None = None
+        """Its wish for a slot, from when its model is known."""
+        self.attempt: Attempt | None = None
         """The attempt under way, or the last one."""
-        self.engine: Engine | None = None
+        self.leases: list[Lease] = []
+        """Of all attempts: each says why it went there."""
         self.record = Record(
             request_id=stream.request_id,
             operation=plan.operation.name,
@@ -82,13 +79,7 @@ class Exchange:
         )
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.record.request_id} {self.record.operation} {self._model} on {self.engine}>"
-
-    @property
-    def gap_timeout(self) -> float:
-        """How long a begun answer may be silent, in seconds."""
-        settings = self._hub.settings
-        return settings.tools_gap_timeout if self._routing.has_tools else settings.stream_gap_timeout
+        return f"<Exchange {self.record.request_id} {self.record.operation} {self._model} on {self.record.node}>"
 
     def start(self) -> None:
         """Begin to serve; the client's departure ends it."""
@@ -157,26 +148,43 @@ class Exchange:
     # --- attempts ---
 
     async def _serve(self) -> None:
-        hub, operation, record = self._hub, self._operation, self.record
-        ticket = Ticket(self._model, operation, deadline=0, prompt_tokens=len(self._body) // 4)
+        hub, record, routing = self._hub, self.record, self._routing
+        wanted = Wanted(self._operation, self._model, routing, self._body, self._fields)
+        ticket = self.ticket = Ticket(
+            self._model,
+            self._operation,
+            deadline=0,
+            prompt_tokens=len(self._body) // BYTES_A_TOKEN,
+            load_options=routing.load_options,
+        )
         is_over = False
         while not is_over:
             ticket.deadline = hub.now() + hub.settings.queue_timeout - record.queued_ms / 1000
             lease = hub.queue.try_lease(ticket)
             if lease is None:
                 lease = await self._wait(ticket)
-            self.engine = engine = lease.engine
-            record.node, record.why = engine.node, lease.reason
+            self.leases.append(lease)
+            record.node, record.why = lease.engine.node, lease.reason
             record.attempts += 1
+            attempt = self.attempt = Attempt(hub, self._stream, wanted, lease)
             try:
-                was_warm = engine.is_warm(self._model)
-                relay = await self._send(engine, hub.links[engine])
-                is_over = self._consider(relay, engine, ticket)
-                if relay is not None and relay.finished.value is Result.DELIVERED and relay.first_byte_at is not None:
-                    seconds = relay.first_byte_at - relay.started_at
-                    hub.queue.note_served(lease, Measured(first_byte=seconds if was_warm else None))
+                relay = await attempt.run(self._answer_fields())
+                is_over = self._consider(relay, lease.engine, ticket)
+                if relay is not None and relay.finished.value is Result.DELIVERED:
+                    hub.queue.note_served(lease, attempt.measured())
             finally:
+                self._note_first_byte(attempt)
                 hub.queue.release(lease)
+
+    def _answer_fields(self) -> bytes:
+        """Return the header lines of an answer that came from a node."""
+        record = self.record
+        return self._fields + b"X-Hive-Node: %b\r\nX-Hive-Attempts: %d\r\n" % (record.node.encode(), record.attempts)
+
+    def _note_first_byte(self, attempt: Attempt) -> None:
+        relay = attempt.relay
+        if relay is not None and relay.first_byte_at is not None:
+            self.record.first_byte_ms = (relay.first_byte_at - self._began_at) * 1000
 
     async def _wait(self, ticket: Ticket) -> Lease:
         since = self._hub.now()
@@ -195,77 +203,6 @@ class Exchange:
             path = self._operation.path
             raise Fault(errors.NOT_SERVED, f"no engine with this model serves {path} (it is on {kinds})")
 
-    async def _send(self, engine: Engine, link: Link) -> Relay | None:
-        """Send the request and wait for the end of its answer; None when there is no way to the engine.
-
-        A pooled connection that had died unused is replaced by a new one, once.
-        """
-        head, body, renaming = self._make_request(engine, link)
-        fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
-        connection = link.take_idle()
-        for resends in range(MAX_RESENDS + 1):
-            if connection is None:
-                connection = await self._dial(engine, link)
-                if connection is None:
-                    return None
-            relay = Relay(
-                self._stream,
-                self._hub.now,
-                self._operation.dialect,
-                engine.kind,
-                fields,
-                self._hub.relay_limits,
-                renaming,
-            )
-            self.relay = relay
-            relay.attach(connection)
-            try:
-                connection.send(head, body, relay)
-                result = await relay.finished
-            finally:
-                self._stream.on_pause = self._stream.on_resume = None
-                if not relay.finished.is_kept:
-                    connection.cancel()
-                self._note_answer(relay, engine)
-            is_lost = result is Result.FAILED and not relay.was_given_up
-            if not is_lost or resends == MAX_RESENDS or not connection.is_lost_unheard(self._age(relay)):
-                return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
-            connection = None
-        raise AssertionError  # the loop has no other end
-
-    def _age(self, relay: Relay) -> float:
-        return self._hub.now() - relay.started_at
-
-    def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
-        """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""
-        if fault.kind is not errors.NODE_UNREACHABLE or relay.has_begun:
-            return relay
-        self._hub.note_unreachable(engine, fault)
-        return None
-
-    def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Renaming | None]:
-        body, renaming = self._body, None
-        if engine.kind is not EngineKind.OLLAMA and self._operation.form is not BodyForm.MULTIPART:
-            model = engine.models.get(self._model)  # None: it was lost in this very moment, and the engine will say so
-            body, renaming = rename(body, self._routing, model.id if model is not None else self._routing.model)
-        path = link.base_path + self._operation.path.encode()
-        head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
-        return head, body, renaming
-
-    async def _dial(self, engine: Engine, link: Link) -> Connection | None:
-        """Return a new connection; None when the node cannot be reached, which is noted."""
-        dialing = self._hub.dial(link)
-        try:
-            return await dialing
-        except asyncio.CancelledError:
-            dialing.add_done_callback(_close_unused)  # it may have succeeded in this very moment
-            raise
-        except Fault as fault:
-            if fault.kind.family is not Family.NODE:
-                raise
-            self._hub.note_unreachable(engine, fault)
-            return None
-
     def _consider(self, relay: Relay | None, engine: Engine, ticket: Ticket) -> bool:
         """Return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
         record = self.record
@@ -281,12 +218,16 @@ class Exchange:
         if result is Result.REFUSED:
             return self._consider_refusal(relay, engine, ticket)
         assert relay.fault is not None
+        self._blame(engine, ticket)
         if relay.has_begun:
             self._break_off(relay, self._named(relay.fault, engine))
             return True
         ticket.excluded.add(engine)
-        if not self._may_try_another(ticket):
+        if self._may_try_another(ticket):
+            return False
+        if relay.fault.kind is not errors.NODE_BROKE_OFF or not self._may_try_again():
             raise self._named(relay.fault, engine)
+        ticket.excluded.clear()  # nobody else is up: whoever is back first may have it again
         return False
 
     @staticmethod
@@ -296,17 +237,22 @@ class Exchange:
             return fault
         return Fault(fault.kind, f"node {engine.node!r}: {fault.message}", fault.headers)
 
-    def _note_answer(self, relay: Relay, engine: Engine) -> None:
-        if relay.first_byte_at is not None:
-            engine.last_sign = max(engine.last_sign, relay.last_byte_at)
-            self.record.first_byte_ms = (relay.first_byte_at - self._began_at) * 1000
-        self._hub.note_exchange(engine, self._model, unloads=relay.unloads, changes=self._routing.has_keep_alive)
+    def _blame(self, engine: Engine, ticket: Ticket) -> None:
+        """Leave an engine alone for a while, if there is another one."""
+        if self._has_elsewhere(ticket):
+            self._hub.queue.note_blamed(engine)
 
     def _may_try_another(self, ticket: Ticket) -> bool:
-        if len(ticket.excluded) > MAX_OTHER_NODES or self._is_last_attempt:
-            return False
+        return self._may_try_again() and self._has_elsewhere(ticket)
+
+    def _may_try_again(self) -> bool:
+        return self.record.attempts <= MAX_OTHER_NODES and not self._is_last_attempt
+
+    def _has_elsewhere(self, ticket: Ticket) -> bool:
+        """Is there another engine in service that could serve it, sooner or later?"""
+        here = self.attempt.engine if self.attempt is not None else None
         having = self._hub.fleet.having(self._model)
-        return any(engine.takes_work and ticket.accepts(engine) for engine in having)
+        return any(each.takes_work and each is not here and ticket.accepts(each) for each in having)
 
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()
@@ -318,6 +264,8 @@ class Exchange:
             return False
         if row.verdict is Verdict.ELSEWHERE:
             engine.is_stale = True
+            if row.blames:
+                self._blame(engine, ticket)
             ticket.excluded.add(engine)
             if self._may_try_another(ticket):
                 return False
@@ -327,8 +275,7 @@ class Exchange:
         is_about_request = head.status == 400 or (row.verdict is Verdict.PASS and head.status < 500)
         self.record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
         self.record.error = "engine_refused"
-        fields = response_fields(head.fields) + self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
-        self._stream.send(head.status, fields, body)
+        self._stream.send(head.status, response_fields(head.fields) + self._answer_fields(), body)
         return True
 
     # --- errors and the end ---
@@ -352,47 +299,26 @@ class Exchange:
             self._stream.cut()
             return
         status, fields, body = self._hub.refuse(self._stream.head, record.request_id, fault)
-        node = b"X-Hive-Node: %b\r\n" % record.node.encode() if record.node else b""
-        self._stream.send(status, fields + self._fields + node, body)
+        self._stream.send(status, fields + (self._answer_fields() if record.node else self._fields), body)
 
     def give_up(self, fault: Fault) -> None:
         """End the exchange from outside, with an error for its client."""
-        if self.relay is not None and not self.relay.finished.is_kept:
+        relay = self.attempt.relay if self.attempt is not None else None
+        if relay is not None and not relay.finished.is_kept:
             self._is_last_attempt = True
-            self.relay.fail(fault.kind, fault.message)
+            relay.fail(fault.kind, fault.message)
         elif self._runner is not None:
             self._answer_fault(fault)
             self._runner.cancel()
 
     def check_deadlines(self, now: float) -> None:
-        """End an attempt whose engine is silent for too long; a client that reads slowly stops the clock."""
-        relay, engine = self.relay, self.engine
-        if relay is None or engine is None or relay.finished.is_kept:
-            return
-        if relay.first_byte_at is not None:
-            engine.last_sign = max(engine.last_sign, relay.last_byte_at)
-        is_suspect = engine.health in (Health.SUSPECT, Health.DOWN) and now - engine.last_sign >= SUSPECT_AFTER
-        silence = now - relay.last_byte_at
-        if relay.first_byte_at is None:
-            if is_suspect and silence >= SUSPECT_AFTER:
-                relay.fail(errors.NODE_SILENT, "it gives no sign of life")
-            elif silence >= self._hub.settings.first_byte_timeout:
-                relay.fail(errors.NODE_SILENT, f"it has sent nothing for {silence:.0f} s")
-        elif relay.has_ended:
-            if silence >= END_SILENCE:
-                relay.finish_early()
-        elif not self._stream.is_paused:
-            limit = SILENT_ON_SUSPECT if is_suspect else self.gap_timeout
-            if silence >= limit:
-                relay.fail(errors.NODE_SILENT, f"it fell silent for {silence:.0f} s inside its answer")
+        """End an attempt whose engine is silent for too long."""
+        attempt, ticket = self.attempt, self.ticket
+        if attempt is not None and ticket is not None and attempt.is_running:
+            attempt.check_deadlines(now, has_elsewhere=self._may_try_another(ticket))
 
     def _account(self) -> None:
         self.record.total_ms = (self._hub.now() - self._began_at) * 1000
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)
-
-
-def _close_unused(dialing: asyncio.Task[Connection]) -> None:
-    if not dialing.cancelled() and dialing.exception() is None:
-        dialing.result().close()

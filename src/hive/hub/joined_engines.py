@@ -1,7 +1,7 @@
 """What is known of the engines of a node that joined: its reports and heartbeats, as the fleet takes them.
 
-A report says what an engine has and whether it answers at all (ready or down). A heartbeat only makes an engine
-suspect, or ready again: silence is no death.
+A report says what an engine has and whether it answers at all. A heartbeat is a sign of life, or that its process
+stands still.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
+from hive.hub.health import HealthWatch
 from hive.wire import link_messages as messages
 from hive.wire.link_messages import NOTHING, EngineBeat
 
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 MAX_MODELS = 2000
 """Of one joined engine: what a node says is read while nobody else is served."""
 UNLOAD_TIME = 0.5
+STANDSTILL = 4.0
+"""Seconds without work on any processor, while an engine's streams are silent, that mean that it stands still."""
 REFRESH_INTERVAL = 1.0
 """A node is asked for an engine's models no more often than this, in seconds."""
 
@@ -49,15 +52,21 @@ def _kind_of(text: str) -> EngineKind:
     return EngineKind.OPENAI if kind is EngineKind.UNKNOWN else kind
 
 
+def _works_elsewhere(engine: Engine) -> bool:
+    """Might it wait for somebody else's processors? Such models are listed, and never in its memory."""
+    return any(model not in engine.loaded for model in engine.running_of)
+
+
 class JoinedEngine:
-    """The one writer of what is known of an engine behind a joined link. `on_change` is called after changes."""
+    """The one writer of what is known of an engine behind a joined link. `on_listing` is called after a report."""
 
     def __init__(
         self,
         engine: Engine,
         fleet: Fleet,
+        health: HealthWatch,
         refresh: Callable[[str], None],
-        on_change: Callable[[Engine], None],
+        on_listing: Callable[[Engine], None],
         now: Callable[[], float],
     ) -> None:
         """`refresh` asks the node, if it is there, for this engine's models."""
@@ -65,8 +74,9 @@ class JoinedEngine:
         self.has_looked = asyncio.Event()
         self.has_looked.set()
         self._fleet = fleet
+        self._health = health
         self._refresh = refresh
-        self._on_change = on_change
+        self._on_listing = on_listing
         self._now = now
         self._last: bytes | None = None
         """A digest of the last report: the report itself would keep its whole message in memory."""
@@ -79,55 +89,42 @@ class JoinedEngine:
         engine.url = reported.address or engine.url
         if not reported.is_alive:
             self._last = None
-            self.set_health(Health.DOWN, reported.error or "its node finds no engine there")
+            self.fail(reported.error or "its node finds no engine there")
             return
-        engine.last_sign = self._now()
         mark = _mark(reported)
         if mark != self._last:
-            slots = engine.slots
             try:
                 report = read_report(reported)
             except UnreadableListing as unreadable:
-                self.set_health(Health.DOWN, reported.error or f"its node reports {unreadable}")
+                self.fail(reported.error or f"its node reports {unreadable}")
                 return
             if len(report.models) > MAX_MODELS:
-                self.set_health(Health.DOWN, f"its node reports more than {MAX_MODELS} models")
+                self.fail(f"its node reports more than {MAX_MODELS} models")
                 return
-            changed = self._fleet.learn(engine, report)
+            self._fleet.learn(engine, report)
             self._last = mark
-            if changed or engine.slots != slots:
-                self._on_change(engine)
-        self.set_health(Health.READY, "")
+        self._health.note_answer(engine)
+        self._on_listing(engine)
 
     def take_beat(self, beat: EngineBeat | None) -> None:
         """Take a heartbeat; None: its node said nothing of this engine."""
-        engine, now = self.engine, self._now()
-        if beat is not None and beat.alive and not beat.stopped:
-            engine.last_sign = now
-            if engine.health is Health.SUSPECT:
-                self.set_health(Health.READY, "")
-            elif engine.health is Health.DOWN:
-                self.kick()
-        elif beat is not None and beat.stopped:
-            self.suspect("its process is stopped")
-        elif now - engine.last_sign >= SUSPECT_AFTER:
-            self.suspect("it does not answer its node")
-
-    def suspect(self, reason: str) -> None:
-        """Give it no new work until there is a sign of life."""
-        if self.engine.health is Health.READY:
-            self.set_health(Health.SUSPECT, reason)
-
-    def set_health(self, health: Health, error: str) -> None:
-        """Set its health, and tell of a change."""
         engine = self.engine
-        before = engine.health
-        if not self._fleet.set_health(engine, health, error):
-            return
-        level = logging.INFO if health is Health.READY else logging.WARNING
-        why = f" ({error})" if error else ""
-        _log.log(level, "node %s, engine %s: %s -> %s%s", engine.node, engine.id, before, health, why)
-        self._on_change(engine)
+        if beat is None or not beat.alive:
+            return  # silence is no death: exchanges on it may still bring bytes
+        signs = engine.signs
+        is_idle = engine.health is Health.DOUBTFUL and beat.idle_s is not None and beat.idle_s >= STANDSTILL
+        signs.has_stopped = beat.stopped or (is_idle and not _works_elsewhere(engine))
+        if signs.has_stopped:
+            self._health.judge(engine)
+        elif engine.health is Health.DOWN:
+            self.kick()
+        else:
+            signs.last_sign = self._now()
+            self._health.judge(engine)
+
+    def fail(self, reason: str) -> None:
+        """It cannot serve."""
+        self._health.note_failure(self.engine, reason)
 
     def kick(self) -> None:
         """Ask the node for a report, soon."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hive.auth.keys import Key, KeyRing, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
-from hive.fleet.engines import Engine, Health
+from hive.fleet.engines import Engine
 from hive.hub.joined_engines import JoinedEngine
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
@@ -112,8 +112,10 @@ class JoinedNode:
         self.control = None
         self.token = ""
         self._pending = None
+        self.is_leaving = False
+        self.apply_drain()
         for joined in self.engines.values():
-            joined.set_health(Health.DOWN, f"its node has left: {reason}")
+            joined.fail(f"its node has left: {reason}")
         self.pool.drop(code, reason)  # only now: what fails looks for another engine at once
 
     # --- what it says ---
@@ -132,8 +134,7 @@ class JoinedNode:
             self.is_leaving = True
             self.apply_drain()
         elif isinstance(event, Suspected):
-            for joined in self.engines.values():
-                joined.suspect(f"no heartbeat for {link.SUSPECT_SECONDS:g} s")
+            _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
 
     def _take_report(self, engines: tuple[messages.Engine, ...]) -> None:
         """Learn from a report, or from the newest one later: reading must not keep the hub busy."""
@@ -148,7 +149,7 @@ class JoinedNode:
                 joined.learn(reported)
             except Exception:
                 _log.exception("node %s: the report of its engine %s", self.name, reported.id)
-                joined.set_health(Health.DOWN, "its node reports what cannot be read")
+                joined.fail("its node reports what cannot be read")
         for engine_id in self.engines.keys() - {reported.id for reported in engines}:
             self._remove(engine_id)
         now = self._hub.now()
@@ -157,7 +158,7 @@ class JoinedNode:
     def _add(self, reported: messages.Engine) -> JoinedEngine:
         hub = self._hub
         engine = Engine(self.name, reported.address, id=reported.id)
-        joined = JoinedEngine(engine, hub.fleet, self._refresh, hub.on_change, hub.now)
+        joined = JoinedEngine(engine, hub.fleet, hub.health, self._refresh, hub.on_listing, hub.now)
         self.engines[reported.id] = joined
         hub.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
         self.apply_drain()
@@ -165,7 +166,7 @@ class JoinedNode:
 
     def _remove(self, engine_id: str) -> None:
         joined = self.engines.pop(engine_id)
-        joined.set_health(Health.DOWN, "its node has it no more")
+        joined.fail("its node has it no more")
         self._hub.remove_engine(joined.engine)
 
     def remove_all(self) -> None:
@@ -180,7 +181,7 @@ class JoinedNode:
     def apply_drain(self) -> None:
         """Bring its engines into line with who wants it empty."""
         for joined in self.engines.values():
-            self._hub.fleet.set_draining(joined.engine, self.is_leaving or self.name in self._hub.drained)
+            self._hub.health.drain(joined.engine, self.is_leaving or self.name in self._hub.drained)
 
     def _note(self, closed: Closed) -> None:
         if closed.is_ours and closed.code not in _QUIET:

@@ -15,10 +15,11 @@ from dataclasses import replace
 from hive import errors
 from hive.config import Settings
 from hive.errors import Fault
-from hive.fleet.engines import SUSPECT_AFTER, Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
 from hive.fleet.identity import Identity, Reply, Steps, check, identify, slots_in_props
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.ask import ask
+from hive.hub.health import HealthWatch
 from hive.net.link import Link
 
 _log = logging.getLogger(__name__)
@@ -28,19 +29,28 @@ LISTING_TIMEOUT = 10.0
 SHORTEST_WAIT = 0.1
 RECHECK = 5.0
 UNLOAD_TIME = 0.5
+_UNLISTED = frozenset({Health.JOINING, Health.DOWN})
+"""States that an engine leaves only when its models are known."""
 
 
 class Prober:
-    """The one writer of what is known of an engine. `on_change` is called after anything changed."""
+    """The one writer of what is known of an engine. `on_listing` is called after each look at what is loaded."""
 
     def __init__(
-        self, engine: Engine, link: Link, fleet: Fleet, settings: Settings, on_change: Callable[[Engine], None]
+        self,
+        engine: Engine,
+        link: Link,
+        fleet: Fleet,
+        health: HealthWatch,
+        settings: Settings,
+        on_listing: Callable[[Engine], None],
     ) -> None:
         self._engine = engine
         self._link = link
         self._fleet = fleet
+        self._health = health
         self._settings = settings
-        self._on_change = on_change
+        self._on_listing = on_listing
         self._loop = asyncio.get_running_loop()
         self._kick = asyncio.Event()
         self._listed_at = self._recheck_until = float("-inf")
@@ -83,12 +93,17 @@ class Prober:
 
     async def _look(self) -> None:
         engine = self._engine
+        began = self._loop.time()
         try:
             is_known = engine.kind is not EngineKind.UNKNOWN
             found = await self._follow(check(Identity(engine.kind, engine.version)) if is_known else identify())
-            engine.last_sign = max(engine.last_sign, self._loop.time())
-            if engine.health is Health.SUSPECT and self._listed_at > float("-inf"):
-                self._set_health(Health.READY, "")
+            now = self._loop.time()
+            if is_known:
+                engine.round_trip = now - began
+            if engine.health in _UNLISTED:
+                engine.signs.last_sign = now
+            else:
+                self._health.note_answer(engine)
             if self._listing is None or self._listing.done():
                 self._list_beside(found.kind, found.version)
         except Fault as fault:
@@ -97,7 +112,7 @@ class Prober:
     def _list_beside(self, kind: EngineKind, version: str) -> None:
         """Ask for what is due, without keeping the next sign of life waiting."""
         engine, now = self._engine, self._loop.time()
-        is_new = engine.health is not Health.READY or kind is not engine.kind or version != engine.version
+        is_new = engine.health in _UNLISTED or kind is not engine.kind or version != engine.version
         if is_new or now - self._listed_at >= self._settings.models_interval:
             self._listing = self._loop.create_task(self._guard(self._list_all(kind, version)))
         elif (engine.is_stale or now < self._recheck_until) and kind is EngineKind.OLLAMA:
@@ -111,7 +126,7 @@ class Prober:
         except (Fault, UnreadableListing) as error:
             reason = error.message if isinstance(error, Fault) else str(error)
             if self._listed_at == float("-inf"):
-                self._set_health(Health.DOWN, reason)
+                self._health.note_failure(engine, reason)
             else:
                 _log.warning("node %s: its models could not be listed (%s)", engine.node, reason)
         except Exception:
@@ -139,11 +154,10 @@ class Prober:
         began = self._loop.time()
         changed = self._fleet.learn(engine, await self._report(kind, version))
         self._listed_at = self._loop.time()
-        was_down = engine.health in (Health.DOWN, Health.JOINING)
-        if not (was_down and engine.last_sign >= began - self._settings.probe_interval) or not self._set_health(
-            Health.READY, ""
-        ):
-            self._tell(changed)
+        if engine.health in _UNLISTED and engine.signs.last_sign >= began - self._settings.probe_interval:
+            self._health.note_answer(engine)
+        if changed:
+            self._on_listing(engine)
         self.has_looked.set()
         if kind is EngineKind.OLLAMA:
             await self._list_loaded()
@@ -153,11 +167,8 @@ class Prober:
         self._engine.is_stale = False
         body = await self._get("/api/ps", LISTING_TIMEOUT)
         if body is not None:
-            self._tell(self._fleet.learn_loaded(self._engine, read_ps(body)))
-
-    def _tell(self, changed: bool) -> None:
-        if changed:
-            self._on_change(self._engine)
+            self._fleet.learn_loaded(self._engine, read_ps(body))
+            self._on_listing(self._engine)
 
     async def _report(self, kind: EngineKind, version: str) -> EngineReport:
         report = EngineReport(kind, version, (), ())
@@ -181,22 +192,7 @@ class Prober:
         return body if head.status == 200 else None
 
     def _note_failure(self, fault: Fault) -> None:
-        engine = self._engine
         if fault.kind is errors.OVERLOADED:
             return  # the hub's own trouble says nothing of a node
-        if fault.kind is errors.NODE_SILENT:
-            # Silence alone is no death: exchanges on it may still bring bytes.
-            if self._loop.time() - engine.last_sign >= SUSPECT_AFTER or engine.health is Health.JOINING:
-                self._set_health(Health.SUSPECT, fault.message)
-        else:
-            self._set_health(Health.DOWN, fault.message)
-
-    def _set_health(self, health: Health, error: str) -> bool:
-        engine = self._engine
-        before = engine.health
-        if not self._fleet.set_health(engine, health, error):
-            return False
-        level = logging.INFO if health is Health.READY else logging.WARNING
-        _log.log(level, "node %s: %s -> %s%s", engine.node, before, health, f" ({error})" if error else "")
-        self._on_change(engine)
-        return True
+        if fault.kind is not errors.NODE_SILENT:  # silence alone is no death: exchanges on it may still bring bytes
+            self._health.note_failure(self._engine, fault.message)

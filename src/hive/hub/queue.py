@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from hive.dialects.measures import Measured
 from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.scheduling.dispatcher import Dispatcher, Step
-from hive.scheduling.tickets import Lease, LoadOrder, Measured, Ticket
+from hive.scheduling.estimates import Estimates
+from hive.scheduling.tickets import Lease, LoadOrder, Ticket
+
+BLAMED_REST = 0.5
+"""Seconds, times the failures in a row: who fails fast would get most of the work otherwise."""
+LONGEST_REST = 10.0
 
 
 class Queue:
@@ -20,6 +26,11 @@ class Queue:
         """Begins an exchange that loads a model; its end goes to `load_finished`. Only for a dispatcher that orders."""
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[Ticket, asyncio.Future[Lease]] = {}
+
+    @property
+    def estimates(self) -> Estimates:
+        """Return what to expect of engines."""
+        return self._dispatcher.estimates
 
     @property
     def waiting_count(self) -> int:
@@ -59,18 +70,30 @@ class Queue:
         """An engine said that it can do no more."""
         self._dispatcher.note_busy(engine, self._loop.time())
 
+    def note_blamed(self, engine: Engine) -> None:
+        """An engine failed an exchange by its own fault: it rests, the longer the more it fails in a row."""
+        engine.signs.blames += 1
+        self.rest(engine, min(engine.signs.blames * BLAMED_REST, LONGEST_REST))
+
     def rest(self, engine: Engine, seconds: float) -> None:
         """Leave an engine alone for a while."""
         self._dispatcher.rest(engine, self._loop.time() + seconds)
 
     def note_served(self, lease: Lease, measured: Measured) -> None:
         """An exchange was answered to its end; call it while the lease is held."""
+        signs = lease.engine.signs
+        signs.served += 1
+        signs.blames = 0
         self._dispatcher.note_served(lease, measured, self._loop.time())
 
     def load_finished(self, order: LoadOrder, ok: bool) -> None:
         """A load is over: serve who waited for it."""
         self._dispatcher.load_finished(order, ok, self._loop.time())
         self.serve()
+
+    def note_listing(self, engine: Engine) -> None:
+        """An engine was asked what it has in memory, and the fleet has learned it."""
+        self._dispatcher.note_listing(engine, self._loop.time())
 
     def serve(self) -> None:
         """Serve what can be served: call it when an engine or a slot came free."""

@@ -350,6 +350,11 @@ class Relay:
         return bool(self._held) and self._held_bytes < _SHORT_ANSWER_BYTES and _UNLOADED in self._held[-1]
 
     @property
+    def tail(self) -> bytes:
+        """Return the last bytes of the answer, or more."""
+        return self.last_units or (self._held[-1] if self._held else b"")
+
+    @property
     def is_stream(self) -> bool:
         """Does the answer stream, in lines or events?"""
         return self._framing is not None

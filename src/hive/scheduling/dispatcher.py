@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
+from hive.dialects.measures import Measured
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet
 from hive.scheduling import slots
@@ -23,7 +24,7 @@ from hive.scheduling.loads import Loads
 from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open
 from hive.scheduling.queue import Lane, TicketQueue
 from hive.scheduling.refusals import queue_full, retry_after, too_late
-from hive.scheduling.tickets import Lease, LoadOrder, Measured, Ticket
+from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 
 POLICIES = ("best", "round_robin", "random", "least_busy")
 GONE_AFTER = 10.0

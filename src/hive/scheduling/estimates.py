@@ -10,9 +10,10 @@ from __future__ import annotations
 from itertools import islice
 from statistics import median
 
+from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine, Fleet
 from hive.fleet.pace import FIXED_TOKENS, Curve, Mean, Pace, band, crowd_factor
-from hive.scheduling.tickets import Lease, Measured
+from hive.scheduling.tickets import Lease
 
 USUAL_PROMPT = 0.002
 """Seconds for a token of a prompt, where nothing was ever measured: of a model of `USUAL_BYTES`."""

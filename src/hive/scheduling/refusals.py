@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hive import errors
 from hive.errors import Fault
-from hive.fleet.engines import IN_SERVICE, Engine, Health
+from hive.fleet.engines import Engine
 from hive.scheduling.tickets import Ticket
 
 LEAST_RETRY = 1
@@ -48,8 +48,7 @@ def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int)
 
 
 def _state(engine: Engine) -> str:
-    health = Health.DRAINING if engine.is_draining and engine.health in IN_SERVICE else engine.health
-    return f"{engine.node} is {health}" + (f" ({engine.error})" if engine.error else "")
+    return f"{engine.node} is {engine.health}" + (f" ({engine.error})" if engine.error else "")
 
 
 def _after(seconds: int) -> tuple[tuple[str, str], ...]:

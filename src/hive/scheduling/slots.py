@@ -5,8 +5,9 @@ Never above what an operator or the engine said, or what is usual for its kind (
 
 from __future__ import annotations
 
+from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine
-from hive.scheduling.tickets import Lease, Measured
+from hive.scheduling.tickets import Lease
 
 BUSY_REST = 1.0
 """Seconds that an engine is left alone after it said busy; within them it is believed once."""

@@ -111,26 +111,3 @@ class LoadOrder:
     """What else was in its memory."""
     is_harmless: bool = True
     """Does it cost nobody who runs or waits his model?"""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What is known of an exchange that was served; None for what nobody measured. Seconds and tokens."""
-
-    first_byte: float | None = None
-    """From the request to the engine until its first byte, as the hub saw it."""
-    prompt_tokens: int | None = None
-    prompt_seconds: float | None = None
-    output_tokens: int | None = None
-    decode_seconds: float | None = None
-    load_seconds: float | None = None
-    total_seconds: float | None = None
-    """By the engine's own clock, from request to end."""
-
-    @property
-    def waited_inside(self) -> float | None:
-        """Return the seconds it waited in the engine's own queue, if the engine told enough to know."""
-        parts = (self.prompt_seconds, self.decode_seconds, self.load_seconds)
-        if self.total_seconds is None or None in parts:
-            return None
-        return max(0.0, self.total_seconds - sum(part for part in parts if part is not None))

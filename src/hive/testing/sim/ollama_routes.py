@@ -50,7 +50,8 @@ def embed(desk: Desk, request: Request, body: Body) -> Decision:
     """POST /api/embed."""
     model = desk.model(request.path, body)
     texts = as_texts(body.input)
-    _demand_embedding(desk, request, model)
+    if texts:  # to embed nothing only loads a model, of whatever kind
+        _demand_embedding(desk, request, model)
 
     def reply(timings: Timings) -> Reply:
         vectors = [embedding(text, body.dimensions) for text in texts]

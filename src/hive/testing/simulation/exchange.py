@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT, Operation
 from hive.errors import Fault
 from hive.fleet.engines import IN_SERVICE
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import silence_limit
-from hive.scheduling.tickets import Lease, Measured, Ticket
+from hive.scheduling.tickets import Lease, Ticket
 from hive.testing.simulation.clock import Act
 from hive.testing.simulation.machine import Caller, Job
 

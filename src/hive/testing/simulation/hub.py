@@ -6,10 +6,12 @@ import random
 from dataclasses import dataclass, field
 from functools import partial
 
+from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model
-from hive.fleet.health import HealthMonitor, Patience, Signs, Transition, silence_limit
+from hive.fleet.health import HealthMonitor, Patience, Transition, silence_limit
+from hive.fleet.signs import Signs
 from hive.scheduling.dispatcher import Dispatcher, Step
-from hive.scheduling.tickets import Lease, LoadOrder, Measured
+from hive.scheduling.tickets import Lease, LoadOrder
 from hive.testing.simulation.audit import Audit
 from hive.testing.simulation.clock import Act, Clock
 from hive.testing.simulation.exchange import Exchange, Request
@@ -77,7 +79,7 @@ class SimulatedHub:
 
     def signs(self, engine: Engine) -> Signs:
         """Return where an engine's signs of life are written."""
-        return self.monitor.signs[engine]
+        return engine.signs
 
     # --- exchanges ---
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from hive.scheduling.tickets import Measured
+from hive.dialects.measures import Measured
 from hive.testing.simulation.clock import Act, Clock
 
 BUSY = b'{"error":"server busy, please try again.  maximum pending requests exceeded"}'

@@ -64,7 +64,8 @@ def run_world(seed: int) -> Outcome:
         clock.at(rng.uniform(4, SPAN), partial(hub.ask, _draw_request(rng, number, known)))
     clock.run(AFTERMATH)
     audit.check_end(hub.dispatcher, requests)
-    for engine, signs in hub.monitor.signs.items():
+    for engine in hub.machines:
+        signs = engine.signs
         audit.demand(signs.computing == 0 and signs.streams == 0, f"{engine.node} counts {signs}")
     if not faults:
         bad = {how for how in audit.answers.values() if how.split(":")[0] not in _WITHOUT_FAULT}

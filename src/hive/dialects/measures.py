@@ -1,0 +1,116 @@
+"""What an engine tells of its own pace at the end of an answer.
+
+Ollama's final line has durations in nanoseconds, llama.cpp's last event `timings` in milliseconds, OpenAI's and
+Anthropic's `usage` only counts. Only the last bytes of an answer are read; inside a text, quotes would be escaped.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+TAIL_BYTES = 1024
+"""So many bytes of an answer's end are read."""
+_NANO = 1e-9
+_MILLI = 1e-3
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What is known of an exchange that was served; None for what nobody measured. Seconds and tokens."""
+
+    first_byte: float | None = None
+    """From the request to the engine until its first byte, as the hub saw it."""
+    prompt_tokens: int | None = None
+    prompt_seconds: float | None = None
+    output_tokens: int | None = None
+    decode_seconds: float | None = None
+    load_seconds: float | None = None
+    total_seconds: float | None = None
+    """By the engine's own clock, from request to end."""
+
+    @property
+    def waited_inside(self) -> float | None:
+        """Return the seconds it waited in the engine's own queue, if the engine told enough to know."""
+        prompt, decode, load = self.prompt_seconds, self.decode_seconds, self.load_seconds
+        if self.total_seconds is None or prompt is None or decode is None or load is None:
+            return None
+        return max(0.0, self.total_seconds - prompt - decode - load)
+
+
+class _Durations(msgspec.Struct):
+    """Of Ollama's final line: in nanoseconds, and left out when there is nothing to tell."""
+
+    total_duration: int
+    load_duration: int = 0
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int = 0
+    eval_count: int | None = None
+    eval_duration: int = 0
+
+
+class _Timings(msgspec.Struct):
+    """Of llama.cpp's last event: in milliseconds."""
+
+    prompt_n: int
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+T = TypeVar("T", _Durations, _Timings, _Usage)
+_durations = msgspec.json.Decoder(_Durations)
+_timings = msgspec.json.Decoder(_Timings)
+_usage = msgspec.json.Decoder(_Usage)
+_DURATIONS = b'"total_duration":'
+_TIMINGS = b'"timings":{'
+_USAGE = b'"usage":{'
+
+
+def read_measured(tail: bytes, first_byte: float | None = None) -> Measured:
+    """Return what the end of an answer tells, beside the seconds to its first byte that the hub saw itself."""
+    told = _object_with(tail, _DURATIONS, 0, _durations)
+    if told is not None:
+        return Measured(
+            first_byte,
+            told.prompt_eval_count,
+            told.prompt_eval_duration * _NANO,
+            told.eval_count,
+            told.eval_duration * _NANO,
+            told.load_duration * _NANO,
+            told.total_duration * _NANO,
+        )
+    timed = _object_with(tail, _TIMINGS, len(_TIMINGS), _timings)
+    if timed is not None:
+        return Measured(
+            first_byte, timed.prompt_n, timed.prompt_ms * _MILLI, timed.predicted_n, timed.predicted_ms * _MILLI
+        )
+    used = _object_with(tail, _USAGE, len(_USAGE), _usage)
+    if used is None:
+        return Measured(first_byte)
+    prompt = used.prompt_tokens if used.prompt_tokens is not None else used.input_tokens
+    output = used.completion_tokens if used.completion_tokens is not None else used.output_tokens
+    return Measured(first_byte, prompt, None, output)
+
+
+def _object_with(tail: bytes, mark: bytes, skip: int, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Return the members from the last `mark` on to the next closing brace as an object; None without any."""
+    start = tail.rfind(mark, -TAIL_BYTES)
+    if start < 0:
+        return None
+    start += skip
+    end = tail.find(b"}", start)
+    text = tail[start:end]
+    if b"{" in text:
+        text = text[: text.index(b"{")].rpartition(b",")[0]  # details of details come last, and are not asked for
+    try:
+        return decoder.decode(b"{%b}" % text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,107 @@
+"""Keeps watch over the engines: writes the signs that exchanges give, and puts into effect what the rules find."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
+from hive.fleet.health import HealthMonitor, Transition
+from hive.fleet.signs import NEVER
+
+_log = logging.getLogger(__name__)
+
+
+class Sighting(Protocol):
+    """Something that runs on an engine, and shows whether it lives."""
+
+    @property
+    def engine(self) -> Engine:
+        """Where it runs."""
+
+    @property
+    def last_byte_at(self) -> float:
+        """When its newest byte came, or it was sent."""
+
+    @property
+    def has_answered(self) -> bool:
+        """Has a byte of its answer come?"""
+
+    def is_excused(self, now: float) -> bool:
+        """May it be silent for as long as it is, on an engine that works?"""
+
+
+class HealthWatch:
+    """The one that changes an engine's health; `on_transition` hears of every change after it took effect."""
+
+    def __init__(self, fleet: Fleet, now: Callable[[], float], on_transition: Callable[[Transition], None]) -> None:
+        self._fleet = fleet
+        self._now = now
+        self._on_transition = on_transition
+        self._monitor = HealthMonitor()
+
+    def watch(self, engine: Engine) -> None:
+        """Begin to watch an engine."""
+        self._monitor.watch(engine, self._now())
+
+    def forget(self, engine: Engine) -> None:
+        """Watch an engine no longer."""
+        self._monitor.forget(engine)
+
+    def note_answer(self, engine: Engine) -> None:
+        """The engine itself, or its node on its behalf, has said that it can serve."""
+        signs = engine.signs
+        signs.last_sign = signs.answered_at = self._now()
+        signs.failure = ""
+        self.judge(engine)
+
+    def note_failure(self, engine: Engine, reason: str) -> None:
+        """The engine cannot serve: no connection, nonsense, or its node says so."""
+        engine.signs.failure = reason
+        if engine.health is Health.DOWN:
+            engine.error = reason
+        self.judge(engine)
+
+    def drain(self, engine: Engine, is_drained: bool) -> None:
+        """Let an engine become empty, or serve again."""
+        engine.signs.is_drained = is_drained
+        self.judge(engine)
+
+    def judge(self, engine: Engine) -> None:
+        """Judge an engine at once, as often as that leads from state to state."""
+        for _ in Health:
+            change = self._monitor.judge(engine, self._now())
+            if change is None:
+                return
+            self._apply(change)
+
+    def sweep(self, running: Iterable[Sighting], now: float) -> None:
+        """Gather the signs of all that runs, and judge every engine."""
+        self._gather(running, now)
+        for change in self._monitor.sweep(now):
+            self._apply(change)
+
+    def _gather(self, running: Iterable[Sighting], now: float) -> None:
+        for engine in self._fleet.engines:
+            engine.signs.streams = engine.signs.computing = 0
+            engine.signs.last_stream_byte = NEVER
+        for each in running:
+            signs = each.engine.signs
+            if each.has_answered:
+                signs.last_sign = max(signs.last_sign, each.last_byte_at)
+            if not each.is_excused(now):
+                signs.streams += 1
+                signs.last_stream_byte = max(signs.last_stream_byte, each.last_byte_at)
+            elif not each.has_answered:
+                signs.computing += 1
+
+    def _apply(self, change: Transition) -> None:
+        engine, after = change.engine, change.after
+        is_well = after in IN_SERVICE
+        if not self._fleet.set_health(engine, after, "" if is_well else change.cause):
+            return
+        name = f"{engine.node}, engine {engine.id}" if engine.id else engine.node
+        level = logging.INFO if is_well or after is Health.DRAINING else logging.WARNING
+        _log.log(level, "node %s: %s -> %s (%s)", name, change.before, after, change.cause)
+        self._on_transition(change)

@@ -1,0 +1,124 @@
+"""Loads models by exchanges of the hub's own, so that nobody's departure ends a load that others wait for.
+
+An Ollama loads a model, of any kind, for a request to embed nothing, and unloads it for one that keeps it for no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hive.errors import Fault
+from hive.fleet.engines import Engine
+from hive.fleet.failures import Verdict, judge
+from hive.fleet.health import silence_limit
+from hive.hub.ask import ask
+from hive.scheduling.loads import EVICTED_AFTER
+from hive.scheduling.slots import BUSY_REST
+from hive.scheduling.tickets import LoadOrder
+from hive.wire.link_messages import one_line
+
+if TYPE_CHECKING:
+    from hive.hub.core import Hub
+
+_log = logging.getLogger(__name__)
+
+LOAD_PATH = "/api/embed"
+UNLOAD_PATH = "/api/generate"
+UNLOAD_TIMEOUT = 30.0
+
+
+class Load:
+    """One load under way; a sign that its engine may well be silent."""
+
+    def __init__(self, order: LoadOrder, now: float) -> None:
+        self.order = order
+        self.engine = order.engine
+        self.last_byte_at = now
+        self.has_answered = False
+        self.was_listed = False
+        """Has the engine been asked what the load has evicted?"""
+        self.task: asyncio.Task[None] | None = None
+
+    def is_excused(self, now: float) -> bool:
+        """It may be silent: loads take minutes."""
+        return True
+
+
+class Loader:
+    """Carries out the orders of the dispatcher, and reports the end of each."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.running: dict[LoadOrder, Load] = {}
+
+    def start(self, order: LoadOrder) -> None:
+        """Begin a load."""
+        load = self.running[order] = Load(order, self._hub.now())
+        load.task = self._hub.spawn(self._run(load))
+
+    def give_up(self, engine: Engine) -> None:
+        """End the loads of an engine: it is gone."""
+        for load in list(self.running.values()):
+            if load.engine is engine:
+                self._finish(load, ok=False)
+                if load.task is not None:
+                    load.task.cancel()
+
+    def tick(self, now: float) -> None:
+        """Let time pass: end loads of engines that give no sign, and have the others asked what they evicted."""
+        for load in list(self.running.values()):
+            patience = self._hub.patience
+            if silence_limit(load.engine.signs, now, patience, has_begun=False, has_tools=False) == 0.0:
+                self.give_up(load.engine)
+            elif not load.was_listed and now - load.last_byte_at >= EVICTED_AFTER:
+                load.was_listed = True
+                self._hub.kick(load.engine)
+
+    async def _run(self, load: Load) -> None:
+        order = load.order
+        instead = f" instead of {', '.join(order.unload)}" if order.unload else ""
+        _log.info("node %s: loads %s%s (%s)", order.engine.node, order.model, instead, order.reason)
+        is_ok = False
+        try:
+            is_ok = await self._load(order)
+        except Fault as fault:
+            _log.warning("node %s: %s is not loaded: %s", order.engine.node, order.model, fault.message)
+        except Exception:
+            _log.exception("node %s: the load of %s", order.engine.node, order.model)
+        finally:
+            self._finish(load, ok=is_ok)
+
+    async def _load(self, order: LoadOrder) -> bool:
+        link = self._hub.links[order.engine]
+        for model in order.unload:
+            body = msgspec.json.encode({"model": _spelling(order.engine, model), "keep_alive": 0})
+            await ask(link, UNLOAD_PATH, UNLOAD_TIMEOUT, body)
+        wanted: dict[str, object] = {"model": _spelling(order.engine, order.model)}
+        if order.load_options:
+            wanted["options"] = msgspec.Raw(order.load_options.encode())
+        body, engine = msgspec.json.encode(wanted), order.engine
+        while True:
+            head, answer = await ask(link, LOAD_PATH, self._hub.patience.first_byte, body)
+            if head.status == 200:
+                return True
+            if judge(engine.kind, head.status, answer, engine.version).verdict is not Verdict.BUSY:
+                said = one_line(answer[:200].decode(errors="replace"))
+                _log.warning("node %s: does not load %s: %d %s", engine.node, order.model, head.status, said)
+                return False
+            self._hub.queue.note_busy(engine)
+            await asyncio.sleep(BUSY_REST)
+
+    def _finish(self, load: Load, *, ok: bool) -> None:
+        if self.running.pop(load.order, None) is None:
+            return
+        self._hub.kick(load.engine)
+        self._hub.queue.load_finished(load.order, ok)
+
+
+def _spelling(engine: Engine, key: str) -> str:
+    model = engine.models.get(key)
+    return model.id if model is not None else key
