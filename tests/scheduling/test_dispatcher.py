@@ -400,17 +400,17 @@ def test_the_oldest_is_served_first_when_several_slots_come_free_at_once() -> No
 def test_a_drained_engine_gets_nothing_new_and_then_its_share_again() -> None:
     floor = Floor()
     a, b = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=1)
-    floor.fleet.set_draining(a, True)
+    floor.fleet.set_health(a, Health.DRAINING)
     leases = [floor.ask()[1] for _ in range(3)]
     assert [lease.engine if lease else None for lease in leases] == [b, None, None]
     assert floor.dispatcher.serve(1.0).leases == []
-    floor.fleet.set_draining(a, False)
+    floor.fleet.set_health(a, Health.READY)
     assert [lease.engine for lease in floor.dispatcher.serve(1.0).leases] == [a, a]
 
 
 def test_who_waits_for_drained_engines_alone_hears_so_at_the_deadline() -> None:
     floor = Floor()
-    floor.fleet.set_draining(floor.add("a", loaded="m"), True)
+    floor.fleet.set_health(floor.add("a", loaded="m"), Health.DRAINING)
     ticket = floor.ticket()
     ticket.deadline = 5.0
     assert floor.dispatcher.offer(ticket, 0.0) is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -238,21 +239,23 @@ class Exchange:
         return Fault(fault.kind, f"node {engine.node!r}: {fault.message}", fault.headers)
 
     def _blame(self, engine: Engine, ticket: Ticket) -> None:
-        """Leave an engine alone for a while, if there is another one."""
-        if self._has_elsewhere(ticket):
+        """Leave an engine alone for a while, if there is another one that is not."""
+        now = self._hub.now()
+        if any(each.rests_until <= now for each in self._elsewhere(ticket)):
             self._hub.queue.note_blamed(engine)
 
     def _may_try_another(self, ticket: Ticket) -> bool:
-        return self._may_try_again() and self._has_elsewhere(ticket)
+        return self._may_try_again() and any(True for _ in self._elsewhere(ticket))
 
     def _may_try_again(self) -> bool:
         return self.record.attempts <= MAX_OTHER_NODES and not self._is_last_attempt
 
-    def _has_elsewhere(self, ticket: Ticket) -> bool:
-        """Is there another engine in service that could serve it, sooner or later?"""
+    def _elsewhere(self, ticket: Ticket) -> Iterator[Engine]:
+        """Yield the other engines in service that could serve it, sooner or later."""
         here = self.attempt.engine if self.attempt is not None else None
-        having = self._hub.fleet.having(self._model)
-        return any(each.takes_work and each is not here and ticket.accepts(each) for each in having)
+        for each in self._hub.fleet.having(self._model):
+            if each.takes_work and each is not here and ticket.accepts(each):
+                yield each
 
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()

@@ -17,7 +17,6 @@ from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import silence_limit
 from hive.hub.ask import ask
 from hive.scheduling.loads import EVICTED_AFTER
-from hive.scheduling.slots import BUSY_REST
 from hive.scheduling.tickets import LoadOrder
 from hive.wire.link_messages import one_line
 
@@ -100,17 +99,14 @@ class Loader:
         wanted: dict[str, object] = {"model": _spelling(order.engine, order.model)}
         if order.load_options:
             wanted["options"] = msgspec.Raw(order.load_options.encode())
-        body, engine = msgspec.json.encode(wanted), order.engine
-        while True:
-            head, answer = await ask(link, LOAD_PATH, self._hub.patience.first_byte, body)
-            if head.status == 200:
-                return True
-            if judge(engine.kind, head.status, answer, engine.version).verdict is not Verdict.BUSY:
-                said = one_line(answer[:200].decode(errors="replace"))
-                _log.warning("node %s: does not load %s: %d %s", engine.node, order.model, head.status, said)
-                return False
-            self._hub.queue.note_busy(engine)
-            await asyncio.sleep(BUSY_REST)
+        engine = order.engine
+        head, answer = await ask(link, LOAD_PATH, self._hub.patience.first_byte, msgspec.json.encode(wanted))
+        if head.status != 200:
+            said = one_line(answer[:200].decode(errors="replace"))
+            _log.warning("node %s: does not load %s: %d %s", engine.node, order.model, head.status, said)
+            if judge(engine.kind, head.status, answer, engine.version).verdict is Verdict.BUSY:
+                self._hub.queue.note_busy(engine)
+        return head.status == 200
 
     def _finish(self, load: Load, *, ok: bool) -> None:
         if self.running.pop(load.order, None) is None:

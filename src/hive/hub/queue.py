@@ -14,7 +14,7 @@ from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 
 BLAMED_REST = 0.5
 """Seconds, times the failures in a row: who fails fast would get most of the work otherwise."""
-LONGEST_REST = 10.0
+LONGEST_REST = 5.0
 
 
 class Queue:

@@ -80,6 +80,8 @@ class Best:
                 if seconds < least:
                     least = seconds
             else:
+                if engine.rests_until > now:
+                    seconds += engine.rests_until - now
                 busy.append((engine, seconds))
                 if seconds < hope:
                     hope = seconds

@@ -123,7 +123,7 @@ class Host:
             return await control.answer(self, request, connection)
         path = request.path
         seen = self.ledger.note(request)
-        plan = self.book.plan(path, is_work=path in WORK_PATHS, is_list=path in LIST_PATHS)
+        plan = self.book.plan(path, is_work=_is_work(request), is_list=path in LIST_PATHS)
         seen.faults += plan
         self.pulse.beat()
         sender = self._sender(request, connection, plan, seen)
@@ -208,3 +208,8 @@ def _make_desk(options: SimOptions) -> Desk:
         for name in catalogue.models:
             machine.preload(catalogue.models[name].name, options.context_length)
     return Desk(options, catalogue, machine, Vocabulary(options.seed), time.time_ns)
+
+
+def _is_work(request: Request) -> bool:
+    """Does it make a model work? To embed nothing only loads one."""
+    return request.path in WORK_PATHS and not (request.path == "/api/embed" and b'"input"' not in request.body)
