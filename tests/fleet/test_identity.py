@@ -86,9 +86,27 @@ def test_one_that_loads_its_model_is_busy() -> None:
     assert caught.value.kind is errors.NODE_BUSY
 
 
-@pytest.mark.parametrize(
-    ("body", "slots"),
-    [(b'{"total_slots":7}', 7), (b'{"total_slots":0}', None), (b"{}", None), (b"<", None), (None, None)],
-)
-def test_slots_are_what_a_llama_cpp_says(body: bytes | None, slots: int | None) -> None:
+SLOTS = {
+    b'{"total_slots":7}': 7,
+    b'{"total_slots":4096}': 4096,
+    b'{"total_slots":4097}': 4096,
+    b'{"total_slots":0}': None,
+    b'{"total_slots":-1}': None,
+    b'{"total_slots":true}': None,
+    b'{"total_slots":2.5}': None,
+    b'{"total_slots":"many"}': None,
+    b'{"total_slots":null}': None,
+    b"{}": None,
+    b"<": None,
+    None: None,
+}
+
+
+@pytest.mark.parametrize(("body", "slots"), SLOTS.items(), ids=map(str, SLOTS))
+def test_slots_are_what_a_llama_cpp_says_if_it_can_be(body: bytes | None, slots: int | None) -> None:
     assert slots_in_props(body) == slots
+
+
+def test_nonsense_for_slots_makes_no_other_engine_of_it() -> None:
+    props = Reply(200, b'{"build_info":"b1","total_slots":"many"}')
+    assert follow(identify(), {"/props": props})[0] == LLAMA_CPP

@@ -12,7 +12,7 @@ from hive.net.joined import MAX_ARRIVING
 from hive.net.joined_data import JoinedConnection
 from hive.testing import ThreadedEngine
 from hive.testing.hub import ThreadedHub, run_hub
-from hive.wire.link import MAX_CONTROL_BYTES
+from hive.wire.link import MARK_OF_HUB, MAX_CONTROL_BYTES
 from hive.wire.link_messages import Heartbeat, Hello, encode
 
 from ..joining import INSTANCE, OFFER, NodeWire, joined, let_pass, pool_of, upgrade
@@ -56,6 +56,7 @@ def test_what_is_no_nodes_offer_is_refused_in_http(hub: ThreadedHub, data: bytes
     answer = ask(hub.port, data.replace(b"KEY", key.encode()))
     assert answer.status == status
     assert answer.body or answer.status == 403
+    assert answer.header(MARK_OF_HUB)
     if status == 426:
         assert answer.header("Upgrade") == "websocket"
 

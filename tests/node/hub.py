@@ -165,6 +165,8 @@ class End(asyncio.Protocol):
         assert self.machine is not None
         assert join.session == SESSION
         self.machine = HubData(self.machine.socket, self.loop.time())
+        if self.hub.drops_data:
+            self.transport.abort()
 
     @property
     def control(self) -> HubControl:
@@ -216,7 +218,8 @@ class End(asyncio.Protocol):
 def refuse(status: int, message: str, *more: str) -> bytes:
     """Return a refusal in the hub's form."""
     body = b'{"error":{"code":"x","message":"%b"}}' % message.encode()
-    head = f"HTTP/1.1 {status} Refused\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    head = f"HTTP/1.1 {status} Refused\r\nX-Hive-Request-Id: 1\r\nContent-Length: {len(body)}\r\n"
+    head += "Connection: close\r\n"
     return (head + "".join(f"{each}\r\n" for each in more) + "\r\n").encode() + body
 
 
@@ -230,6 +233,8 @@ class ScriptedHub:
         self.refusals: list[bytes | None] = []
         """For the next dials; None lets one in."""
         self.turn_away: tuple[CloseCode, str] | None = None
+        self.drops_data = False
+        """Are data sockets accepted, and closed at once?"""
         self.ends: list[End] = []
         self.heads: list[Any] = []
         self.hellos: list[Hello] = []
@@ -339,3 +344,16 @@ async def joined(*engines: str, links: int = 3, **more: Any) -> AsyncIterator[Sc
 
 async def gathered(count: int, make: Callable[[], Awaitable[T]]) -> list[T]:
     return list(await asyncio.gather(*(make() for _ in range(count))))
+
+
+def break_dial(port: int, number: int = 1) -> None:
+    """Let one of the next connections to a port fail as nobody has foreseen."""
+    loop = asyncio.get_running_loop()
+    connect, numbers = loop.create_connection, itertools.count(1)
+
+    async def create_connection(factory: Any, host: str, its_port: int, **more: Any) -> Any:
+        if its_port == port and next(numbers) == number:
+            raise RuntimeError("nobody has foreseen this")
+        return await connect(factory, host, its_port, **more)
+
+    loop.create_connection = create_connection  # type: ignore[assignment, method-assign]

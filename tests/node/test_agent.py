@@ -10,13 +10,15 @@ import pytest
 from hive.node.agent import Agent, AgentError, ExitCode, Voice
 from hive.node.machine import NoGpus
 from hive.testing import SimulatedEngine
+from hive.testing.hub import ThreadedHub
 from hive.wire import link_dial
 from hive.wire.link import CloseCode
 
 from .engine import Call, RawEngine
-from .hub import ScriptedHub, agent, joined, options, post, refuse, run, until
+from .hub import ScriptedHub, agent, break_dial, joined, options, post, refuse, run, until
 
 PAGE = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nno"
+PORTAL = refuse(403, "log in first").replace(b"X-Hive-Request-Id: 1\r\n", b"").replace(b"Refused", b"Forbidden")
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,15 @@ def test_a_refusal_of_the_hub_ends_the_agent_with_its_sentence(status: int) -> N
     run(main())
 
 
+def test_a_real_hub_that_knows_no_such_key_ends_the_agent(shared_hub: ThreadedHub) -> None:
+    async def main() -> None:
+        with pytest.raises(AgentError) as caught:
+            await Agent(options(f"http://127.0.0.1:{shared_hub.port}", "http://127.0.0.1:1"), {}, NoGpus).run()
+        assert caught.value.code == ExitCode.KEY_REFUSED
+
+    run(main())
+
+
 def test_a_key_that_is_revoked_ends_the_agent() -> None:
     async def main() -> None:
         async with ScriptedHub() as hub:
@@ -73,21 +84,33 @@ def test_a_key_that_is_revoked_ends_the_agent() -> None:
 # --- what passes ---
 
 
-def test_a_proxys_refusal_is_no_hubs_and_is_tried_again(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("page", "why"), [(PAGE, "Forbidden"), (PORTAL, "log in first")], ids=["proxy", "portal"])
+def test_a_refusal_that_is_no_hubs_is_tried_again(
+    page: bytes, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link_dial, "_LONGEST_SECONDS", 0.2)
 
     async def main() -> None:
         async with ScriptedHub() as hub, agent(options(hub.url, "http://127.0.0.1:1")):
-            hub.refusal = PAGE
+            hub.refusal = page
             await until(lambda: len(hub.heads) >= 3)
             hub.refusal = None
             await hub.joined()
             said = [line for line in warnings(caplog) if "let" in line]
-            assert said == [f"{hub.url} does not let this node in (403): Forbidden; trying again"]
+            assert said == [f"{hub.url} does not let this node in (403): {why}; trying again"]
 
     run(main())
+
+
+def test_a_dial_that_fails_as_nobody_has_foreseen_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with ScriptedHub() as hub:
+            break_dial(hub.port)
+            async with agent(options(hub.url, "http://127.0.0.1:1")):
+                await hub.joined()
+
+    run(main())
+    assert "nobody has foreseen this" in caplog.text
 
 
 def test_a_name_that_is_taken_is_tried_until_it_is_free(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from hive.node import engine_connection
 from hive.testing import SimOptions, SimulatedEngine
 from hive.wire.link_data import HubState
 
 from .engine import ANSWER, Call, RawEngine, plain
-from .hub import Answer, End, get, joined, post, run, until
+from .hub import Answer, End, break_dial, get, joined, post, run, until
 
 GENERATE = b'{"model":"tiny","prompt":"hi","stream":false}'
 
@@ -377,6 +378,26 @@ def test_an_engine_that_is_away_is_unreachable() -> None:
     run(main())
 
 
+def test_a_dial_that_fails_as_nobody_has_foreseen_ends_the_exchange(caplog: pytest.LogCaptureFixture) -> None:
+    long = post(f"/api/blobs/{DIGEST}", bytes(300_000))  # gets a connection of its own
+
+    async def main() -> None:
+        async with RawEngine() as engine, joined(engine.url) as hub:
+            end = await hub.spare()
+            await until(lambda: engine.probes)
+            break_dial(engine.port)
+            answer = await end.ask(long, engine.name)
+            assert answer.error == "engine_unreachable"
+            assert answer.ended is not None
+            assert answer.ended.error is not None
+            assert answer.ended.error.message == f"{engine.url}: nobody has foreseen this"
+            assert (await end.ask(long, engine.name)).status == 200
+
+    run(main())
+    (told,) = [record for record in caplog.records if "dialing" in record.message]
+    assert told.exc_info is not None
+
+
 def test_an_engine_of_somebody_else_is_unknown() -> None:
     async def main() -> None:
         async with RawEngine() as engine, joined(engine.url) as hub:
@@ -428,6 +449,65 @@ def test_an_engine_that_breaks_off_each_time_is_asked_no_third_time() -> None:
             answer = await end.ask(post("/api/chat", GENERATE), engine.name)
             assert answer.error == "engine_broke_off"
             assert len(engine.calls) <= 3
+
+    run(main())
+
+
+class Clock:
+    """Time, for the age of a request at an engine."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("age", "is_sent_again"), [(0.0, True), (1.0, True), (1.1, False)])
+def test_a_pooled_connection_that_dies_late_has_died_of_the_request(
+    age: float, is_sent_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(call: Call) -> None:
+        await call.read_body()
+        if len(engine.calls) == 2:
+            clock.now += age
+            call.writer.transport.abort()
+        else:
+            await call.send(ANSWER)
+
+    clock = Clock()
+    monkeypatch.setattr(engine_connection, "time", clock)
+    engine = RawEngine(script)
+
+    async def main() -> None:
+        async with engine, joined(engine.url, links=1) as hub:
+            end = await hub.spare()
+            await end.ask(post("/api/chat", GENERATE), engine.name)
+            answer = await end.ask(post("/api/chat", GENERATE), engine.name)
+            assert answer.error == (None if is_sent_again else "engine_broke_off")
+            assert len(engine.calls) == (3 if is_sent_again else 2)
+
+    run(main())
+
+
+def test_a_pooled_connection_that_dies_after_a_first_byte_is_not_replaced() -> None:
+    async def script(call: Call) -> None:
+        await call.read_body()
+        if len(engine.calls) == 2:
+            await call.send(b"H")
+            call.writer.close()
+        else:
+            await call.send(ANSWER)
+
+    engine = RawEngine(script)
+
+    async def main() -> None:
+        async with engine, joined(engine.url, links=1) as hub:
+            end = await hub.spare()
+            await end.ask(post("/api/chat", GENERATE), engine.name)
+            answer = await end.ask(post("/api/chat", GENERATE), engine.name)
+            assert answer.error == "engine_broke_off"
+            assert len(engine.calls) == 2
 
     run(main())
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
 import pytest
 
+from hive.node import machine
 from hive.node.machine import MachineWatch, NoGpus, NvidiaGpus, find_gpus, is_gpu_idle, models_folder
 from hive.wire.link_messages import Gpu
+
+from ..process import environment
+from .hub import run, until
 
 
 class NVMLError(Exception):
@@ -95,3 +102,86 @@ def test_a_disk_that_cannot_be_seen_is_not_known(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("psutil.disk_usage", gone)
     assert watch.look()[0].disk_free_bytes is None
+
+
+# --- looking, again and again ---
+
+
+class OddGpus:
+    """A driver whose first look fails."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def look(self) -> tuple[Gpu, ...]:
+        self.looks += 1
+        if self.looks == 1:
+            raise OSError("the driver is being replaced")
+        return (Gpu(f"look {self.looks}", 1),)
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_counts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(machine, "LOOK_SECONDS", 0.01)
+
+    async def main() -> None:
+        watch = MachineWatch(lambda: 0.0, OddGpus)
+        task = asyncio.create_task(watch.run())
+        await until(lambda: watch.machine.gpus and watch.machine.gpus[0].name == "look 3")
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(main())
+    assert "the driver is being replaced" in caplog.text
+
+
+def test_who_stops_watching_waits_for_no_look_that_hangs() -> None:
+    class HungGpus:
+        def look(self) -> tuple[Gpu, ...]:
+            has_begun.set()
+            may_return.wait()
+            return ()
+
+    has_begun, may_return = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        task = asyncio.create_task(MachineWatch(lambda: 0.0, HungGpus).run())
+        await until(has_begun.is_set)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+    try:
+        run(main())
+        threads = [each for each in threading.enumerate() if each.name == "machine"]
+    finally:
+        may_return.set()  # and finds the loop closed
+    assert [thread.daemon for thread in threads] == [True]
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+
+
+HUNG = """
+import asyncio, threading
+from hive.node.machine import MachineWatch
+
+class HungGpus:
+    def look(self):
+        has_begun.set()
+        threading.Event().wait()
+
+async def main():
+    task = asyncio.create_task(MachineWatch(lambda: 0.0, HungGpus).run())
+    await asyncio.to_thread(has_begun.wait)
+    task.cancel()
+    await asyncio.wait([task])
+
+has_begun = threading.Event()
+asyncio.run(main())
+"""
+
+
+def test_a_look_that_never_returns_does_not_keep_the_program() -> None:
+    done = subprocess.run([sys.executable, "-c", HUNG], env=environment(), capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")

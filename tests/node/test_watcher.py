@@ -134,3 +134,77 @@ def test_a_list_that_is_no_json_is_not_passed_on() -> None:
             await watched.end()
 
     run(main())
+
+
+# --- what the hub asks for ---
+
+
+def listings(engine: RawEngine) -> int:
+    return sum(b"/api/tags" in probe for probe in engine.probes)
+
+
+def test_a_flood_of_refreshes_is_one_listing_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LISTING_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 3600.0)
+
+    async def main() -> None:
+        async with RawEngine() as engine:
+            watched = Watched(engine.port)
+            await until(lambda: watched.changes == 1)
+            watched.watcher.refresh()
+            await until(lambda: watched.changes == 2)
+            asked = len(engine.probes)
+            while len(engine.probes) < asked + 4:  # probes of its life, and nothing else
+                watched.watcher.refresh()
+                await asyncio.sleep(0.01)
+            assert listings(engine) == 2
+            assert watched.changes == 2
+            await watched.end()
+
+    run(main())
+
+
+def test_refreshes_that_come_too_soon_are_one_at_the_end_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LISTING_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 0.5)
+
+    async def main() -> None:
+        async with RawEngine() as engine:
+            watched = Watched(engine.port)
+            await until(lambda: watched.changes == 1)
+            watched.watcher.refresh()
+            await until(lambda: watched.changes == 2)
+            for _ in range(100):
+                watched.watcher.refresh()
+            await until(lambda: watched.changes == 3)
+            asked = len(engine.probes)
+            await until(lambda: len(engine.probes) >= asked + 4)
+            assert listings(engine) == 3
+            await watched.end()
+
+    run(main())
+
+
+def test_a_refresh_during_a_listing_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LISTING_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with RawEngine() as engine:
+            watched = Watched(engine.port)
+            await until(lambda: watched.changes == 1)
+            probe = engine._probe
+
+            def refreshed_meanwhile(path: str) -> bytes | None:
+                if path == "/api/tags":
+                    engine._probe = probe  # type: ignore[method-assign]
+                    watched.watcher.refresh()
+                return probe(path)
+
+            engine._probe = refreshed_meanwhile  # type: ignore[method-assign]
+            watched.watcher.refresh()
+            await until(lambda: watched.changes == 3)
+            assert listings(engine) == 3
+            await watched.end()
+
+    run(main())

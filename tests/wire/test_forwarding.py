@@ -15,7 +15,8 @@ NEVER_UP = [
     "authorization", "x-api-key", "cookie", "origin", "node", "accept-encoding", "content-encoding", "expect",
     "forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port",
     "x-forwarded-anything", "proxy-authorization", "connection", "keep-alive", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade", "http2-settings",
+    "transfer-encoding", "upgrade", "http2-settings", "x-http-method", "x-http-method-override", "x-method-override",
+    "x-original-url", "x-rewrite-url",
 ]  # fmt: skip
 NEVER_DOWN = [
     "set-cookie", "access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers",
@@ -169,3 +170,42 @@ def test_a_node_writes_a_request_anew_framed_as_it_came() -> None:
     assert rewritten(chunked) == (
         b"POST /base/api/chat HTTP/1.1\r\nHost: engine:1\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
+
+
+def passed_on(*lines: str) -> list[str]:
+    """The names of those of these fields that an engine gets from a node."""
+    head = "\r\n".join(("GET /api/tags HTTP/1.1", "Host: hub", *lines, "", ""))
+    written = rewritten(head.encode()).decode()
+    return [line.partition(":")[0] for line in written.split("\r\n")[2:] if line]
+
+
+FRAMING = ("connection", "expect", "transfer-encoding")
+
+
+@pytest.mark.parametrize("name", [each for each in NEVER_UP if each not in FRAMING])
+def test_what_crosses_no_hub_crosses_no_node(name: str) -> None:
+    assert passed_on(f"{name}: x") == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-access-token", "private-token", "x-amz-security-token", "x-goog-iap-jwt-assertion", "x-secret", "apikey",
+        "x-my-api-key", "x_api_key", "ocp-apim-subscription-key", "cookie2", "set-cookie", "x-jwt",
+        "cf-access-jwt-assertion", "cf-access-client-secret", "x-webauth-user", "remote-user", "x-client-credentials",
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_credential_crosses_no_node(name: str) -> None:
+    assert passed_on(f"{name}: x") == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *UP, "idempotency-key", "session_id", "conversation_id", "x-session-affinity", "openai-organization",
+        "tracestate", "anthropic-dangerous-direct-browser-access", "x-stainless-retry-count", "x-author", "baggage",
+        "x-keys",
+    ],
+)  # fmt: skip
+def test_what_a_client_tells_an_engine_crosses_a_node(name: str) -> None:
+    assert passed_on(f"{name}: x") == [name]

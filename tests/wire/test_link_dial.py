@@ -133,12 +133,22 @@ def test_another_answer_is_a_refusal(answer: bytes, status: int, message: str, r
         assert (refused.status, str(refused), refused.retry_after) == (status, message, retry_after)
 
 
-def test_a_refusal_in_another_form_is_not_the_hubs() -> None:
-    for answer, is_of_hub in ((body_of(b"401 No", OURS), True), (body_of(b"401 No", b"<html>"), False)):
-        with pytest.raises(Refused) as caught:
-            answered(dial(), [answer])
-        assert caught.value.is_of_hub is is_of_hub
-        assert ends_agent(caught.value.status, is_of_hub=caught.value.is_of_hub) is is_of_hub
+MARK = b"X-Hive-Request-Id: 0123abcd\r\n"
+WHOSE = {
+    "the hub": (body_of(b"401 No", OURS, MARK), True),
+    "the hub, through a proxy that changes spellings": (body_of(b"401 No", OURS, MARK.lower()), True),
+    "a gateway that writes errors as the hub does": (body_of(b"401 No", OURS), False),
+    "a page": (body_of(b"401 No", b"<html>"), False),
+    "a page before the hub's own": (body_of(b"401 No", b"<html>", MARK), False),
+}
+
+
+@pytest.mark.parametrize(("answer", "is_of_hub"), WHOSE.values(), ids=WHOSE)
+def test_a_refusal_is_the_hubs_if_it_has_its_form_and_its_mark(answer: bytes, is_of_hub: bool) -> None:
+    with pytest.raises(Refused) as caught:
+        answered(dial(), [answer])
+    assert caught.value.is_of_hub is is_of_hub
+    assert ends_agent(caught.value.status, is_of_hub=caught.value.is_of_hub) is is_of_hub
 
 
 def test_a_refusal_that_ends_with_the_connection_is_read() -> None:

@@ -15,6 +15,7 @@ import msgspec
 from hive import errors
 from hive.errors import Fault
 from hive.fleet.engines import EngineKind
+from hive.wire.link_messages import MAX_SLOTS
 
 LIVENESS = {
     EngineKind.OLLAMA: "/api/version",
@@ -61,7 +62,7 @@ class _Version(msgspec.Struct):
 
 
 class _Props(msgspec.Struct):
-    total_slots: int = 0
+    total_slots: object = None
     build_info: str = ""
 
 
@@ -97,9 +98,10 @@ def check(known: Identity) -> Steps:
 
 
 def slots_in_props(body: bytes | None) -> int | None:
-    """Return how many slots a llama.cpp's /props speaks of."""
+    """Return how many slots a llama.cpp's /props speaks of, `MAX_SLOTS` at most; None when it says nothing of use."""
     props = _read(body or b"", _Props)
-    return (props.total_slots if props else 0) or None
+    slots = props.total_slots if props else None
+    return min(slots, MAX_SLOTS) if type(slots) is int and slots > 0 else None
 
 
 def _body(reply: Reply) -> bytes:

@@ -21,7 +21,7 @@ from hive.node.engines import Engines
 from hive.node.machine import Gpus, MachineWatch, find_gpus
 from hive.node.options import NodeOptions
 from hive.node.proxies import find_proxy
-from hive.node.session import Session
+from hive.node.session import STEADY_SECONDS, Session
 from hive.wire.link import CloseCode
 from hive.wire.link_dial import Refused, ends_agent, redial_seconds
 from hive.wire.link_messages import Hello, Welcome, one_line
@@ -29,8 +29,6 @@ from hive.wire.link_messages import Hello, Welcome, one_line
 DRAIN_SECONDS = 30.0
 REPEAT_SECONDS = 600.0
 """The same trouble is told again after this."""
-STEADY_SECONDS = 10.0
-"""A session that lasted as long was a good one: the next is dialed soon."""
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +159,9 @@ class Agent:
             return refused.status, min(refused.retry_after or 0.0, 60.0)
         except DialError as error:
             self._voice.say(f"no way to the hub {hub}: {error}; trying again")
+            return 0, 0.0
+        except Exception:
+            _log.exception("joining %s; trying again", hub)
             return 0, 0.0
         reason = one_line(closed.reason, 200)
         if ends_agent(closed.code, is_of_hub=not closed.is_ours):

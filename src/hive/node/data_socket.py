@@ -21,6 +21,8 @@ from hive.wire.link_socket import Closed, LinkSocket
 from hive.wire.requests import RequestReader
 
 MAX_HEAD_BYTES = 64 << 10
+MAX_UNSENT_BYTES = 16 << 20
+"""What may wait for a hub that does not read: the engine is held back long before."""
 STUCK_SECONDS = 60.0
 """How long an engine may take no byte of a request."""
 
@@ -52,7 +54,7 @@ class DataOwner(Protocol):
         """Return the engine of this id, if there is one."""
 
     def on_spare(self, socket: DataSocket) -> None:
-        """An exchange has ended."""
+        """An exchange has ended, what was to be said of it is written, and no other has begun."""
 
     def on_data_closed(self, socket: DataSocket, closed: Closed) -> None:
         """The socket is over."""
@@ -60,6 +62,8 @@ class DataOwner(Protocol):
 
 class DataSocket(HubSocket[Open | Cancel | bytes]):
     """One exchange at a time."""
+
+    max_unsent_bytes = MAX_UNSENT_BYTES
 
     def __init__(self, dial: Dial, turn: Turn, session: str, ping_seconds: float, owner: DataOwner, held: Held) -> None:
         super().__init__(dial, turn)
@@ -74,6 +78,8 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         """Is `accepted` all that there is to send?"""
         self._is_listed = False
         """Will `Held` call?"""
+        self._has_served = False
+        """Has an exchange ended that the owner has not heard of?"""
         self._is_full = False
         """Does the hub take no more for now?"""
         self._stuck_since: float | None = None
@@ -109,7 +115,7 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
             self._begin_exchange(event)
         elif type(event) is Cancel:
             self._leave()
-            self._owner.on_spare(self)
+            self._has_served = True
         elif type(event) is Closed:
             self._leave()
             if event.is_ours and event.code != CloseCode.SILENT:
@@ -146,6 +152,13 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         elif not self._is_listed:
             self._is_listed = True
             self._held.add(self)
+
+    def write_now(self) -> None:
+        super().write_now()
+        # Not before: `open` may stand right behind what ended the exchange, in the same read.
+        if self._has_served and self._exchange is None:
+            self._has_served = False
+            self._owner.on_spare(self)
 
     def let_go(self) -> None:
         """Write an `accepted` that found no company."""
@@ -193,8 +206,8 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         self._reader = ended.take_reader()
         link.end(exchange, error)
         self.resume_reading()
+        self._has_served = True
         self.flush()
-        self._owner.on_spare(self)
 
     def pause_request(self) -> None:
         """Read no more of the request."""

@@ -78,12 +78,18 @@ class EngineConnection(asyncio.Protocol):
         return self._reader.head
 
     def send(self, data: bytes, sink: AnswerSink, *, is_bodiless: bool = False) -> None:
-        """Send the first bytes of a request; `write` the others. `is_bodiless`: its answer has a head alone."""
+        """Send the first bytes of a request; `write` the others. `is_bodiless`: its answer has a head alone.
+
+        A connection that was lost since it was dialed or pooled fails at once: nobody else would tell the sink.
+        """
         self._sink = sink
         self._sent_at = time.monotonic()
         self._has_answered = False
         self._reader.begin(is_bodiless=is_bodiless)
-        self.write(data)
+        if self._transport is None or self._transport.is_closing():
+            self._fail(Ending.ENGINE_BROKE_OFF, "the engine closed the connection before the request was sent")
+        else:
+            self.write(data)
 
     def write(self, data: bytes) -> None:
         """Send more bytes of the request."""

@@ -12,13 +12,14 @@ from hive.net.outbox import Outbox
 from hive.node.dialing import reason
 from hive.node.engine_connection import EngineConnection
 from hive.node.options import EngineAddress
+from hive.wire.link import MARK_OF_HUB
 from hive.wire.link_messages import Ending
 from hive.wire.responses import ResponseHead
 
 CONNECT_SECONDS = 3.0
 MAX_IDLE = 64
 MAX_REPLY_BYTES = 8 << 20
-_MARK_OF_HUB = b"x-hive-request-id"
+_MARK_OF_HUB = MARK_OF_HUB.encode()
 _FAULTS = {
     Ending.ENGINE_BROKE_OFF: errors.NODE_BROKE_OFF,
     Ending.ENGINE_GARBLED: errors.NODE_GARBLED,

@@ -8,6 +8,7 @@ and a long one gets a connection of its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 from hive.errors import Fault
@@ -20,6 +21,8 @@ from hive.wire.requests import RequestHead, RequestReader
 
 MAX_KEPT_BYTES = 64 << 10
 """Of a request that can be sent again, and of one that waits for a connection."""
+
+_log = logging.getLogger(__name__)
 
 
 class Back(Protocol):
@@ -184,17 +187,24 @@ class Exchange:
         try:
             connection = await self._engine.dial()
         except Fault as fault:
-            self._dialing = None
-            self.give_up(Ending.ENGINE_UNREACHABLE, fault.message)
+            self._fail_to_dial(fault.message)
+            return
+        except Exception as error:
+            _log.exception("exchange %s: dialing %s", self.id, self._engine.address.url)
+            self._fail_to_dial(f"{self._engine.address.url}: {str(error) or type(error).__name__}")
             return
         self._dialing = None
         self._connection = connection
-        connection.send(b"".join(self._kept), self, is_bodiless=self._is_bodiless)
+        kept, self._kept = self._kept, []
         self._is_repeatable = False  # it cannot be stale
-        self._kept = []
+        connection.send(b"".join(kept), self, is_bodiless=self._is_bodiless)
         if self._is_hub_full:
             connection.pause()
         self._back.resume_request()
+
+    def _fail_to_dial(self, why: str) -> None:
+        self._dialing = None
+        self.give_up(Ending.ENGINE_UNREACHABLE, why)
 
     # --- from the engine ---
 

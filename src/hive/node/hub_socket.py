@@ -6,15 +6,18 @@ What the messages mean is said by the two kinds: `ControlSocket` here, `DataSock
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, Protocol, TypeVar, cast
+import logging
+from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 from hive.node.engine_connection import set_nodelay
-from hive.wire.link import CloseCode
-from hive.wire.link_control import NodeControl, NodeEvent
+from hive.wire.link import MAX_CONTROL_BYTES, CloseCode
+from hive.wire.link_control import ControlState, NodeControl, NodeEvent
 from hive.wire.link_dial import Dial, Refused
 from hive.wire.link_machine import LinkMachine
-from hive.wire.link_messages import Hello
+from hive.wire.link_messages import Engine, Hello
 from hive.wire.link_socket import Closed, LinkSocket
+
+_log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
@@ -38,16 +41,26 @@ class Turn:
     def _write(self) -> None:
         sockets, self._sockets = self._sockets, []
         for socket in sockets:
-            socket.write_now()
+            try:
+                socket.write_now()
+            except Exception:
+                _log.exception("writing to %r", socket)
+                socket.abort()
 
 
 class _Writing(Protocol):
     def write_now(self) -> None:
         """Write what there is to write."""
 
+    def abort(self) -> None:
+        """Give the connection up at once."""
+
 
 class HubSocket(asyncio.Protocol, Generic[E]):
     """A connection that becomes a WebSocket; `opened` ends when it is one, or with `Refused`."""
+
+    max_unsent_bytes: ClassVar[int]
+    """What may wait for a hub that does not read."""
 
     def __init__(self, dial: Dial, turn: Turn) -> None:
         self._loop = asyncio.get_running_loop()
@@ -168,7 +181,13 @@ class HubSocket(asyncio.Protocol, Generic[E]):
         self._waiting_bytes = waiting
         for event in link.tick(now, is_excused=is_excused):
             self.on_event(event)
-        self.flush()
+        if waiting > self.max_unsent_bytes:
+            _log.warning("the hub does not read: %d bytes wait for it in %r, which is dropped", waiting, self)
+            transport.abort()
+        elif waiting and link.socket.is_finished:
+            transport.abort()  # it takes nothing more, not even the reason
+        else:
+            self.flush()
 
     def pause_reading(self) -> None:
         """Read no more until `resume_reading`."""
@@ -206,15 +225,28 @@ class ControlOwner(Protocol):
     def on_control(self, event: NodeEvent | Closed) -> None:
         """Act upon what the hub says."""
 
+    def report(self) -> tuple[Engine, ...]:
+        """Return all engines as they are now."""
+
 
 class ControlSocket(HubSocket[NodeEvent]):
-    """The control socket: says hello, then hands everything to its owner."""
+    """The control socket: says hello, then hands everything to its owner.
+
+    A report is made when it can leave: what changes while an older one waits for a slow hub is in the next.
+    """
+
+    max_unsent_bytes = MAX_CONTROL_BYTES
 
     def __init__(self, dial: Dial, turn: Turn, hello: Hello, owner: ControlOwner) -> None:
         super().__init__(dial, turn)
         self._hello = hello
         self._owner = owner
         self._link: NodeControl | None = None
+        self._has_news = False
+        """Has something about the engines changed since the last report, or since hello?"""
+
+    def __repr__(self) -> str:
+        return f"<ControlSocket {self._link or 'dialing'}>"
 
     @property
     def link(self) -> NodeControl | None:
@@ -226,3 +258,16 @@ class ControlSocket(HubSocket[NodeEvent]):
 
     def on_event(self, event: NodeEvent | Closed) -> None:
         self._owner.on_control(event)
+
+    def report_soon(self) -> None:
+        """Report all engines as soon as nothing waits to be written."""
+        self._has_news = True
+        self.flush()
+
+    def write_now(self) -> None:
+        link, transport = self._link, self._transport
+        is_clear = transport is not None and transport.get_write_buffer_size() == 0
+        if self._has_news and is_clear and link is not None and link.state is ControlState.RUNNING:
+            self._has_news = False
+            link.report(self._owner.report())
+        super().write_now()

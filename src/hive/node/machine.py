@@ -1,4 +1,6 @@
-"""Looks at the machine every two seconds, in a thread of its own: a driver that hangs must not stop heartbeats."""
+"""Looks at the machine every two seconds, in a thread of its own: a driver that hangs must stop neither heartbeats
+nor the end of the program.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -112,18 +114,32 @@ class MachineWatch:
         self._processes[engine] = EngineProcesses(port)
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for ever. It ends at once when it is cancelled, even while a look hangs."""
         loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(1, "machine")
+        is_over = threading.Event()
+        # Not an executor's thread: the interpreter would wait for it in the end, and a driver may never return.
+        threading.Thread(target=self._look_on, args=(loop, is_over), name="machine", daemon=True).start()
         try:
-            while True:
-                try:
-                    self.machine, self.activity = await loop.run_in_executor(thread, self.look)
-                except Exception:
-                    _log.exception("looking at the machine")
-                await asyncio.sleep(LOOK_SECONDS)
+            await loop.create_future()
         finally:
-            thread.shutdown(wait=False, cancel_futures=True)
+            is_over.set()
+
+    def _look_on(self, loop: asyncio.AbstractEventLoop, is_over: threading.Event) -> None:
+        """Look until it is over; the thread's own."""
+        while not is_over.is_set():
+            try:
+                found = self.look()
+            except Exception:
+                _log.exception("looking at the machine")
+            else:
+                try:
+                    loop.call_soon_threadsafe(self._take, found)
+                except RuntimeError:  # the loop was closed while the look hung
+                    return
+            is_over.wait(LOOK_SECONDS)
+
+    def _take(self, found: tuple[Machine, dict[str, Activity]]) -> None:
+        self.machine, self.activity = found
 
     def look(self) -> tuple[Machine, dict[str, Activity]]:
         """Return the machine as it is, and what the engines' processes do."""

@@ -11,12 +11,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from hive.config import Secret, SettingsError
 from hive.sources import check_secret, read_secret
 from hive.wire.link_dial import Dial
-from hive.wire.link_messages import one_line
+from hive.wire.link_messages import MAX_SLOTS, one_line
 
 MAX_ENGINES = 64
 MAX_LABELS = 64
 MAX_LABEL_CHARACTERS = 128
-MAX_SLOTS = 4096
 _PORTS = {"http": 80, "https": 443}
 
 

@@ -19,12 +19,14 @@ from hive.node.machine import MachineWatch
 from hive.wire.link import CLOSE_SECONDS, CloseCode
 from hive.wire.link_control import HeartbeatDue, NodeEvent
 from hive.wire.link_dial import Refused, redial_seconds
-from hive.wire.link_messages import Bye, Hello, Links, Refresh, Welcome
+from hive.wire.link_messages import Bye, Engine, Hello, Links, Refresh, Welcome
 from hive.wire.link_socket import Closed
 
 TICK_SECONDS = 0.5
 MAX_DIALING = 16
 """Data sockets that are being dialed at a time."""
+STEADY_SECONDS = 10.0
+"""A socket or session that lasted as long was a good one: the next is dialed soon."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,14 +49,14 @@ class Session:
         self._closed: asyncio.Future[Closed] = self._loop.create_future()
         self._data: set[DataSocket] = set()
         """Until their connections are lost."""
+        self._untried: dict[DataSocket, float] = {}
+        """Those that have been of no use yet, and when they were opened."""
         self._dialing: set[asyncio.Task[bool]] = set()
         self._want = 0
         self._failures = 0
-        """Data sockets lost or not opened, in a row."""
+        """How often in a row data sockets were lost or not opened, and none was of use in between."""
         self._filling: asyncio.TimerHandle | None = None
         self._is_leaving = False
-        self._has_unsaid = False
-        """Has something changed since hello?"""
         self._is_idle = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -62,8 +64,8 @@ class Session:
 
     async def run(self, hello: Callable[[], Hello]) -> Closed:
         """Dial, then serve until the control socket ends; return how. Raises `DialError` or `Refused`."""
-        self._engines.on_change = self._report
         control = ControlSocket(self._dialer.begin(), self._turn, hello(), self)
+        self._engines.on_change = control.report_soon
         ticker: asyncio.TimerHandle | None = None
 
         def tick() -> None:
@@ -115,8 +117,11 @@ class Session:
         for socket in list(self._data):
             if socket.lost.done():
                 self._data.discard(socket)
-            else:
-                socket.tick(now)
+                self._untried.pop(socket, None)
+                continue
+            socket.tick(now)
+            if socket.is_open and now - self._untried.get(socket, now) >= STEADY_SECONDS:
+                self._note_use(socket)
 
     def _drop(self) -> None:
         """The session is over: leave everything at once."""
@@ -147,8 +152,6 @@ class Session:
             self._welcome = event
             self._want = event.links
             self._on_welcome(event)
-            if self._has_unsaid:
-                self._report()
             self._fill()
         elif isinstance(event, Links):
             self._want = event.want
@@ -164,14 +167,9 @@ class Session:
         if not self._closed.done():
             self._closed.set_result(closed)
 
-    def _report(self) -> None:
-        if self._welcome is None:
-            self._has_unsaid = True
-            return
-        self._has_unsaid = False
-        if self._control is not None and self._control.link is not None:
-            self._control.link.report(self._engines.report())
-            self._control.flush()
+    def report(self) -> tuple[Engine, ...]:
+        """Return all engines as they are now."""
+        return self._engines.report()
 
     # --- data sockets ---
 
@@ -182,6 +180,7 @@ class Session:
     def on_spare(self, socket: DataSocket) -> None:
         """An exchange has ended: that may have been the last one, or the socket may be one too many."""
         self._is_idle.set()
+        self._note_use(socket)
         if not self._is_leaving and len(self._data) > self._want:
             self._trim()
 
@@ -193,16 +192,23 @@ class Session:
         else:
             self._fill_later()
 
+    def _note_use(self, socket: DataSocket) -> None:
+        """A data socket has carried an exchange or lived for a while: the next trouble is the first again."""
+        if self._untried.pop(socket, None) is not None:
+            self._failures = 0
+
     def _open_sockets(self) -> list[DataSocket]:
         return [socket for socket in self._data if socket.is_open]
 
     def _fill(self) -> None:
-        """Dial what is missing, or close spares that are too many."""
+        """Dial what is missing, unless one was lost a moment ago, or close spares that are too many."""
         if self._is_leaving or self._welcome is None:
             return
         missing = self._want - len(self._open_sockets()) - len(self._dialing)
         if missing < 0:
             self._trim()
+        if self._filling is not None:
+            return
         for _ in range(min(missing, MAX_DIALING - len(self._dialing))):
             task = self._loop.create_task(self._dial(self._welcome))
             self._dialing.add(task)
@@ -216,8 +222,8 @@ class Session:
             socket.close(CloseCode.NORMAL, "one too many")
 
     def _fill_later(self) -> None:
-        self._failures += 1
         if self._filling is None and not self._is_leaving:
+            self._failures += 1
             delay = redial_seconds(self._failures, CloseCode.BROKE_OFF, random.random())  # noqa: S311 - no secret
             self._filling = self._loop.call_later(delay, self._fill_now)
 
@@ -238,8 +244,12 @@ class Session:
         except (DialError, Refused) as error:
             if self._failures == 0:
                 _log.warning("a data socket cannot be opened: %s; trying again", error)
-            self._fill_later()
-            return False
-        self._data.add(socket)
-        self._failures = 0
-        return True
+        except Exception:
+            _log.exception("dialing a data socket")
+        else:
+            self._data.add(socket)
+            if socket.is_open:
+                self._untried[socket] = self._loop.time()
+            return True
+        self._fill_later()
+        return False

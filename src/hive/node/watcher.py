@@ -24,6 +24,8 @@ PROBE_SECONDS = 2.0
 SHORTEST_WAIT = 0.1
 LISTING_SECONDS = 2.0
 LISTING_TIMEOUT = 10.0
+REFRESH_SECONDS = 1.0
+"""Between two listings that the hub asks for."""
 EXPIRY_SECONDS = 15.0
 """Each answer of an Ollama moves the expiry of its model: that alone is reported no more often than this."""
 MAX_LISTING_BYTES = 1 << 20
@@ -51,6 +53,9 @@ class Watcher:
         self._kick = asyncio.Event()
         self._is_refreshed = False
         """Does the hub want a report, whatever it says?"""
+        self._is_wanted = False
+        """Has the hub asked for a listing that has not begun?"""
+        self._wanted_at = float("-inf")
         self._reported_at = float("-inf")
         self._reported_ps = NOTHING
         self.has_looked = asyncio.Event()
@@ -80,8 +85,8 @@ class Watcher:
         )
 
     def refresh(self) -> None:
-        """Ask for the models now, and report."""
-        self._is_refreshed = True
+        """Ask for the models and report: at once, or a second after the last time. Calls in between are one."""
+        self._is_refreshed = self._is_wanted = True
         self._kick.set()
 
     async def run(self) -> None:
@@ -132,17 +137,26 @@ class Watcher:
 
     async def _watch_models(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(LISTING_SECONDS):
-                    await self._kick.wait()
-            except TimeoutError:
-                pass
-            self._kick.clear()
+            await self._until_due()
             try:
                 if self.is_alive:
                     await self._list()
             except Exception:
                 _log.exception("listing %s", self.server.address.url)
+
+    async def _until_due(self) -> None:
+        """Wait until it is time to list."""
+        try:
+            async with asyncio.timeout(LISTING_SECONDS):
+                await self._kick.wait()
+        except TimeoutError:
+            pass
+        if self._is_wanted:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(self._wanted_at + REFRESH_SECONDS - loop.time())
+            self._wanted_at = loop.time()
+            self._is_wanted = False
+        self._kick.clear()
 
     async def _list(self) -> None:
         must_report, self._is_refreshed = self._is_refreshed, False

@@ -6,7 +6,9 @@ fields never go up; an engine's CORS fields, cookies and framing never come down
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from hive.wire.requests import RequestHead
 
@@ -45,26 +47,40 @@ _NEVER_UP = _HOP_BY_HOP | {
     b"x-real-ip",
     b"http2-settings",
     b"content-type",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-original-url",
+    b"x-rewrite-url",
 }
+"""The last five name another method or path than the one that was judged."""
 _NEVER_UP_PREFIXES = (b"x-forwarded-", b"x-hive-", b"sec-websocket-", b"access-control-", b"proxy-")
 _NEVER_DOWN = _HOP_BY_HOP | {b"date", b"set-cookie", b"alt-svc", b"strict-transport-security", b"x-accel-buffering"}
 _NEVER_DOWN_PREFIXES = (b"access-control-", b"x-hive-", b"proxy-")
+_CREDENTIAL = re.compile(
+    rb"(?:\A|[-_])(?:auth|authorization|authentication|token|secret|password|cookie2?|credentials?|jwt|apikey"
+    rb"|(?:api|access|auth|subscription|functions|private|master)[-_]key|(?:remote|webauth)[-_]user)(?:\Z|[-_])"
+)
+"""What says who somebody is: a node lets none of a hub's callers speak to its engine in another's name."""
 
 
 def request_head(path: bytes, host: bytes, credential: bytes, fields: dict[bytes, bytes], length: int) -> bytes:
     """Return the head of a POST to an engine. `credential` is a whole header line, or nothing."""
     lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
-    _add_fields_up(lines, fields)
+    _add_fields_up(lines, fields, _crosses_hub)
     content_type = fields.get(b"content-type", b"application/json")
     lines += (b"Content-Type: ", content_type, b"\r\nContent-Length: %d\r\n\r\n" % length)
     return b"".join(lines)
 
 
 def node_request_head(head: RequestHead, path: bytes, host: bytes, credential: bytes) -> bytes:
-    """Return the head of a request of the hub as a node writes it anew for its engine, framed as it came."""
+    """Return the head of a request of the hub as a node writes it anew for its engine, framed as it came.
+
+    What crosses a hub crosses a node, but for names that look like a credential: the hub is not believed.
+    """
     lines = [head.method.encode(), b" ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
     fields = head.fields
-    _add_fields_up(lines, fields)
+    _add_fields_up(lines, fields, _crosses_node)
     if b"content-type" in fields:
         lines += (b"Content-Type: ", fields[b"content-type"], b"\r\n")
     if head.is_chunked:
@@ -75,11 +91,21 @@ def node_request_head(head: RequestHead, path: bytes, host: bytes, credential: b
     return b"".join(lines)
 
 
-def _add_fields_up(lines: list[bytes], fields: dict[bytes, bytes]) -> None:
+def _add_fields_up(lines: list[bytes], fields: dict[bytes, bytes], crosses: Callable[[bytes], bool]) -> None:
     named = _named_by_connection(fields[b"connection"]) if b"connection" in fields else ()
     for name, value in fields.items():
-        if name not in _NEVER_UP and not name.startswith(_NEVER_UP_PREFIXES) and name not in named:
+        if crosses(name) and name not in named:
             lines += (name, b": ", value, b"\r\n")
+
+
+@lru_cache(maxsize=256)
+def _crosses_hub(name: bytes) -> bool:
+    return name not in _NEVER_UP and not name.startswith(_NEVER_UP_PREFIXES)
+
+
+@lru_cache(maxsize=256)
+def _crosses_node(name: bytes) -> bool:
+    return _crosses_hub(name) and _CREDENTIAL.search(name) is None
 
 
 def response_fields(fields: Sequence[tuple[bytes, bytes]]) -> bytes:

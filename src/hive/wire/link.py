@@ -39,6 +39,8 @@ from typing import Final
 PATH: Final = "/hive/link"
 SUBPROTOCOLS: Final = ("hive-link-1",)
 """What is spoken, the best first; the hub takes the first that the node offers too. No `/`: RFC 6455 wants a token."""
+MARK_OF_HUB: Final = "x-hive-request-id"
+"""A field of each answer of a hub, refusals included: what has none comes from something else."""
 
 MAX_CONTROL_BYTES: Final = 8 << 20
 """Of a message on the control socket: a report with all listings of 64 engines."""

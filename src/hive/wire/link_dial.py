@@ -10,7 +10,7 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from hive.wire.link import PATH, SUBPROTOCOLS, CloseCode
+from hive.wire.link import MARK_OF_HUB, PATH, SUBPROTOCOLS, CloseCode
 from hive.wire.link_messages import one_line
 from hive.wire.link_socket import LinkSocket, Side
 
@@ -25,7 +25,7 @@ class Refused(Exception):  # noqa: N818 - it names what the hub did
         self.status = status
         self.retry_after = retry_after
         self.is_of_hub = is_of_hub
-        """Is the message in the hub's own form? A proxy's page is not."""
+        """Does the answer bear the hub's marks? A proxy's or a captive portal's does not."""
 
 
 class Dial:
@@ -117,7 +117,8 @@ def _refusal(response: Response, reason: Exception) -> Refused:
     if response.status_code == 101:
         return Refused(101, one_line(f"the upgrade is not a WebSocket's: {reason}", 200))
     try:
-        message, is_of_hub = _read_error(response.body).error.message, True
+        # Many a gateway writes its errors in this form, too.
+        message, is_of_hub = _read_error(response.body).error.message, MARK_OF_HUB in response.headers
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         message, is_of_hub = response.reason_phrase, False
     seconds = response.headers.get_all("Retry-After")[:1]

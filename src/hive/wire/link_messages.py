@@ -26,6 +26,9 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"
 
 
+MAX_SLOTS: Final = 4096
+"""Of an engine."""
+
 _ONE_LINE = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
 
 Text = Annotated[str, Meta(max_length=128, pattern=_ONE_LINE)]
@@ -39,7 +42,7 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Period = Annotated[float, Meta(ge=0.5, le=60)]
-Slots = Annotated[int, Meta(ge=1, le=4096)]
+Slots = Annotated[int, Meta(ge=1, le=MAX_SLOTS)]
 LinkCount = Annotated[int, Meta(ge=0, le=MAX_LINKS)]
 Labels = Annotated[dict[Text, Text], Meta(max_length=64)]
 
