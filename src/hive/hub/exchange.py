@@ -172,7 +172,7 @@ class Exchange:
                 relay = await attempt.run(self._answer_fields())
                 is_over = self._consider(relay, lease.engine, ticket)
                 if relay is not None and relay.finished.value is Result.DELIVERED:
-                    hub.queue.note_served(lease, attempt.measured())
+                    hub.queue.note_served(lease, attempt.measured)
             finally:
                 self._note_first_byte(attempt)
                 hub.queue.release(lease)

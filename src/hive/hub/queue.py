@@ -15,6 +15,8 @@ from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 BLAMED_REST = 0.5
 """Seconds, times the failures in a row: who fails fast would get most of the work otherwise."""
 LONGEST_REST = 5.0
+MEASURE_PAUSE = 0.02
+"""Seconds for which a measurement of an engine with a model is fresh."""
 
 
 class Queue:
@@ -79,12 +81,14 @@ class Queue:
         """Leave an engine alone for a while."""
         self._dispatcher.rest(engine, self._loop.time() + seconds)
 
-    def note_served(self, lease: Lease, measured: Measured) -> None:
-        """An exchange was answered to its end; call it while the lease is held."""
-        signs = lease.engine.signs
-        signs.served += 1
-        signs.blames = 0
-        self._dispatcher.note_served(lease, measured, self._loop.time())
+    def note_served(self, lease: Lease, measure: Callable[[], Measured]) -> None:
+        """An exchange was answered to its end; call it while the lease is held. Not each of many is measured."""
+        engine, now = lease.engine, self._loop.time()
+        engine.signs.served += 1
+        engine.signs.blames = 0
+        pace = engine.paces.get(lease.ticket.model)
+        if pace is None or now - pace.measured_at >= MEASURE_PAUSE:
+            self._dispatcher.note_served(lease, measure(), now)
 
     def load_finished(self, order: LoadOrder, ok: bool) -> None:
         """A load is over: serve who waited for it."""

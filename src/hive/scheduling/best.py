@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hive.fleet.engines import Engine
 from hive.fleet.pace import BANDS, band
 from hive.scheduling.placement import TIE, Place, Placement
-from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, last_resort, sample
+from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, is_open, last_resort, sample
 from hive.scheduling.queue import Lane
 from hive.scheduling.tickets import Ticket
 
@@ -52,6 +52,8 @@ class Best:
     def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
         """Return the engine to serve the ticket or to load its model, or that it had better wait."""
         engines, model, options = lane.engines, ticket.model, ticket.load_options
+        if len(engines) == 1 and engines[0].is_warm(model, options) and is_open(engines[0], model, now):
+            return Choice(Action.SERVE, engines[0], "only choice")
         if len(engines) > MANY_ENGINES:
             engines = sample(engines, model, now, self._situation.rng, freed)
         size = ticket.size

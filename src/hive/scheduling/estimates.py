@@ -110,6 +110,7 @@ class Estimates:
         pace = engine.paces.get(model)
         if pace is None:
             pace = engine.paces[model] = Pace()
+        pace.measured_at = now
         facts = self._facts(model)
         seconds = measured.prompt_seconds
         if seconds is None and measured.first_byte is not None and not measured.load_seconds:
@@ -117,7 +118,6 @@ class Estimates:
         if seconds is not None:
             tokens = lease.ticket.prompt_tokens if measured.prompt_tokens is None else measured.prompt_tokens
             pace.prompt.add(band(lease.running), seconds / (tokens + FIXED_TOKENS))
-            pace.measured_at = now
             facts.notes += 1
             if pace.prompt.count == 1:
                 facts.stale_at = 0

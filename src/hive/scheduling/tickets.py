@@ -86,7 +86,7 @@ class Lease:
     """How many ran on the engine then, this one included."""
     policy: str = ""
     compared: Sequence[tuple[Engine, float]] = ()
-    """The engines that were considered, and what was expected of each."""
+    """The engines that were considered, and what was expected of each; none where there was only one."""
     is_held: bool = True
 
     @property
