@@ -444,6 +444,8 @@ def test_busy_goes_back_to_the_queue_and_is_no_attempt(engine: ThreadedEngine) -
 
 
 def test_busy_on_one_node_is_served_by_the_other_at_once(engine: ThreadedEngine, second_engine: ThreadedEngine) -> None:
+    for each in (engine, second_engine):
+        assert ask(each.port, request(body=GENERATE)).status == 200  # so that both have it in memory
     with run_hub({"a": engine.url, "b": second_engine.url}) as hub:
         engine.set_fault("busy")
         began = time.monotonic()

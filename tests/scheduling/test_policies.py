@@ -309,7 +309,7 @@ def test_the_decision_tells_who_was_considered_and_what_was_expected() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 4), st.sampled_from([0.1, 0.2, 0.4, 3.0]), st.booleans()), min_size=1, max_size=6
+        st.tuples(st.integers(0, 4), st.sampled_from([0.1, 0.2, 0.4, 3.0]), st.booleans()), min_size=2, max_size=6
     ),
     st.integers(0, 1000),
 )

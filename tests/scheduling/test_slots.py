@@ -53,11 +53,20 @@ def test_an_ollamas_slots_are_for_each_loaded_model_unless_told() -> None:
 def test_busy_halves_the_guess_once_in_a_while_and_never_below_one() -> None:
     made = engine(8, EngineKind.VLLM)
     made.running = 8
-    for now, slots in ((0.0, 4), (0.5, 4), (0.9, 4), (2.0, 2), (4.0, 1), (6.0, 1)):
+    for now, slots in ((0.0, 4), (0.5, 4), (0.9, 4), (2.0, 2), (4.0, 1), (8.0, 1)):
         made.running = min(made.running, made.slots)
         note_busy(made, now)
         assert made.slots == slots
-        assert made.rests_until == now + BUSY_REST
+        assert made.rests_until >= now + BUSY_REST
+
+
+def test_one_that_is_busy_again_and_again_rests_longer_until_it_serves() -> None:
+    made, now, rests = engine(1, EngineKind.VLLM), 0.0, []
+    for _ in range(6):
+        note_busy(made, now)
+        rests.append(made.rests_until - now)
+        now = made.rests_until
+    assert rests == [1, 2, 4, 8, 8, 8]
 
 
 def test_the_half_is_of_what_ran_if_that_was_less() -> None:

@@ -33,5 +33,7 @@ class Signs:
     """How often it went down and was not forgiven."""
     blames: int = 0
     """Exchanges in a row that failed by its own fault."""
+    busies: int = 0
+    """How often in a row it said that it is busy."""
     served: int = 0
     """Exchanges answered to their end in this state."""

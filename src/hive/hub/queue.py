@@ -85,7 +85,7 @@ class Queue:
         """An exchange was answered to its end; call it while the lease is held. Not each of many is measured."""
         engine, now = lease.engine, self._loop.time()
         engine.signs.served += 1
-        engine.signs.blames = 0
+        engine.signs.blames = engine.signs.busies = 0
         pace = engine.paces.get(lease.ticket.model)
         if pace is None or now - pace.measured_at >= MEASURE_PAUSE:
             self._dispatcher.note_served(lease, measure(), now)

@@ -11,6 +11,8 @@ from hive.scheduling.tickets import Lease
 
 BUSY_REST = 1.0
 """Seconds that an engine is left alone after it said busy; within them it is believed once."""
+MOST_DOUBLINGS = 3
+"""It is left alone for twice as long each time it says so again, without having served anybody in between."""
 RAISE_PAUSE = 10.0
 """Seconds for which it is believed before more is tried."""
 INSIDE_PAUSE = 60.0
@@ -24,7 +26,10 @@ def note_busy(engine: Engine, now: float) -> None:
     """Take an engine at its word: it can do half of what it was given, and nothing more for a moment."""
     if now >= engine.rests_until:
         _halve(engine, now + RAISE_PAUSE)
-    engine.rests_until = now + BUSY_REST
+        engine.rests_until = now + BUSY_REST * 2.0 ** min(engine.signs.busies, MOST_DOUBLINGS)
+        engine.signs.busies += 1
+    else:  # who was sent there before it rested says nothing new
+        engine.rests_until = max(engine.rests_until, now + BUSY_REST)
 
 
 def note_served(lease: Lease, measured: Measured, now: float) -> None:
