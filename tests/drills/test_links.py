@@ -74,13 +74,15 @@ class Cable:
 
 
 @contextmanager
-def agent(directory: Path, name: str, hub: Served, port: int, engine: str) -> Iterator[subprocess.Popen[bytes]]:
+def agent(
+    directory: Path, name: str, hub: Served, port: int, engine: str, slots: int = 80
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run `hive node` under a key of its own, over the given port."""
     env = environment(HIVE_HUB=f"http://127.0.0.1:{hub.port}", HIVE_API_KEY=ADMIN_KEY)
     made = subprocess.run(
         [HIVE, "keys", "create", name, "--role", "worker"], env=env, capture_output=True, text=True, check=True
     )
-    command = [HIVE, "node", "--hub", f"http://127.0.0.1:{port}", "--engine", engine, "--slots", "80"]
+    command = [HIVE, "node", "--hub", f"http://127.0.0.1:{port}", "--engine", engine, "--slots", str(slots)]
     with (directory / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(HIVE_KEY=made.stdout.strip()))
     try:

@@ -58,6 +58,8 @@ class TicketQueue:
         """The lanes in which tickets wait."""
         self.waiting_of: dict[str, int] = {}
         """How many tickets that need a slot wait for a model."""
+        self.pressed_since: dict[str, float] = {}
+        """When the first of those came since whom somebody has always been waiting for a model."""
         self.served_at: dict[str, float] = {}
         """When somebody who waited for a model was last served; forgotten when nobody waits for it any more."""
         self._deadlines: list[_Entry] = []
@@ -84,6 +86,7 @@ class TicketQueue:
         heappush(self._deadlines, (ticket.deadline, ticket.mark, ticket))
         if not lane.count:
             self.by_model.setdefault(lane.model, []).append(lane)
+            self.pressed_since.setdefault(lane.model, ticket.since)
         lane.count += 1
         self.count += 1
         if lane.takes_slot:
@@ -106,6 +109,7 @@ class TicketQueue:
             if not self.by_model[lane.model]:
                 del self.by_model[lane.model]
                 self.served_at.pop(lane.model, None)
+                del self.pressed_since[lane.model]
         elif len(lane.entries) > _FEW_ENTRIES + 2 * lane.count:
             lane.entries = _live(lane.entries)
         if len(self._deadlines) > _FEW_ENTRIES + 2 * self.count:

@@ -1,0 +1,184 @@
+"""Drill: twelve clients over three nodes of four slots, one of which freezes; beside it, the same fleet of two.
+
+Everything runs as users run it, in processes, and freezes by SIGSTOP. What was seen is printed (`-s`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import quantiles
+
+import httpx
+import pytest
+
+from ..process import ADMIN_KEY, HIVE, Served, serving
+from ..raw import ask, eventually, request
+from .test_links import agent, ready
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+
+CLIENTS = 12
+SLOTS = 4
+WORDS = 20
+WORDS_PER_SECOND = 100
+CALM = 8.0
+"""Seconds of undisturbed work before and after: what is measured."""
+SETTLED = 5.0
+"""Seconds after which a frozen node is to be of no consequence."""
+
+
+@dataclass
+class Answer:
+    """One answer as a client saw it; times as the clock of the test."""
+
+    began: float
+    ended: float
+    outcome: str
+    had_begun: bool
+
+
+@dataclass
+class Clients:
+    """Clients who ask again as soon as they were answered."""
+
+    port: int
+    model: str = "tiny"
+    answers: list[Answer] = field(default_factory=list)
+    _is_over: bool = False
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let them work; at the end wait for the last answers."""
+        thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_over = True
+            thread.join(90)
+            assert not thread.is_alive(), "a client hangs"
+
+    async def _run(self) -> None:
+        limits = httpx.Limits(max_connections=CLIENTS)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=85, limits=limits) as client:
+            await asyncio.gather(*(self._work(client) for _ in range(CLIENTS)))
+
+    async def _work(self, client: httpx.AsyncClient) -> None:
+        while not self._is_over:
+            began = time.monotonic()
+            lines: list[dict[str, object]] = []
+            try:
+                body = {"model": self.model, "prompt": "hello", "options": {"num_predict": WORDS}}
+                async with client.stream("POST", "/api/generate", json=body) as answer:
+                    lines.extend([json.loads(line) async for line in answer.aiter_lines()])
+                    outcome = f"refused {answer.status_code}" if answer.status_code != 200 else _end_of(lines)
+            except httpx.HTTPError as error:
+                outcome = f"cut off ({type(error).__name__})"
+            self.answers.append(Answer(began, time.monotonic(), outcome, len(lines) > 1))
+
+    def pace(self, since: float, until: float) -> tuple[float, float]:
+        """Return answers a second, and the 95th percentile of how long those took that began in a span."""
+        ended = sum(since <= each.ended < until and each.outcome == "whole" for each in self.answers)
+        times = [each.ended - each.began for each in self.answers if since <= each.began < until]
+        return ended / (until - since), quantiles(times, n=20)[-1]
+
+
+def _end_of(lines: list[dict[str, object]]) -> str:
+    if lines[-1].get("done") is True:
+        return "whole" if not any("error" in line for line in lines) else "garbled"
+    return "error at the end" if "error" in lines[-1] else "ended without a word"
+
+
+@contextmanager
+def simulated(directory: Path, name: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run `hive sim` as a process; yield it and its URL."""
+    output = directory / f"{name}.sim"
+    command = [HIVE, "sim", "--port", "0", "--model", "tiny", "--slots", str(SLOTS), "--ttft", "0.02"]
+    with output.open("wb") as out:
+        process = subprocess.Popen([*command, "--tokens-per-second", str(WORDS_PER_SECOND)], stdout=out, stderr=out)
+    try:
+        eventually(lambda: b"engine on" in output.read_bytes(), 20)
+        found = re.search(r"engine on (http://\S+)", output.read_text())
+        assert found
+        yield process, found[1]
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait(10)
+
+
+def drain(hub: Served, node: str, what: str) -> None:
+    head = f"Authorization: Bearer {ADMIN_KEY}\r\nContent-Type: application/json\r\n"
+    assert ask(hub.port, request(f"/hive/v1/nodes/{node}/{what}", {}, head=head)).status == 200
+
+
+def freeze(clients: Clients, hub: Served, frozen: list[int], node: str) -> None:
+    """Measure the fleet of two, freeze the third node, measure again, and say what was seen."""
+    with clients.at_work():
+        time.sleep(3)  # the paces are learned, the models loaded
+        drain(hub, node, "drain")
+        time.sleep(1)
+        mark = time.monotonic()
+        time.sleep(CALM)
+        two = clients.pace(mark, mark + CALM - 0.5)
+        drain(hub, node, "resume")
+        time.sleep(3)
+        struck = time.monotonic()
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(SETTLED + CALM)
+        with_frozen = struck + SETTLED, struck + SETTLED + CALM - 0.5
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+    after = clients.pace(*with_frozen)
+    bad = [each for each in clients.answers if each.outcome != "whole"]
+    longest = max((each.ended - struck for each in bad), default=0.0)
+    ends = Counter(f"{each.outcome}{'' if each.had_begun else ', not begun'}" for each in bad)
+    print(
+        f"\nof two: {two[0]:.1f}/s, p95 {two[1] * 1000:.0f} ms; from second 5 on: {after[0]:.1f}/s"
+        f" ({after[0] / two[0]:.2f}), p95 {after[1] * 1000:.0f} ms ({after[1] / two[1]:.2f});"
+        f" whole {len(clients.answers) - len(bad)}, else {dict(ends)} within {longest:.1f} s"
+    )
+    assert set(ends) <= {"error at the end"}, ends
+    assert len(bad) <= SLOTS
+    assert longest < 15
+    assert after[0] > 0.8 * two[0]
+
+
+@pytest.mark.parametrize("link", ["dialed", "joined"])
+def test_a_frozen_engine_is_left_alone(tmp_path: Path, link: str) -> None:
+    with ExitStack() as stack:
+        engines = [stack.enter_context(simulated(tmp_path, f"n{place}")) for place in range(3)]
+        dialed = [f"--node=n{place}={url}" for place, (_, url) in enumerate(engines)] if link == "dialed" else []
+        hub = stack.enter_context(serving(tmp_path, "--slots", str(SLOTS), *dialed))
+        if link == "joined":
+            for place, (_, url) in enumerate(engines):
+                stack.enter_context(agent(tmp_path, f"n{place}", hub, hub.port, url, SLOTS))
+        eventually(lambda: ready(hub) == 3, 30)
+        freeze(Clients(hub.port), hub, [engines[2][0].pid], "n2")
+
+
+@pytest.mark.parametrize("who", ["agent", "group"])
+def test_a_frozen_node_is_left_alone(tmp_path: Path, who: str) -> None:
+    with ExitStack() as stack:
+        engines = [stack.enter_context(simulated(tmp_path, f"n{place}")) for place in range(3)]
+        hub = stack.enter_context(serving(tmp_path))
+        agents = [
+            stack.enter_context(agent(tmp_path, f"n{place}", hub, hub.port, url, SLOTS))
+            for place, (_, url) in enumerate(engines)
+        ]
+        eventually(lambda: ready(hub) == 3, 30)
+        frozen = [agents[2].pid] + ([engines[2][0].pid] if who == "group" else [])
+        freeze(Clients(hub.port), hub, frozen, "n2")
