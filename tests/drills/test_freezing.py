@@ -9,7 +9,9 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -60,6 +62,8 @@ class Clients:
     words: int = WORDS
     pause: float = 0.0
     """Seconds between an answer and the next question."""
+    limit: float = 85.0
+    """Seconds after which a client gives up."""
     answers: list[Answer] = field(default_factory=list)
     _is_over: bool = False
 
@@ -77,7 +81,9 @@ class Clients:
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=CLIENTS)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=85, limits=limits) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}", timeout=self.limit, limits=limits
+        ) as client:
             await asyncio.gather(*(self._work(client) for _ in range(CLIENTS)))
 
     async def _work(self, client: httpx.AsyncClient) -> None:
@@ -87,8 +93,10 @@ class Clients:
             try:
                 body = {"model": self.model, "prompt": "hello", "options": {"num_predict": self.words}}
                 async with client.stream("POST", "/api/generate", json=body) as answer:
-                    lines.extend([json.loads(line) async for line in answer.aiter_lines()])
-                    outcome = f"refused {answer.status_code}" if answer.status_code != 200 else _end_of(lines)
+                    text = [line async for line in answer.aiter_lines()]
+                    if answer.status_code == 200:
+                        lines.extend(map(json.loads, text))
+                    outcome = _end_of(lines) if lines else f"refused {answer.status_code}"
             except httpx.HTTPError as error:
                 outcome = f"cut off ({type(error).__name__})"
             self.answers.append(Answer(began, time.monotonic(), outcome, len(lines) > 1))
@@ -98,7 +106,7 @@ class Clients:
         """Return answers a second, and the 95th percentile of how long those took that began in a span."""
         ended = sum(since <= each.ended < until and each.outcome == "whole" for each in self.answers)
         times = [each.ended - each.began for each in self.answers if since <= each.began < until]
-        return ended / (until - since), quantiles(times, n=20)[-1]
+        return ended / (until - since), quantiles(times, n=20)[-1] if len(times) > 1 else float("inf")
 
 
 def _end_of(lines: list[dict[str, object]]) -> str:
@@ -214,3 +222,106 @@ def test_a_frozen_runner_behind_a_live_server_is_left_alone(tmp_path: Path, link
         assert runners
         clients = Clients(hub.port, "slow-endless", words=40, pause=0.3)
         freeze(clients, hub, runners, "n2", patience)
+
+
+HAPROXY = """
+global
+  maxconn 1000
+defaults
+  mode http
+  timeout connect 3s
+  timeout client 60s
+  timeout server 600s
+  option redispatch
+  retries 2
+frontend all
+  bind 127.0.0.1:{port}
+  default_backend fleet
+backend fleet
+  balance leastconn
+  option httpchk GET /api/version
+  default-server inter 2s fall 2 rise 2 maxconn {slots} check
+{servers}
+"""
+NGINX = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  upstream fleet {{ least_conn; {servers} keepalive 16; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://fleet;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+      proxy_connect_timeout 3s;
+      proxy_read_timeout 600s;
+    }}
+  }}
+}}
+"""
+
+
+@pytest.mark.parametrize("proxy", ["haproxy", "nginx"])
+def test_what_others_do_in_the_same_drill(tmp_path: Path, proxy: str) -> None:
+    """Nothing is asked of them: their figures are printed beside ours."""
+    program = shutil.which(proxy, path=os.environ["PATH"] + ":/usr/sbin")
+    if program is None:
+        pytest.skip(f"{proxy} is not installed")
+    with ExitStack() as stack:
+        engines = [stack.enter_context(simulated(tmp_path, f"n{place}")) for place in range(3)]
+        port = free_port()
+        for place, (_, url) in enumerate(engines[:2]):
+            assert ask(int(url.rpartition(":")[2]), request("/api/embed", {"model": "tiny"})).status == 200, place
+        for count in (2, 3):
+            process = stack.enter_context(running(program, proxy, tmp_path, port, [url for _, url in engines[:count]]))
+            clients = Clients(port, limit=SETTLED + CALM + 15)
+            with clients.at_work():
+                time.sleep(2)
+                struck = time.monotonic()
+                if count == 3:
+                    os.kill(engines[2][0].pid, signal.SIGSTOP)
+                time.sleep(SETTLED + CALM)
+            pace = clients.pace(struck + SETTLED, struck + SETTLED + CALM - 0.5)
+            ends = Counter(each.outcome for each in clients.answers if each.outcome != "whole")
+            print(f"\n{proxy}, {count} nodes: {pace[0]:.1f}/s, p95 {pace[1] * 1000:.0f} ms, else {dict(ends)}")
+            process.terminate()
+            process.wait(10)
+
+
+@contextmanager
+def running(program: str, proxy: str, directory: Path, port: int, urls: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a proxy over these engines."""
+    addresses = [url.removeprefix("http://") for url in urls]
+    config = directory / f"{proxy}.conf"
+    if proxy == "haproxy":
+        servers = "\n".join(f"  server n{place} {address}" for place, address in enumerate(addresses))
+        config.write_text(HAPROXY.format(port=port, slots=SLOTS, servers=servers))
+        command = [program, "-f", str(config)]
+    else:
+        servers = " ".join(f"server {address} max_conns={SLOTS};" for address in addresses)
+        config.write_text(NGINX.format(port=port, directory=directory, servers=servers))
+        command = [program, "-c", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: is_listening(port), 10)
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def is_listening(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
