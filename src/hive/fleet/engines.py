@@ -151,10 +151,13 @@ class Fleet:
         self.engines: list[Engine] = list(engines)
         self.revision = 0
         """Rises with every change of what listings show."""
-        self._having: dict[str, list[Engine]] = {}
+        self._having: dict[str, list[Engine]] | None = {}
+        """None: it is to be built anew."""
 
     def having(self, key: str) -> list[Engine]:
         """Return the engines that list a model (canonical name), whatever their health."""
+        if self._having is None:  # only now: a report of many engines changes it many times
+            self._having = self._index()
         return self._having.get(key, [])
 
     def learn(self, engine: Engine, report: EngineReport) -> bool:
@@ -166,7 +169,7 @@ class Fleet:
         changed = models != engine.models
         if changed:
             engine.models = models
-            self._index()
+            self._change()
         return self.learn_loaded(engine, report.loaded) or changed
 
     def learn_loaded(self, engine: Engine, loaded: Iterable[LoadedModel]) -> bool:
@@ -190,18 +193,21 @@ class Fleet:
     def add(self, engine: Engine) -> None:
         """A node has one more engine."""
         self.engines.append(engine)
-        self._index()
+        self._change()
 
     def remove(self, engine: Engine) -> None:
         """A node has this engine no more."""
         if engine in self.engines:
             self.engines.remove(engine)
-            self._index()
+            self._change()
 
-    def _index(self) -> None:
+    def _change(self) -> None:
+        self._having = None
+        self.revision += 1
+
+    def _index(self) -> dict[str, list[Engine]]:
         having: dict[str, list[Engine]] = {}
         for engine in self.engines:
             for key in engine.models:
                 having.setdefault(key, []).append(engine)
-        self._having = having
-        self.revision += 1
+        return having

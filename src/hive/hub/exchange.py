@@ -43,9 +43,10 @@ END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
 MAX_RESENDS = 3
 """Connections that may prove dead in one attempt."""
+MAX_UNREACHED = 3
+"""Times that an engine which seems up may prove unreachable in one exchange."""
 BUSY_REST = 1.0
 """Seconds that an engine is left alone after it said busy."""
-
 
 NOTHING_READ = RoutingFields()
 
@@ -72,6 +73,7 @@ class Exchange:
         self._routing = NOTHING_READ
         self._began_at = hub.now()
         self._is_last_attempt = False
+        self._unreached: list[Engine] = []
         self._runner: Runner | None = None
         self.relay: Relay | None = None
         """The attempt under way, or the last one."""
@@ -196,8 +198,9 @@ class Exchange:
     async def _send(self, engine: Engine, link: Link) -> Relay | None:
         """Send the request and wait for the end of its answer; None when there is no way to the engine.
 
-        A pooled connection that had died unused is replaced by a new one, once.
+        A pooled connection that had died unused is replaced by another, `MAX_RESENDS` times at most.
         """
+        hub = self._hub
         head, body, renaming = self._make_request(engine, link)
         fields = self._fields + b"X-Hive-Node: %b\r\n" % engine.node.encode()
         connection = link.take_idle()
@@ -207,13 +210,7 @@ class Exchange:
                 if connection is None:
                     return None
             relay = Relay(
-                self._stream,
-                self._hub.now,
-                self._operation.dialect,
-                engine.kind,
-                fields,
-                self._hub.relay_limits,
-                renaming,
+                self._stream, hub.now, self._operation.dialect, engine.kind, fields, hub.relay_limits, renaming
             )
             self.relay = relay
             relay.attach(connection)
@@ -226,13 +223,10 @@ class Exchange:
                     connection.cancel()
                 self._note_answer(relay, engine)
             is_lost = result is Result.FAILED and not relay.was_given_up
-            if not is_lost or resends == MAX_RESENDS or not connection.is_lost_unheard(self._age(relay)):
+            if not is_lost or resends == MAX_RESENDS or not connection.is_lost_unheard(hub.now() - relay.started_at):
                 return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
             connection = None
         raise AssertionError  # the loop has no other end
-
-    def _age(self, relay: Relay) -> float:
-        return self._hub.now() - relay.started_at
 
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
         """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""
@@ -271,7 +265,14 @@ class Exchange:
             # The engine never heard of the request: the ticket waits for whoever is up, this one included.
             record.attempts -= 1
             ticket.hopeless_since = None
-            return False
+            if engine.health is Health.DOWN:  # as was just noted: its node is not merely short of connections
+                self._unreached.append(engine)
+            if self._unreached.count(engine) < MAX_UNREACHED:
+                return False
+            ticket.excluded.add(engine)
+            if any(ticket.accepts(other) for other in self._hub.fleet.having(self._model)):
+                return False
+            raise Fault(errors.NODE_UNREACHABLE, f"node {engine.node!r} seems to be up and cannot be reached")
         result = relay.finished.value
         if result is Result.DELIVERED or result is Result.ENGINE_ERROR:
             record.status = relay.head.status if relay.head else 0

@@ -59,6 +59,8 @@ class JoinedNode:
         self._complain = complain
         self._pending: tuple[messages.Engine, ...] | None = None
         self._may_learn_at = 0.0
+        self._changed: dict[Engine, None] | None = None
+        """What a report has changed, while it is read."""
 
     def __repr__(self) -> str:
         return f"<JoinedNode {self.name} {'here' if self.control else 'gone'} {self.pool!r}>"
@@ -142,22 +144,38 @@ class JoinedNode:
         if began < self._may_learn_at:
             return
         self._pending = None
-        for reported in engines:
-            joined = self.engines.get(reported.id) or self._add(reported)
-            try:
-                joined.learn(reported)
-            except Exception:
-                _log.exception("node %s: the report of its engine %s", self.name, reported.id)
-                joined.set_health(Health.DOWN, "its node reports what cannot be read")
-        for engine_id in self.engines.keys() - {reported.id for reported in engines}:
-            self._remove(engine_id)
+        self._learn(engines)
         now = self._hub.now()
         self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
+
+    def _learn(self, engines: tuple[messages.Engine, ...]) -> None:
+        """Learn from a report, and only then tell of its changes: the queue is served and the fleet indexed once."""
+        self._changed = changed = dict[Engine, None]()
+        try:
+            for reported in engines:
+                joined = self.engines.get(reported.id) or self._add(reported)
+                try:
+                    joined.learn(reported)
+                except Exception:
+                    _log.exception("node %s: the report of its engine %s", self.name, reported.id)
+                    joined.set_health(Health.DOWN, "its node reports what cannot be read")
+            for engine_id in self.engines.keys() - {reported.id for reported in engines}:
+                self._remove(engine_id)
+        finally:
+            self._changed = None
+        for engine in changed:
+            self._hub.on_change(engine)
+
+    def _note_change(self, engine: Engine) -> None:
+        if self._changed is None:
+            self._hub.on_change(engine)
+        else:
+            self._changed[engine] = None
 
     def _add(self, reported: messages.Engine) -> JoinedEngine:
         hub = self._hub
         engine = Engine(self.name, reported.address, id=reported.id)
-        joined = JoinedEngine(engine, hub.fleet, self._refresh, hub.on_change, hub.now)
+        joined = JoinedEngine(engine, hub.fleet, self._refresh, self._note_change, hub.now)
         self.engines[reported.id] = joined
         hub.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
         self.apply_drain()
@@ -170,8 +188,7 @@ class JoinedNode:
 
     def remove_all(self) -> None:
         """Forget its engines."""
-        for engine_id in list(self.engines):
-            self._remove(engine_id)
+        self._learn(())
 
     def _refresh(self, engine_id: str) -> None:
         if self.control is not None:
@@ -298,11 +315,15 @@ class Joining:
         node.remove_all()
         del self.nodes[node.name]
 
-    async def leave(self, timeout: float) -> None:
-        """Close every link in good order, `timeout` seconds at most."""
+    def say_bye(self) -> None:
+        """Tell every node that the hub stops, and let no node in any more; the links carry on until `leave`."""
         self._is_leaving = True
         for node in self.nodes.values():
             node.say_bye("the hub stops")
+
+    async def leave(self, timeout: float) -> None:
+        """Close every link in good order, `timeout` seconds at most."""
+        for node in self.nodes.values():
             node.end(CloseCode.GOING_AWAY, "the hub stops")
         self._hub.outbox.flush()
         deadline = self._hub.now() + timeout
