@@ -113,15 +113,17 @@ def test_ctrl_c_again_ends_it_at_once_and_honestly(tmp_path: Path) -> None:
 OK = b'{"response":"whole","done":true}'
 
 
-def test_a_body_that_still_arrives_at_the_end_is_served_when_it_is_whole_in_time() -> None:
+@pytest.mark.parametrize("link", ["dialed", "joined"])
+def test_a_body_that_still_arrives_at_the_end_is_served_when_it_is_whole_in_time(link: str) -> None:
     data = request(body=GENERATE)
     with (
         run_scripted(lambda call: call.answer(OK)) as engine,
-        run_hub({"a": engine.url}, drain_timeout=5) as hub,
+        run_hub({"a": engine.url}, link=link, drain_timeout=5) as hub,
         Wire(hub.port) as wire,
         Wire(hub.port) as idle,
     ):
         assert idle.is_open()
+        hub.until(lambda server: all(node.pool.spares for node in server.hub.joining.nodes.values()))
         wire.send(data[:-10])
         hub.until(lambda server: server.server.held_body_bytes > 0)
         hub.begin_stop()
@@ -230,6 +232,7 @@ def test_sigterm_closes_the_links_of_nodes_and_exits_0(tmp_path: Path) -> None:
                 hub.process.send_signal(signal.SIGTERM)
                 assert runs.rest().endswith(b"\n\r\n0\r\n\r\n")
             assert hub.process.wait(3) == 0
+            assert agent.call(lambda one: one.byes) == ["the hub stops"]
             assert agent.closes[0] == (1001, "the hub stops")
         assert "Traceback" not in hub.said()
 

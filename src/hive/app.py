@@ -116,11 +116,12 @@ class HubServer:
         """Refuse new work, finish what runs within the drain time, and take everything down."""
         deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
+        self.hub.joining.say_bye()
         await self.hub.finish(self.settings.drain_timeout)
-        await self.hub.joining.leave(FAREWELL)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
         self.hub.give_up_all()  # whose body came in the meantime
         await self.server.finish(FAREWELL)
+        await self.hub.joining.leave(FAREWELL)  # only now: until here a request may need its link
         self.server.close()
         await self.hub.close()
         await self.store.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,6 +126,28 @@ def test_the_fleet_knows_who_has_a_model() -> None:
     fleet.learn(a, report("o:latest"))
     assert fleet.having("m:latest") == [b]
     assert fleet.having("n:latest") == []
+
+
+class Walked(list[Engine]):
+    """A list that knows how often it was gone through."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[Engine]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_many_reports_in_a_row_are_indexed_once() -> None:
+    fleet, engines = Fleet(), [Engine(str(number), f"http://{number}") for number in range(5)]
+    fleet.engines = walked = Walked()
+    for engine in engines:
+        fleet.add(engine)
+        fleet.learn(engine, report("m:latest"))
+    fleet.remove(engines[0])
+    assert walked.walks == 0
+    assert [fleet.having("m:latest") for _ in range(2)] == [engines[1:]] * 2
+    assert walked.walks == 1
 
 
 def test_what_changes_a_listing_raises_the_revision_and_nothing_else_does() -> None:

@@ -12,12 +12,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from hive.app import HubServer
 from hive.config import NodeSettings, Secret
+from hive.fleet.engines import Health
 from hive.fleet.names import canonical
+from hive.hub.exchange import MAX_UNREACHED
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
+from hive.testing.agent import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, run_scripted
+from hive.wire.link_messages import EndError, Ending, Report
 
+from ..joining import an_engine, joined
 from ..raw import GENERATE, STREAM, Answer, Wire, ask, eventually, get, metric, request
 
 OK = b'{"response":"whole","done":true}'
@@ -434,6 +440,79 @@ def test_a_refused_connection_is_no_attempt_and_another_node_serves(engine: Thre
         assert received[0] >= 1
 
 
+def seems_up(hub: ThreadedHub, node: str) -> None:
+    """Find an engine well, as a prober does that still has a connection to it."""
+
+    def find(server: HubServer) -> None:
+        [engine] = [engine for engine in server.hub.fleet.engines if engine.node == node]
+        server.hub.health.note_answer(engine)
+
+    hub.call(find)
+
+
+def test_an_engine_that_seems_up_and_refuses_connections_is_given_up_after_a_few() -> None:
+    with (
+        run_scripted(lambda call: call.answer(OK)) as engine,
+        run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub,
+        Wire(hub.port) as wire,
+    ):
+        engine.close()
+        wire.send(request(body=GENERATE))
+        for _ in range(MAX_UNREACHED - 1):
+            hub.until(lambda server: server.hub.queue.waiting_count == 1)
+            seems_up(hub, "a")
+        answer = wire.answer()
+        assert (answer.status, answer.header("X-Hive-Node")) == (502, "a")
+        assert answer.json()["error"] == "node 'a' seems to be up and cannot be reached"
+        assert metric(hub.port, "hive_attempts_total", hub.admin_key) == 0
+
+
+UNREACHABLE = EndError(Ending.ENGINE_UNREACHABLE, "connection refused")
+
+
+def is_down(hub: ThreadedHub, node: str) -> bool:
+    return hub.call(lambda server: {one.node: one.health for one in server.hub.fleet.engines})[node] is Health.DOWN
+
+
+def test_an_engine_that_its_node_reports_up_and_cannot_reach_is_given_up_after_a_few() -> None:
+    counted = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(OK), OK)
+    with run_hub({}, link="dialed") as hub, joined(hub) as node:
+        data = node.data()
+        with Wire(hub.port) as wire:
+            wire.send(request(body=GENERATE))
+            for _ in range(MAX_UNREACHED):
+                data.answer(data.request()[0], b"", UNREACHABLE)
+                eventually(lambda: is_down(hub, "desk"))
+                node.control.say(Report((an_engine(),)))
+            answer = wire.answer()
+            assert (answer.status, answer.header("X-Hive-Node")) == (502, "desk")
+            assert answer.json()["error"] == "node 'desk' seems to be up and cannot be reached"
+            wire.send(request(body=GENERATE))  # another request tries it again
+            data.answer(data.request()[0], counted)
+            assert wire.answer().body == OK
+
+
+def test_a_request_that_has_given_an_engine_up_waits_for_another_one(engine: ThreadedEngine) -> None:
+    with (
+        run_hub({}, link="dialed") as hub,
+        joined(hub) as node,
+        run_agent(hub.url, hub.create_key("other", "worker"), {"engine": engine.url}),
+    ):
+        hub.until(lambda server: len(server.hub.fleet.engines) == 2)
+        hub.call(lambda server: server.hub.drain("other", True))
+        data = node.data()
+        with Wire(hub.port) as wire:
+            wire.send(request(body=GENERATE))
+            for _ in range(MAX_UNREACHED):
+                data.answer(data.request()[0], b"", UNREACHABLE)
+                eventually(lambda: is_down(hub, "desk"))
+                node.control.say(Report((an_engine(),)))
+            eventually(lambda: not is_down(hub, "desk"))
+            assert hub.call(lambda server: server.hub.queue.waiting_count) == 1
+            hub.call(lambda server: server.hub.drain("other", False))
+            assert wire.answer().header("X-Hive-Node") == "other"
+
+
 def test_busy_goes_back_to_the_queue_and_is_no_attempt(engine: ThreadedEngine) -> None:
     engine.set_fault("busy", count=1, path="/api/generate")
     with run_hub({"a": engine.url}) as hub:
@@ -490,8 +569,11 @@ LARGE_REFUSALS = {
 def test_a_refusal_too_large_to_be_held_never_reaches_a_client(status: str, fields: str, is_chunked: bool) -> None:
     """Held for whether another node may be tried, as any other; beyond the bound it is nobody's word."""
     body = b"canary" + b" " * 2_000_000
+    may_refuse = threading.Event()
+    may_refuse.set()
 
     def refuses(call: Call) -> None:
+        may_refuse.wait(5)
         if is_chunked:
             head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n{fields}Transfer-Encoding: chunked\r\n\r\n"
             call.send(head.encode())
@@ -505,10 +587,15 @@ def test_a_refusal_too_large_to_be_held_never_reaches_a_client(status: str, fiel
             answer = ask(hub.port, request(body=GENERATE))
             assert (answer.status, len(bad.calls)) == (502, 1)
             assert b"canary" not in answer.body + repr(answer.lines).encode()
-        with run_hub({"bad": bad.url, "good": good.url}) as hub:
-            while len(bad.calls) < 2:
-                answer = ask(hub.port, request(body=GENERATE))
-                assert (answer.status, answer.header("X-Hive-Node")) == (200, "good")
+        with run_hub({"bad": bad.url, "good": good.url}) as hub, Wire(hub.port) as wire:
+            may_refuse.clear()
+            hub.call(lambda server: server.hub.drain("good", True))
+            wire.send(request(body=GENERATE))
+            bad.call_number(1)
+            hub.call(lambda server: server.hub.drain("good", False))
+            may_refuse.set()
+            answer = wire.answer()
+            assert (answer.status, answer.header("X-Hive-Node")) == (200, "good")
 
 
 def test_the_time_on_a_node_that_fails_is_no_time_in_the_queue() -> None:

@@ -436,6 +436,41 @@ def test_a_flood_of_large_reports_is_read_now_and_then(hub: ThreadedHub) -> None
         eventually(is_learned, 15)
 
 
+def test_other_slots_change_what_runs_at_once_and_how_many_sockets_are_wanted(hub: ThreadedHub) -> None:
+    with joined(hub, "desk", an_engine(slots=1)) as node, ThreadPoolExecutor() as pool:
+        wires = [node.data(), node.data()]
+        first = pool.submit(ask, hub.port, request(body=GENERATE))
+        wires[1].say(Accepted(wires[1].request()[0]))
+        second = pool.submit(ask, hub.port, request(body=GENERATE))
+        hub.until(lambda server: server.hub.queue.waiting_count == 1)
+        node.control.say(Report((an_engine(slots=2),)))
+        wires[0].answer(wires[0].request()[0], ANSWER)
+        assert second.result().body == OK
+        assert pool_of(hub).limit == 2 + SPARE_LINKS
+        node.control.say(Report((an_engine(slots=1),)))
+        eventually(lambda: pool_of(hub).limit == 1 + SPARE_LINKS)
+        wires[1].say(ANSWER, Ended("1"))
+        assert first.result().body == OK
+
+
+def test_a_report_is_told_to_the_queue_when_all_of_it_is_known(hub: ThreadedHub) -> None:
+    """What waits is spread over all engines of the report, and the fleet is indexed once for them."""
+    names = "a", "b", "c", "d"
+    with joined(hub, "desk", *(an_engine(name) for name in names)) as node:
+        wires = [node.data() for _ in names]
+        node.control.say(Report(tuple(an_engine(name, is_alive=False) for name in names)))
+        eventually(lambda: states(hub) == {"desk": "down"})
+        with ThreadPoolExecutor() as pool:
+            answers = [pool.submit(ask, hub.port, request(body=GENERATE)) for _ in names]
+            hub.until(lambda server: server.hub.queue.waiting_count == len(names))
+            node.control.say(Report(tuple(an_engine(name) for name in names)))
+            opened = [data.text("open") for data in wires]
+            assert {one["engine"] for one in opened} == set(names)
+            for data, one in zip(wires, opened, strict=True):
+                data.answer(str(one["id"]), ANSWER)
+            assert [answer.result().body for answer in answers] == [OK] * len(names)
+
+
 def test_complaints_about_a_node_are_logged_by_its_name_and_not_for_ever(
     hub: ThreadedHub, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -526,7 +561,7 @@ def test_a_client_that_leaves_while_it_waits_for_a_socket_leaves_nothing(hub: Th
 
 
 @pytest.mark.parametrize("use_uvloop", [True, False])
-def test_a_hub_that_stops_says_bye_and_closes_its_links_itself(use_uvloop: bool) -> None:
+def test_a_hub_that_stops_says_bye_and_closes_its_links_itself_when_what_runs_has_ended(use_uvloop: bool) -> None:
     with run_hub({}, link="dialed", use_uvloop=use_uvloop, drain_timeout=5) as hub, joined(hub) as node:
         data, spare = node.data(), node.data()
         with Wire(hub.port) as wire:
@@ -535,14 +570,48 @@ def test_a_hub_that_stops_says_bye_and_closes_its_links_itself(use_uvloop: bool)
             spare.say(Accepted(exchange), BEGUN)
             wire.until(LINE)
             hub.begin_stop()
-            eventually(lambda: hub.call(lambda server: server.server.is_draining))
-            stopper = threading.Thread(target=hub.stop)
-            stopper.start()
+            assert node.control.text("bye")["reason"] == "the hub stops"
             spare.say(b'1c\r\n{"response":"","done":true}\n\r\n0\r\n\r\n', Ended(exchange))
-            assert wire.rest().endswith(b"0\r\n\r\n")
-        assert node.control.text("bye")["reason"] == "the hub stops"
+            assert wire.rest().endswith(b'"done":true}\n\r\n0\r\n\r\n')
+        stopper = threading.Thread(target=hub.stop)
+        stopper.start()
         assert (node.control.code, data.code, spare.code) == (1001, 1001, 1001)
         stopper.join(5)
+
+
+def test_a_hub_that_stops_opens_what_waits_on_the_links_there_are() -> None:
+    with (
+        run_hub({}, link="dialed", drain_timeout=5) as hub,
+        joined(hub, "desk", an_engine(slots=1)) as node,
+        ThreadPoolExecutor() as pool,
+    ):
+        data = node.data()
+        answers = [pool.submit(ask, hub.port, request(body=GENERATE)) for _ in range(2)]
+        first = data.request()[0]
+        data.say(Accepted(first))
+        hub.until(lambda server: server.hub.queue.waiting_count == 1)
+        hub.begin_stop()
+        node.control.text("bye")
+        data.say(ANSWER, Ended(first))
+        data.answer(data.request()[0], ANSWER)
+        assert [answer.result().body for answer in answers] == [OK, OK]
+        assert (node.control.code, data.code) == (1001, 1001)
+
+
+def test_a_hub_that_stops_lets_no_node_in_any_more() -> None:
+    """Its connection was open before, and it has only now said what it is."""
+    with run_hub({}, link="dialed", drain_timeout=5) as hub, joined(hub) as node, ThreadPoolExecutor() as pool:
+        data = node.data()
+        answer = pool.submit(ask, hub.port, request(body=GENERATE))
+        exchange = data.request()[0]
+        data.say(Accepted(exchange))
+        with NodeWire(hub, hub.create_key("late", "worker")) as late:
+            hub.begin_stop()
+            node.control.text("bye")
+            late.say(HELLO)
+            assert (late.code, late.reason) == (1001, "the hub stops")
+        data.say(ANSWER, Ended(exchange))
+        assert answer.result().body == OK
 
 
 def test_an_agent_comes_back_after_the_hub_was_lost(engine: ThreadedEngine) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from hive.app import HubServer
+from hive.config import NodeSettings
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, Script, ScriptedEngine, run_scripted
@@ -449,45 +451,70 @@ def text_of(answer: Answer, path: str) -> str:
     return "".join(part for part in said if isinstance(part, str))
 
 
-@pytest.mark.parametrize(("fault", "argument"), BEFORE_THE_FIRST_LINE)
-def test_a_stream_cut_before_its_first_line_is_whole_from_another_node(fault: str, argument: object) -> None:
+@pytest.fixture
+def bad_and_spare() -> Iterator[tuple[ThreadedEngine, ThreadedEngine, ThreadedHub]]:
+    """An engine to be bad, another one with a single slot and a model of its own, and a hub over both."""
     with (
         run_in_thread(SimOptions(slots=4)) as bad,
-        run_in_thread(SimOptions(slots=4)) as spare,
-        run_hub({"bad": bad.url, "spare": spare.url}, slots=4) as hub,
+        run_in_thread(SimOptions(slots=4, models=("tiny", "other"))) as spare,
+        loaded((bad, "tiny"), (spare, "tiny"), (spare, "other")),
+        run_hub({"bad": bad.url, "spare": NodeSettings(name="spare", url=spare.url, slots=1)}, slots=4) as hub,
     ):
-        for path in PATHS:
-            bad.clear_faults()
-            expected = text_of(ask(hub.port, request(path, body_for(path, stream=True))), path)
-            assert expected
-            bad.set_fault(fault, argument, path=path)  # type: ignore[arg-type]
-            for _ in range(3):
-                answer = ask(hub.port, request(path, body_for(path, stream=True)))
-                assert (answer.status, answer.header("X-Hive-Node"), text_of(answer, path)) == (
-                    200,
-                    "spare",
-                    expected,
-                )
-                if bad.state().requests[-1].faults:
-                    break
+        yield bad, spare, hub
+
+
+@contextmanager
+def loaded(*models: tuple[ThreadedEngine, str]) -> Iterator[None]:
+    """Engines with these models in memory."""
+    for engine, model in models:
+        assert ask(engine.port, request("/api/embed", {"model": model})).status == 200
+    yield
+
+
+def ask_bad_first(hub: ThreadedHub, spare: ThreadedEngine, data: bytes) -> Answer:
+    """Ask while the slot of the spare is taken: it comes free when the bad one has failed."""
+    spare.set_fault("head-then-silence")
+    with Wire(hub.port) as holder, Wire(hub.port) as wire:
+        holder.send(request(body={"model": "other", "prompt": "hello"}))
+        hub.until(lambda server: any(engine.running for engine in server.hub.fleet.engines if engine.node == "spare"))
+        wire.send(data)
+        hub.until(lambda server: server.hub.queue.waiting_count == 1)
+        spare.clear_faults()
+        return wire.answer()
+
+
+def end_rests(server: HubServer) -> None:
+    for engine in server.hub.fleet.engines:
+        engine.rests_until = 0.0
+
+
+@pytest.mark.parametrize(("fault", "argument"), BEFORE_THE_FIRST_LINE)
+def test_a_stream_cut_before_its_first_line_is_whole_from_another_node(
+    fault: str, argument: object, bad_and_spare: tuple[ThreadedEngine, ThreadedEngine, ThreadedHub]
+) -> None:
+    bad, spare, hub = bad_and_spare
+    for path in PATHS:
+        bad.clear_faults()
+        data = request(path, body_for(path, stream=True))
+        expected = text_of(ask(hub.port, data), path)
+        assert expected
+        bad.set_fault(fault, argument, path=path)  # type: ignore[arg-type]
+        hub.call(end_rests)  # of a bad one that said busy on the path before
+        answer = ask_bad_first(hub, spare, data)
+        assert (answer.status, answer.header("X-Hive-Node"), text_of(answer, path)) == (200, "spare", expected)
+        assert any(seen.faults for seen in bad.state().requests if seen.path == path)
 
 
 @pytest.mark.parametrize("fault", ["cut-line", "malformed"])
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
-def test_a_line_that_is_cut_or_malformed_first_is_whole_from_another_node(path: str, fault: str) -> None:
-    with (
-        run_in_thread(SimOptions(slots=4)) as bad,
-        run_in_thread(SimOptions(slots=4)) as spare,
-        run_hub({"bad": bad.url, "spare": spare.url}, slots=4, policy="round_robin") as hub,
-    ):
-        bad.set_fault(fault, 0, path=path)
-        while not any(seen.faults for seen in bad.state().requests):
-            answer = ask(hub.port, request(path, body_for(path, stream=True)))
-            assert (answer.status, answer.header("X-Hive-Node"), ends(path, answer)) == (
-                200,
-                "spare",
-                "whole",
-            )
+def test_a_line_that_is_cut_or_malformed_first_is_whole_from_another_node(
+    path: str, fault: str, bad_and_spare: tuple[ThreadedEngine, ThreadedEngine, ThreadedHub]
+) -> None:
+    bad, spare, hub = bad_and_spare
+    bad.set_fault(fault, 0, path=path)
+    answer = ask_bad_first(hub, spare, request(path, body_for(path, stream=True)))
+    assert (answer.status, answer.header("X-Hive-Node"), ends(path, answer)) == (200, "spare", "whole")
+    assert any(seen.faults for seen in bad.state().requests)
 
 
 def test_a_load_that_fails_is_tried_elsewhere() -> None:

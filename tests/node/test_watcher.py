@@ -69,6 +69,25 @@ def test_an_expiry_that_moves_is_no_news_for_a_while(monkeypatch: pytest.MonkeyP
     run(main())
 
 
+def test_an_engine_that_is_gone_when_its_models_are_asked_for_is_not_reported_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PROBE_SECONDS", 60.0)
+    monkeypatch.setattr(module, "LISTING_SECONDS", 60.0)
+
+    async def main() -> None:
+        async with RawEngine() as engine:
+            watched = Watched(engine.port)
+            await until(lambda: watched.changes == 1)
+        watched.watcher.refresh()
+        await until(lambda: watched.changes == 2)
+        report = watched.watcher.report()
+        assert (report.is_alive, "refused" in report.error) == (False, True)
+        await watched.end()
+
+    run(main())
+
+
 def test_what_is_loaded_is_news_at_once() -> None:
     async def main() -> None:
         async with RawEngine() as engine:

@@ -254,10 +254,13 @@ class Fleet:
         """Engines that may serve more or other tickets than before; the dispatcher empties it."""
         self.copies: dict[str, int] = {}
         """How many engines have a model in memory."""
-        self._having: dict[str, list[Engine]] = {}
+        self._having: dict[str, list[Engine]] | None = {}
+        """None: it is to be built anew."""
 
     def having(self, key: str) -> list[Engine]:
         """Return the engines that list a model (canonical name), whatever their health."""
+        if self._having is None:  # only now: a report of many engines changes it many times
+            self._having = self._index()
         return self._having.get(key, [])
 
     def learn(self, engine: Engine, report: EngineReport) -> bool:
@@ -272,7 +275,7 @@ class Fleet:
         if changed:
             engine.models = models
             engine.paces = {key: pace for key, pace in engine.paces.items() if key in models}
-            self._index()
+            self._change()
         return self.learn_loaded(engine, report.loaded) or changed
 
     def _learn_slots(self, engine: Engine, reported: int | None) -> None:
@@ -325,7 +328,7 @@ class Fleet:
         for key in engine.loaded:
             self.copies[key] = self.copies.get(key, 0) + 1
         self.changed.add(engine)
-        self._index()
+        self._change()
 
     def remove(self, engine: Engine) -> None:
         """A node has this engine no more."""
@@ -333,13 +336,16 @@ class Fleet:
             self.engines.remove(engine)
             self.learn_loaded(engine, ())
             self.changed.discard(engine)
-            self._index()
+            self._change()
 
-    def _index(self) -> None:
+    def _change(self) -> None:
+        self._having = None
+        self.revision += 1
+        self.shape += 1
+
+    def _index(self) -> dict[str, list[Engine]]:
         having: dict[str, list[Engine]] = {}
         for engine in self.engines:
             for key in engine.models:
                 having.setdefault(key, []).append(engine)
-        self._having = having
-        self.revision += 1
-        self.shape += 1
+        return having

@@ -18,7 +18,7 @@ from hive.dialects.errors import stream_error
 from hive.dialects.fields import RoutingFields, read_fields
 from hive.dialects.operations import BodyForm, Dialect, Operation
 from hive.errors import Family, Fault
-from hive.fleet.engines import Engine
+from hive.fleet.engines import Engine, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.names import MAX_NAME, canonical, is_valid, unknown_model_text
 from hive.hub.attempt import Attempt, Wanted
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_OTHER_NODES = 2
-
+MAX_UNREACHED = 3
+"""Times that an engine which seems up may prove unreachable in one exchange."""
 BYTES_A_TOKEN = 4
 """Of a request's body, about, where nobody has counted."""
 NOTHING_READ = RoutingFields()
@@ -65,6 +66,7 @@ class Exchange:
         self._routing = NOTHING_READ
         self._began_at = hub.now()
         self._is_last_attempt = False
+        self._unreached: list[Engine] = []
         self._runner: Runner | None = None
         self.ticket: Ticket | None = None
         """Its wish for a slot, from when its model is known."""
@@ -210,7 +212,14 @@ class Exchange:
         if relay is None:
             # The engine never heard of the request: the ticket waits for whoever is up, this one included.
             record.attempts -= 1
-            return False
+            if engine.health is Health.DOWN:  # as was just noted: its node is not merely short of connections
+                self._unreached.append(engine)
+            if self._unreached.count(engine) < MAX_UNREACHED:
+                return False
+            ticket.excluded.add(engine)
+            if any(ticket.accepts(other) for other in self._hub.fleet.having(self._model)):
+                return False
+            raise Fault(errors.NODE_UNREACHABLE, f"node {engine.node!r} seems to be up and cannot be reached")
         result = relay.finished.value
         if result is Result.DELIVERED or result is Result.ENGINE_ERROR:
             record.status = relay.head.status if relay.head else 0

@@ -143,17 +143,22 @@ class JoinedNode:
         if began < self._may_learn_at:
             return
         self._pending = None
-        for reported in engines:
-            joined = self.engines.get(reported.id) or self._add(reported)
-            try:
-                joined.learn(reported)
-            except Exception:
-                _log.exception("node %s: the report of its engine %s", self.name, reported.id)
-                joined.fail("its node reports what cannot be read")
-        for engine_id in self.engines.keys() - {reported.id for reported in engines}:
-            self._remove(engine_id)
+        self._learn(engines)
         now = self._hub.now()
         self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
+
+    def _learn(self, engines: tuple[messages.Engine, ...]) -> None:
+        """Learn from a report; only then is the queue served, and the fleet indexed, once."""
+        with self._hub.queue.held():
+            for reported in engines:
+                joined = self.engines.get(reported.id) or self._add(reported)
+                try:
+                    joined.learn(reported)
+                except Exception:
+                    _log.exception("node %s: the report of its engine %s", self.name, reported.id)
+                    joined.fail("its node reports what cannot be read")
+            for engine_id in self.engines.keys() - {reported.id for reported in engines}:
+                self._remove(engine_id)
 
     def _add(self, reported: messages.Engine) -> JoinedEngine:
         hub = self._hub
@@ -171,8 +176,7 @@ class JoinedNode:
 
     def remove_all(self) -> None:
         """Forget its engines."""
-        for engine_id in list(self.engines):
-            self._remove(engine_id)
+        self._learn(())
 
     def _refresh(self, engine_id: str) -> None:
         if self.control is not None:
@@ -299,11 +303,15 @@ class Joining:
         node.remove_all()
         del self.nodes[node.name]
 
-    async def leave(self, timeout: float) -> None:
-        """Close every link in good order, `timeout` seconds at most."""
+    def say_bye(self) -> None:
+        """Tell every node that the hub stops, and let no node in any more; the links carry on until `leave`."""
         self._is_leaving = True
         for node in self.nodes.values():
             node.say_bye("the hub stops")
+
+    async def leave(self, timeout: float) -> None:
+        """Close every link in good order, `timeout` seconds at most."""
+        for node in self.nodes.values():
             node.end(CloseCode.GOING_AWAY, "the hub stops")
         self._hub.outbox.flush()
         deadline = self._hub.now() + timeout

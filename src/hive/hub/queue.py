@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hive.dialects.measures import Measured
 from hive.errors import Fault
@@ -28,6 +29,7 @@ class Queue:
         """Begins an exchange that loads a model; its end goes to `load_finished`. Only for a dispatcher that orders."""
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[Ticket, asyncio.Future[Lease]] = {}
+        self._is_held = False
 
     @property
     def estimates(self) -> Estimates:
@@ -99,8 +101,20 @@ class Queue:
         """An engine was asked what it has in memory, and the fleet has learned it."""
         self._dispatcher.note_listing(engine, self._loop.time())
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Decide nothing until the end: what changes meanwhile is seen together."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self.serve()
+
     def serve(self) -> None:
         """Serve what can be served: call it when an engine or a slot came free."""
+        if self._is_held:
+            return
         self._act(self._dispatcher.serve(self._loop.time()))
 
     def tick(self) -> None:

@@ -165,6 +165,9 @@ class Watcher:
         except Fault as fault:
             _log.info("engine %s: %s", self.server.address.url, fault.message)
             has_changed = False
+            if fault.kind is errors.NODE_UNREACHABLE:  # the hub, which may have found that first, is not told otherwise
+                self._set_life(is_alive=False, error=fault.message)
+                must_report = False
         self.has_looked.set()
         if has_changed or must_report:
             self._on_change()

@@ -83,12 +83,15 @@ class Agent:
         self.redials = True
         self.closes: list[tuple[int, str]] = []
         """What ended its control sockets: close codes, or the status of a refusal, and the reasons."""
+        self.byes: list[str] = []
+        """What hubs said before they closed a session."""
         self.want = 0
         self.control: NodeSocket | None = None
         self.data: set[Serving] = set()
         self.edit: Callable[[Engine], Engine] = lambda engine: engine
         """Changes what is reported: for lies."""
         self._session = ""
+        self._may_dial = False
         self._known: dict[str, Engine] = {}
         self._loop = asyncio.get_running_loop()
         self._links: dict[str, DialedLink] = {}
@@ -185,6 +188,7 @@ class Agent:
     def _take(self, event: object) -> None:
         if isinstance(event, Welcome):
             self._session = event.session
+            self._may_dial = True
             self.want = event.links
             self._fill()
         elif isinstance(event, Links):
@@ -193,7 +197,8 @@ class Agent:
         elif isinstance(event, Refresh):
             self._spawn(self._refresh())
         elif isinstance(event, Bye):
-            self._session = ""
+            self._may_dial = False
+            self.byes.append(event.reason)
         elif isinstance(event, HeartbeatDue):
             self._beat()
         elif isinstance(event, Closed):
@@ -209,7 +214,7 @@ class Agent:
 
     def _fill(self) -> None:
         """Dial what is missing; give up spares that are too many."""
-        if not self._session:
+        if not self._session or not self._may_dial:
             return
         for _ in range(self.want - len(self.data) - self._dialing):
             self._dialing += 1

@@ -108,7 +108,7 @@ class HubControl(LinkMachine[HubEvent]):
         self._send(Refresh(engine))
 
     def say_bye(self, reason: str) -> None:
-        """Announce that this session will be closed, and that nothing more is opened."""
+        """Announce that this session will be closed; the node dials no more data sockets."""
         self._send(Bye(reason))
 
     def _send(self, message: messages.FromHub) -> None:

@@ -198,7 +198,7 @@ class Refresh(msgspec.Struct, frozen=True, tag_field="type", tag="refresh"):
 
 
 class Bye(msgspec.Struct, frozen=True, tag_field="type", tag="bye"):
-    """The hub will close this session and opens nothing more."""
+    """The hub will close this session; no more data sockets are to be dialed."""
 
     reason: LongText = ""
 

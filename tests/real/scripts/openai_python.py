@@ -31,7 +31,8 @@ def chat_tools():
 
 
 def completions():
-    return client.completions.create(model="tiny-babble", prompt="hello", max_tokens=4).usage.completion_tokens
+    asked = {"model": "tiny-babble", "prompt": "hello", "max_tokens": 4, "seed": 7, "temperature": 0}
+    return client.completions.create(**asked).usage.completion_tokens
 
 
 def embeddings():
