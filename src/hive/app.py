@@ -129,9 +129,10 @@ class HubServer:
 
     def _make_application(self) -> Application:
         from hive.api.management import Services, create_app
+        from hive.api.request_views import RequestViews
         from hive.api.views import Views
 
-        return create_app(Services(self.keys, Views(self.hub)))
+        return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub)))
 
     def _render_metrics(self) -> bytes:
         from hive.api.metrics import Metrics

@@ -39,6 +39,10 @@ class Fleet:
         return [MODEL]
 
 
+class NoRequests:
+    """A hub that nobody has asked for anything."""
+
+
 class BrokenFleet(Fleet):
     """A fleet with a defect."""
 
@@ -54,7 +58,7 @@ def serve(tmp_path: Path, work: Work, fleet: Fleet | None = None) -> None:
         async with Store(tmp_path / "data") as store:
             keys = Keys(store, KeyRing(), clock=lambda: 0.5)
             await keys.load()
-            app = create_app(Services(keys, fleet or Fleet()))
+            app = create_app(Services(keys, fleet or Fleet(), NoRequests()))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://hub") as client:
                 await work(client, keys)
@@ -245,6 +249,9 @@ def test_the_api_describes_itself_with_one_error_shape(tmp_path: Path) -> None:
             "/hive/v1/nodes/{name}/drain",
             "/hive/v1/nodes/{name}/resume",
             "/hive/v1/models",
+            "/hive/v1/queue",
+            "/hive/v1/requests",
+            "/hive/v1/requests/{request_id}",
         }
         assert "HTTPValidationError" not in described["components"]["schemas"]
 

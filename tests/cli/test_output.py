@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hive.cli.output import plain, print_table, size, until
+from hive.cli.output import length, plain, print_fields, print_table, size, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -42,6 +42,27 @@ def test_a_size_is_shown_in_its_largest_unit(size_bytes: int | None, shown: str)
 )
 def test_a_time_is_shown_as_the_length_until_it(text: str, shown: str) -> None:
     assert until(text, NOW) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"),
+        (0.0, "0 ms"),
+        (0.0421, "42 ms"),
+        (1.26, "1.3 s"),
+        (59.7, "60 s"),
+        (150.0, "2 min"),
+        (7_300.0, "2 h"),
+    ],
+)
+def test_a_length_of_time_is_shown_in_a_unit_that_fits(seconds: float | None, shown: str) -> None:
+    assert length(seconds) == shown
+
+
+def test_fields_stand_below_one_another_and_obey_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fields([("NAME", "a\x1b"), ("LONGER NAME", "b"), ("", "c")])
+    assert capsys.readouterr().out == "NAME         a\ufffd\nLONGER NAME  b\n             c\n"
 
 
 def test_a_table_is_not_cut_where_no_terminal_is_and_obeys_no_markup(

@@ -302,7 +302,7 @@ def test_the_decision_tells_who_was_considered_and_what_was_expected() -> None:
     _, lease = floor.ask()
     assert lease is not None
     decision = lease.decision
-    assert (decision.policy, decision.reason, decision.chosen) == ("best", "soonest first byte", "b")
+    assert (decision.policy, decision.reason, decision.node) == ("best", "soonest first byte", "b")
     seconds = {each.node: each.seconds for each in decision.candidates}
     assert seconds == {"a": pytest.approx(0.4), "b": pytest.approx(0.1)}
 

@@ -1,4 +1,4 @@
-"""The management API, `/hive/v1/*`: keys, nodes and models, for admin keys.
+"""The management API, `/hive/v1/*`, for admin keys: keys, nodes and models; requests are in `api.requests`.
 
 The hub has judged the caller's right before this application is called.
 """
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from hive import __version__
+from hive.api.requests import RequestsView, serve_requests
 from hive.auth.keys import Key, Role
 from hive.errors import BAD_JSON, INTERNAL, INVALID_VALUE, METHOD_NOT_ALLOWED, NOT_FOUND, Fault
 from hive.hub.keys import Keys
@@ -95,6 +96,7 @@ class Services:
 
     keys: Keys
     fleet: FleetView
+    requests: RequestsView
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ def create_app(services: Services) -> FastAPI:
     )
     _answer_errors(app)
     _serve_keys(app, services.keys)
+    serve_requests(app, PREFIX, services.requests)
 
     @app.get(f"{PREFIX}/nodes")
     async def nodes() -> NodeList:

@@ -40,6 +40,9 @@ _COMMANDS = {
     "resume": _Command("fleet", "Give a drained node work again."),
     "models": _Command("fleet", "List the models of all nodes."),
     "ps": _Command("fleet", "List the models that are loaded."),
+    "queue": _Command("requests", "List the models for which requests wait."),
+    "requests": _Command("requests", "List requests, or cancel one."),
+    "status": _Command("status", "Show the hub on one screen, or one request."),
     "sim": _Command("sim", "Run a simulated engine."),
     "demo": _Command("demo", "Show a hub that three simulated nodes join."),
 }

@@ -34,6 +34,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Print what is known of one thing, a line each, below one another."""
+    lines = [(name, plain(value)) for name, value in fields]
+    widest = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{widest}}  {value}")
+
+
 def plain(text: str) -> str:
     """Return a text without control characters: names come from engines."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
@@ -47,6 +55,18 @@ def size(size_bytes: int | None) -> str:
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f} {unit}"
     return f"{size_bytes} B"
+
+
+def length(seconds: float | None) -> str:
+    """Return a length of time, in a unit that fits."""
+    if seconds is None:
+        return "-"
+    for unit, factor in (("h", 3_600), ("min", 60)):
+        if seconds >= 2 * factor:
+            return f"{seconds / factor:.0f} {unit}"
+    if seconds >= 1:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds * 1000:.0f} ms"
 
 
 def date(moment: datetime | None) -> str:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 
 import msgspec
 
 from hive.hub.log_writer import LogWriter
-from hive.hub.records import Record
-
-
-def timestamp(seconds: float) -> str:
-    """Return a Unix time as RFC 3339 in UTC, with milliseconds."""
-    whole = int(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+from hive.hub.records import Record, timestamp
 
 
 class ExchangeLog:
@@ -28,9 +21,7 @@ class ExchangeLog:
 
     def write(self, records: Sequence[Record]) -> None:
         """Write a line for each of the exchanges that ended together."""
-        now = timestamp(time.time())
         for record in records:
-            record.time = now
             record.queued_ms = int(record.queued_ms * 100) / 100  # `round` takes five times as long
             record.total_ms = int(record.total_ms * 100) / 100
             if record.first_byte_ms is not None:

@@ -24,7 +24,7 @@ from hive.hub.joining import Joining
 from hive.hub.loads import Loader
 from hive.hub.probes import Prober
 from hive.hub.queue import Queue
-from hive.hub.records import OUTCOMES, Record, Records
+from hive.hub.records import Outcome, Record, Records, outcome_of
 from hive.hub.relay import RelayLimits
 from hive.hub.watcher import Watcher
 from hive.net.dialed import DialedLink
@@ -131,6 +131,14 @@ class Hub:
         for exchange in list(self.exchanges):
             exchange.give_up(Fault(errors.DRAINING, "the hub is shutting down"))
 
+    def cancel(self, exchange: Exchange) -> bool:
+        """End an exchange for an administrator, with an honest error; False when its answer was whole already."""
+        exchange.give_up(Fault(errors.CANCELLED, "an administrator cancelled this request"))
+        is_cancelled = exchange.record.outcome is Outcome.CANCELLED
+        if is_cancelled:
+            _log.info("exchange %s: an administrator cancelled it", exchange.record.request_id)
+        return is_cancelled
+
     async def close(self) -> None:
         """End every task and close every link."""
         if self._ticker is not None:
@@ -177,7 +185,7 @@ class Hub:
         """A request was refused before it became an exchange: it has its line and its count all the same."""
         name = operation.name if operation is not None else "none"
         record = Record(request_id=request_id, operation=name, status=fault.kind.status, error=fault.kind.code)
-        record.outcome = OUTCOMES[fault.kind.family]
+        record.outcome = outcome_of(fault.kind)
         record.bytes_out = size
         self.records.add(record)
 

@@ -22,7 +22,8 @@ from hive.fleet.engines import Engine, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.names import MAX_NAME, canonical, is_valid, unknown_model_text
 from hive.hub.attempt import Attempt, Wanted
-from hive.hub.records import OUTCOMES, Outcome, Record
+from hive.hub.progress import Progress, Stage
+from hive.hub.records import Outcome, Record, outcome_of
 from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
@@ -64,10 +65,11 @@ class Exchange:
         self._body = stream.body
         self._model = ""
         self._routing = NOTHING_READ
-        self._began_at = hub.now()
+        self.began_at = hub.now()
         self._is_last_attempt = False
         self._unreached: list[Engine] = []
         self._runner: Runner | None = None
+        self._waits_since: float | None = None
         self.ticket: Ticket | None = None
         """Its wish for a slot, from when its model is known."""
         self.attempt: Attempt | None = None
@@ -187,14 +189,15 @@ class Exchange:
     def _note_first_byte(self, attempt: Attempt) -> None:
         relay = attempt.relay
         if relay is not None and relay.first_byte_at is not None:
-            self.record.first_byte_ms = (relay.first_byte_at - self._began_at) * 1000
+            self.record.first_byte_ms = (relay.first_byte_at - self.began_at) * 1000
 
     async def _wait(self, ticket: Ticket) -> Lease:
-        since = self._hub.now()
+        since = self._waits_since = self._hub.now()
         try:
             self._check_route()
             return await self._hub.queue.wait(ticket)
         finally:
+            self._waits_since = None
             self._hub.queue.forget(ticket)
             self.record.queued_ms += (self._hub.now() - since) * 1000
 
@@ -228,7 +231,8 @@ class Exchange:
         if result is Result.REFUSED:
             return self._consider_refusal(relay, engine, ticket)
         assert relay.fault is not None
-        self._blame(engine, ticket)
+        if relay.fault.kind.family is Family.NODE:  # else the hub itself gave it up
+            self._blame(engine, ticket)
         if relay.has_begun:
             self._break_off(relay, self._named(relay.fault, engine))
             return True
@@ -290,11 +294,28 @@ class Exchange:
         self._stream.send(head.status, response_fields(head.fields) + self._answer_fields(), body)
         return True
 
+    # --- what it shows ---
+
+    def progress(self) -> Progress:
+        """Return how far it has come."""
+        now, attempt = self._hub.now(), self.attempt
+        queued = self.record.queued_ms / 1000
+        if self._waits_since is not None:
+            queued += now - self._waits_since
+        stage, first_byte = Stage.QUEUED, None
+        if self.ticket is None:
+            stage = Stage.READING
+        elif attempt is not None and attempt.lease.is_held:
+            stage, relay = Stage.SENT, attempt.relay
+            if relay is not None and relay.first_byte_at is not None:
+                stage, first_byte = Stage.ANSWERING, relay.first_byte_at - self.began_at
+        return Progress(stage, now - self.began_at, queued, first_byte, self._stream.bytes_sent)
+
     # --- errors and the end ---
 
     def _break_off(self, relay: Relay, fault: Fault) -> None:
         """End an answer that has begun with its dialect's own error; one that has none for it is cut."""
-        self.record.outcome, self.record.error = OUTCOMES[fault.kind.family], fault.kind.code
+        self.record.outcome, self.record.error = outcome_of(fault.kind), fault.kind.code
         self.record.status = 200
         if not relay.is_stream:
             self._stream.cut()
@@ -306,7 +327,7 @@ class Exchange:
     def _answer_fault(self, fault: Fault) -> None:
         record = self.record
         record.status, record.error = fault.kind.status, fault.kind.code
-        record.outcome = OUTCOMES[fault.kind.family]
+        record.outcome = outcome_of(fault.kind)
         if self._stream.has_started:
             self._stream.cut()
             return
@@ -330,7 +351,7 @@ class Exchange:
             attempt.check_deadlines(now, has_elsewhere=self._may_try_another(ticket))
 
     def _account(self) -> None:
-        self.record.total_ms = (self._hub.now() - self._began_at) * 1000
+        self.record.total_ms = (self._hub.now() - self.began_at) * 1000
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)

@@ -41,6 +41,11 @@ class Queue:
         """How many tickets wait."""
         return self._dispatcher.waiting_count
 
+    @property
+    def served_per_second(self) -> float:
+        """How many leases end in a second, of late; 0 when that is not known."""
+        return self._dispatcher.demand.serves_per_second
+
     def try_lease(self, ticket: Ticket) -> Lease | None:
         """Return a slot if there is one; else the ticket waits, for `wait`. Raises `Fault` (queue_full)."""
         return self._dispatcher.offer(ticket, self._loop.time())

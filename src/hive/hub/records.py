@@ -7,6 +7,7 @@ because code that runs in a tight loop costs a quarter of what it costs in betwe
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
-from hive.errors import Family
+from hive.errors import CANCELLED, Family, Kind
 
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
 SETTLE_INTERVAL = 0.2
@@ -31,16 +32,28 @@ class Outcome(StrEnum):
     NODE_ERROR = "node_error"
     HUB_ERROR = "hub_error"
     CLIENT_GONE = "client_gone"
+    CANCELLED = "cancelled"
 
 
-OUTCOMES = {Family.CLIENT: Outcome.CLIENT_ERROR, Family.NODE: Outcome.NODE_ERROR, Family.HUB: Outcome.HUB_ERROR}
+_OUTCOMES = {Family.CLIENT: Outcome.CLIENT_ERROR, Family.NODE: Outcome.NODE_ERROR, Family.HUB: Outcome.HUB_ERROR}
+
+
+def outcome_of(kind: Kind) -> Outcome:
+    """Return how an exchange ends whose client gets this error."""
+    return Outcome.CANCELLED if kind is CANCELLED else _OUTCOMES[kind.family]
+
+
+def timestamp(seconds: float) -> str:
+    """Return a Unix time as RFC 3339 in UTC, with milliseconds."""
+    whole = int(seconds)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
 
 
 class Record(msgspec.Struct):
     """One exchange, as its line in the log has it. Times are lengths in milliseconds."""
 
     time: str = ""
-    """When it ended, RFC 3339; filled in when the line is made."""
+    """When it ended, RFC 3339; filled in when it is settled."""
     event: str = "exchange"
     request_id: str = ""
     operation: str = ""
@@ -144,13 +157,15 @@ class Records:
             self.settle()
 
     def settle(self) -> None:
-        """Count and write what was taken."""
+        """Date, count and write what was taken."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         records, self._unsettled = self._unsettled, []
         if not records:
             return
+        now = timestamp(time.time())
         for record in records:
+            record.time = now
             self._tallies.add(record)
         self._write(records)

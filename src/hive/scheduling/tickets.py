@@ -48,6 +48,11 @@ class Ticket:
         """Return what its prompt counts as when its time is estimated."""
         return self.prompt_tokens + FIXED_TOKENS
 
+    @property
+    def is_waiting(self) -> bool:
+        """Is it in the queue?"""
+        return bool(self.mark)
+
     def accepts(self, engine: Engine) -> bool:
         """May this engine serve it, slots aside?"""
         return (not self.excluded or engine not in self.excluded) and engine.serves(self.operation)
@@ -58,6 +63,8 @@ class Candidate:
     """One engine that was considered for a ticket."""
 
     node: str
+    engine: str | None
+    """A joined node's own name for it."""
     seconds: float
     """Expected until the first byte; for a policy that does not estimate, what it compared."""
 
@@ -68,8 +75,10 @@ class Decision:
 
     policy: str
     reason: str
-    chosen: str
-    """The node's name."""
+    node: str
+    engine: str | None
+    running: int
+    """How many ran on the engine then, this one included."""
     candidates: tuple[Candidate, ...]
 
 
@@ -92,8 +101,9 @@ class Lease:
     @property
     def decision(self) -> Decision:
         """Return what was decided, in a form that is kept and shown."""
-        candidates = tuple(Candidate(engine.node, seconds) for engine, seconds in self.compared)
-        return Decision(self.policy, self.reason, self.engine.node, candidates)
+        engine = self.engine
+        candidates = tuple(Candidate(each.node, each.id or None, seconds) for each, seconds in self.compared)
+        return Decision(self.policy, self.reason, engine.node, engine.id or None, self.running, candidates)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,207 @@
+"""`hive queue` and `hive requests`: what waits, what runs, what has ended; and an end for one of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+import msgspec
+import typer
+
+from hive.cli.errors import CommandError
+from hive.cli.hub import DEFAULT_HUB, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.output import length, plain, print_json, print_table, size
+
+REQUESTS = "/hive/v1/requests"
+QUEUE = "/hive/v1/queue"
+MOST = 1_000
+"""Entries that the hub lists."""
+_USUAL = 20
+_COLUMNS = (
+    "REQUEST", "STATE", "OPERATION", "MODEL", "NODE", "KEY",
+    "QUEUED", "FIRST BYTE", "TOTAL", "SENT", "ENDED",
+)  # fmt: skip
+
+
+class Running(msgspec.Struct):
+    """A request under way; lengths in seconds."""
+
+    request_id: str
+    operation: str
+    key: str
+    model: str
+    state: str
+    node: str
+    attempts: int
+    age_s: float
+    queued_s: float
+    first_byte_s: float | None
+    bytes_out: int
+
+
+class Ended(msgspec.Struct):
+    """A request that has ended; lengths in milliseconds."""
+
+    request_id: str
+    operation: str
+    key: str
+    model: str
+    time: datetime
+    outcome: str
+    status: int
+    error: str
+    node: str
+    attempts: int
+    queued_ms: float
+    first_byte_ms: float | None
+    total_ms: float
+    bytes_in: int
+    bytes_out: int
+
+
+class Requests(msgspec.Struct):
+    """A listing of requests, the newest first."""
+
+    time: datetime
+    """By the hub's clock."""
+    running: list[Running]
+    ended: list[Ended]
+
+
+class Model(msgspec.Struct):
+    """A model for which requests wait."""
+
+    model: str
+    waiting: int
+    oldest_wait_s: float
+    nodes: list[str]
+    loading_on: list[str]
+
+
+class Load(msgspec.Struct):
+    """A load under way."""
+
+    node: str
+    model: str
+    reason: str
+    seconds: float
+
+
+class Queue(msgspec.Struct):
+    """What waits."""
+
+    waiting: int
+    limit: int
+    served_per_second: float | None
+    models: list[Model]
+    loads: list[Load]
+
+
+class State(StrEnum):
+    """Which requests to list."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    ALL = "all"
+
+
+ModelOption = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only those for this model.")]
+NodeOption = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Only those that it has, or had last.")]
+KeyOption = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Only those with the key of this name.")]
+StateOption = Annotated[State, typer.Option("--state", help="Only those that run, or that have ended.")]
+LimitOption = Annotated[
+    int, typer.Option("--limit", metavar="N", min=1, max=MOST, help="So many that run and so many that ended, at most.")
+]
+CancelOption = Annotated[
+    str | None, typer.Option("--cancel", metavar="REQUEST", help="Cancel this one; its client gets an error.")
+]
+
+
+def queue(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
+    """List the models for which requests wait."""
+    at = find_hub(hub, api_key_file)
+    answer = at.ask("GET", QUEUE)
+    waits = at.read(answer, Queue)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        [
+            each.model,
+            str(each.waiting),
+            length(each.oldest_wait_s),
+            ", ".join(each.nodes) or "-",
+            ", ".join(each.loading_on) or "-",
+        ]
+        for each in waits.models
+    ]
+    print_table(("MODEL", "WAITING", "OLDEST", "NODES", "LOADING"), rows)
+    typer.echo(f"{describe_queue(waits)}; {len(waits.loads)} loading")
+
+
+def describe_queue(waits: Queue) -> str:
+    """Return how many wait and how fast they are served."""
+    served = "none served lately" if waits.served_per_second is None else f"{waits.served_per_second:g} served a second"
+    return f"{waits.waiting} of at most {waits.limit} waiting, {served}"
+
+
+def requests(
+    model: ModelOption = None,
+    node: NodeOption = None,
+    key: KeyOption = None,
+    state: StateOption = State.ALL,
+    limit: LimitOption = _USUAL,
+    cancel: CancelOption = None,
+    hub: HubOption = DEFAULT_HUB,
+    api_key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List requests, the newest first, or cancel one."""
+    filters = {"model": model, "node": node, "key": key}
+    given = {name: value for name, value in filters.items() if value is not None}
+    at = find_hub(hub, api_key_file)
+    if cancel is not None:
+        if given or state is not State.ALL:
+            raise CommandError("--cancel: takes no filter beside it, but one request", 2)
+        answer = at.ask("DELETE", path_of(cancel))
+        if as_json:
+            print_json(answer)
+        else:
+            typer.echo(f"{plain(cancel)} is cancelled")
+        return
+    answer = at.ask("GET", f"{REQUESTS}?{urlencode({'limit': limit, 'state': state.value, **given})}")
+    listed = at.read(answer, Requests)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [_running_cells(each) for each in listed.running]
+    rows += [_ended_cells(each, (listed.time - each.time).total_seconds()) for each in listed.ended]
+    print_table(_COLUMNS, rows)
+
+
+def path_of(request_id: str) -> str:
+    """Return the path of one request."""
+    return f"{REQUESTS}/{quote(request_id, safe='')}"
+
+
+def _running_cells(each: Running) -> list[str]:
+    return [
+        each.request_id, each.state, each.operation, each.model or "-", each.node or "-", each.key or "-",
+        length(each.queued_s), length(each.first_byte_s), length(each.age_s), size(each.bytes_out), "-",
+    ]  # fmt: skip
+
+
+def _ended_cells(each: Ended, age: float) -> list[str]:
+    first_byte = None if each.first_byte_ms is None else each.first_byte_ms / 1000
+    return [
+        each.request_id, outcome(each), each.operation, each.model or "-", each.node or "-", each.key or "-",
+        length(each.queued_ms / 1000), length(first_byte), length(each.total_ms / 1000), size(each.bytes_out),
+        f"{length(max(age, 0.0))} ago",
+    ]  # fmt: skip
+
+
+def outcome(each: Ended) -> str:
+    """Return how a request ended, with the error's code where that says more."""
+    return each.outcome if each.error in ("", each.outcome) else f"{each.outcome} ({each.error})"

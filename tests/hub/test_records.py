@@ -1,0 +1,63 @@
+"""What is kept of an exchange: dated whoever writes it, and one word for how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+
+from hive import errors
+from hive.errors import Kind
+from hive.hub.records import MAX_UNSETTLED, Outcome, Record, Records, outcome_of, timestamp
+
+
+def settled(count: int) -> tuple[list[Record], list[int]]:
+    """Return records that were settled by a hub whose log does nothing, and how many came at a time."""
+    written: list[Record] = []
+    sizes: list[int] = []
+
+    def write(records: Sequence[Record]) -> None:
+        written.extend(records)
+        sizes.append(len(records))
+
+    async def run() -> None:
+        records = Records(write)
+        for number in range(count):
+            records.add(Record(request_id=str(number)))
+        records.settle()
+
+    asyncio.run(run())
+    return written, sizes
+
+
+def test_a_record_is_dated_whoever_writes_it() -> None:
+    before = timestamp(time.time())
+    (record,), _ = settled(1)
+    assert before <= record.time <= timestamp(time.time())
+    assert datetime.fromisoformat(record.time).utcoffset() == timedelta(0)
+
+
+def test_records_are_settled_together() -> None:
+    written, sizes = settled(MAX_UNSETTLED + 5)
+    assert [record.request_id for record in written] == [str(number) for number in range(MAX_UNSETTLED + 5)]
+    assert sizes == [MAX_UNSETTLED, 5]
+
+
+def test_a_time_has_milliseconds() -> None:
+    assert timestamp(0.5) == "1970-01-01T00:00:00.500Z"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [
+        (errors.CANCELLED, Outcome.CANCELLED),
+        (errors.MODEL_NOT_FOUND, Outcome.CLIENT_ERROR),
+        (errors.NODE_SILENT, Outcome.NODE_ERROR),
+        (errors.DRAINING, Outcome.HUB_ERROR),
+    ],
+)
+def test_an_exchange_ends_as_its_error_says(kind: Kind, outcome: Outcome) -> None:
+    assert outcome_of(kind) is outcome
