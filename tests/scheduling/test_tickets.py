@@ -66,4 +66,5 @@ def test_a_decision_is_what_was_compared_with_names_for_engines() -> None:
     lease = Lease(on, Ticket("m", CHAT, 1.0), "soonest", policy="best", compared=[(on, 0.5), (other, 0.7)])
     compared = Candidate("a", None, 0.5), Candidate("b", None, 0.7)
     assert lease.decision == Decision("best", "soonest", "a", None, 1, compared)
-    assert Lease(on, Ticket("m", CHAT, 1.0), "needs no slot").decision.candidates == ()
+    alone = Candidate("a", None, None)
+    assert Lease(on, Ticket("m", CHAT, 1.0), "only choice").decision.candidates == (alone,)

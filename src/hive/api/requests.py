@@ -169,7 +169,7 @@ class LoadView:
     reason: str
     unload: Sequence[str]
     """What goes first, to make room."""
-    seconds: float
+    seconds: float | None
     """Since when."""
 
 

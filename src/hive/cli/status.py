@@ -51,7 +51,7 @@ class _Nodes(msgspec.Struct):
 class _Candidate(msgspec.Struct):
     node: str
     engine: str | None
-    seconds: float
+    seconds: float | None
 
 
 class _Decision(msgspec.Struct):
@@ -238,7 +238,11 @@ def _show_decision(number: int, decision: _Decision) -> None:
     if not decision.candidates:
         return
     rows = [
-        [_place(each.node, each.engine), f"{each.seconds:.3g}", "chosen" if _is_chosen(each, decision) else ""]
+        [
+            _place(each.node, each.engine),
+            "-" if each.seconds is None else f"{each.seconds:.3g}",
+            "chosen" if _is_chosen(each, decision) else "",
+        ]
         for each in decision.candidates
     ]
     # Only `best` expects seconds; the others compare numbers of their own.

@@ -65,8 +65,8 @@ class Candidate:
     node: str
     engine: str | None
     """A joined node's own name for it."""
-    seconds: float
-    """Expected until the first byte; for a policy that does not estimate, what it compared."""
+    seconds: float | None
+    """Expected until the first byte; for a policy that does not estimate, what it compared. None for an only choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,8 @@ class Lease:
     def decision(self) -> Decision:
         """Return what was decided, in a form that is kept and shown."""
         engine = self.engine
-        candidates = tuple(Candidate(each.node, each.id or None, seconds) for each, seconds in self.compared)
+        compared = self.compared or ((engine, None),)
+        candidates = tuple(Candidate(each.node, each.id or None, seconds) for each, seconds in compared)
         return Decision(self.policy, self.reason, engine.node, engine.id or None, self.running, candidates)
 
 
