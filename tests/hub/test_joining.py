@@ -22,6 +22,7 @@ from hive.wire.link_messages import (
     Ended,
     Engine,
     EngineBeat,
+    Gpu,
     Heartbeat,
     Hello,
     JoinData,
@@ -231,6 +232,19 @@ def test_heartbeats_are_answered_and_seen(hub: ThreadedHub) -> None:
         assert node.control.text("beat") == {"type": "beat", "seq": 7}
         [entry] = nodes(hub)
         assert entry["machine"]["cpu"] == 0.75  # type: ignore[index]
+
+
+def test_the_memory_of_its_gpus_is_known_if_one_engine_has_it_alone(hub: ThreadedHub) -> None:
+    def memory() -> list[int | None]:
+        return hub.call(lambda server: [engine.memory_bytes for engine in server.hub.fleet.engines])
+
+    with joined(hub) as node:
+        assert memory() == [None]
+        gpus = (Gpu("one", 24 << 30), Gpu("two", 8 << 30))
+        node.control.say(Heartbeat(1, Machine(gpus=gpus), {"ollama": EngineBeat(True)}))
+        eventually(lambda: memory() == [32 << 30])
+        node.control.say(Report((an_engine(), an_engine("second"))))
+        eventually(lambda: memory() == [None, None])
 
 
 def test_a_node_that_falls_silent_is_suspect_then_gone_and_on_probation_when_it_is_back(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hive.dialects.operations import methods_of
-from hive.fleet.engines import EngineKind, Health
-from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST
+from hive.fleet.engines import Engine, EngineKind, Health
+from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, room_bytes
 from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 
 from .fleets import GB, Floor, report
@@ -265,3 +265,12 @@ def test_an_engine_out_of_service_loads_nothing() -> None:
     floor.fleet.set_health(floor.add("a"), Health.DRAINING)
     floor.ask()
     assert orders(floor) == []
+
+
+def test_what_is_told_of_a_memory_holds_until_something_had_to_go() -> None:
+    engine = Engine("a", "http://a", memory_bytes=24 * GB)
+    assert room_bytes(engine) == 20 * GB
+    engine.full_bytes = 16 * GB
+    assert room_bytes(engine) == 16 * GB - 1
+    engine.proven_bytes = 18 * GB
+    assert room_bytes(engine) == 18 * GB

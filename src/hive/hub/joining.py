@@ -191,12 +191,20 @@ class JoinedNode:
         if closed.is_ours and closed.code not in _QUIET:
             self._complain(self.name, f"data socket closed: {closed.reason} ({closed.code})")
 
+    def _gpu_bytes(self) -> int | None:
+        """Return the memory that models may take, if it is one engine's alone and all of it is known."""
+        gpus = self.machine.gpus
+        return sum(gpu.memory_total_bytes for gpu in gpus) if gpus and len(self.engines) == 1 else None
+
     def tick(self, now: float) -> None:
         """Let time pass."""
         if self._pending is not None:
             self._take_report(self._pending)
+        memory = self._gpu_bytes()
         for joined in list(self.engines.values()):
             joined.tick(now)
+            joined.engine.round_trip = self.pool.round_trip
+            joined.engine.memory_bytes = memory
         if self.control is not None:
             self.pool.tick(now)
 

@@ -25,6 +25,8 @@ from hive.wire.responses import GarbledAnswer, ResponseReader
 
 _log = logging.getLogger(__name__)
 
+ROUND_TRIP_SAMPLE = 16
+"""One of so many exchanges on a socket is measured, its first one too."""
 MAX_EAGER_BYTES = 256 << 10
 """A body up to this is written at once, whether the connection takes it or not."""
 
@@ -49,6 +51,9 @@ class Home(Protocol):
 
     def forget(self, connection: JoinedConnection, closed: Closed) -> None:
         """It is closed, and not by its home."""
+
+    def note_round_trip(self, seconds: float) -> None:
+        """So long it took the node to accept an exchange."""
 
 
 class JoinedConnection(JoinedSocket):
@@ -231,6 +236,8 @@ class JoinedConnection(JoinedSocket):
         """Take what is no piece of an answer; return the sink if that made the answer whole."""
         if type(event) is Accepted:
             self.has_answered = True
+            if self._number % ROUND_TRIP_SAMPLE == 1:
+                self._home.note_round_trip(self._sockets.now() - self._data.since)
         elif type(event) is Ended:
             return self._end(event)
         elif type(event) is Closed:

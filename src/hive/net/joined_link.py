@@ -19,6 +19,8 @@ from hive.wire.link_socket import Closed
 FEW_IDLE = 2
 """With fewer spares the pool asks for more."""
 SHRINK_SECONDS = 60.0
+NEW_SHARE = 0.3
+"""What a new measurement counts in a smoothed one."""
 ASK_AGAIN_SECONDS = 5.0
 """A node that has dialed fewer sockets than it was asked for is asked again."""
 
@@ -41,6 +43,8 @@ class JoinedPool:
         self._waiters: deque[asyncio.Future[JoinedConnection]] = deque()
         self._peak = 0
         self._peak_since = 0.0
+        self.round_trip = 0.0
+        """Seconds to the node and back, smoothed; 0 while that is not known."""
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -123,6 +127,11 @@ class JoinedPool:
                 waiter.set_result(connection)
                 return
         self._idle.append(connection)
+
+    def note_round_trip(self, seconds: float) -> None:
+        """So long it took the node to accept an exchange."""
+        share = NEW_SHARE if self.round_trip else 1.0
+        self.round_trip += (seconds - self.round_trip) * share
 
     def forget(self, connection: JoinedConnection, closed: Closed) -> None:
         """A socket is closed."""

@@ -76,7 +76,8 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         """The id of the exchange under way, or of the last one."""
         self._accepted = self._ended = ""
         """The two marks that a good exchange brings, as our own node writes them: they need not be decoded."""
-        self._since = now
+        self.since = now
+        """When it came into its state, as far as that is bound by time: while it opens, when it said `open`."""
 
     def __repr__(self) -> str:
         return f"<HubData {self.state.value} {self.exchange}>"
@@ -86,7 +87,7 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         assert self.state is HubState.SPARE
         self.state = HubState.OPENING
         self.exchange = exchange
-        self._since = now
+        self.since = now
         self._accepted = f'{{"type":"accepted","id":"{exchange}"}}'
         self._ended = f'{{"type":"ended","id":"{exchange}","error":null}}'
         self.socket.send_text(encode(Open(exchange, engine)))
@@ -103,7 +104,7 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         """
         assert self.state in (HubState.OPENING, HubState.STREAMING)
         self.state = HubState.CANCELLING
-        self._since = now
+        self.since = now
         self.socket.send_text(encode(Cancel(self.exchange)))
 
     def _on_binary(self, data: bytes) -> bytes | None:
@@ -131,9 +132,9 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         return None if following is HubState.CANCELLING else message
 
     def _on_time(self, now: float) -> None:
-        if self.state is HubState.OPENING and now - self._since > link.ACCEPT_SECONDS:
+        if self.state is HubState.OPENING and now - self.since > link.ACCEPT_SECONDS:
             self.socket.close(CloseCode.NOT_ACCEPTED, "the exchange was not accepted")
-        elif self.state is HubState.CANCELLING and now - self._since > link.CANCEL_SECONDS:
+        elif self.state is HubState.CANCELLING and now - self.since > link.CANCEL_SECONDS:
             self.socket.close(CloseCode.NOT_CANCELLED, "the cancelled exchange did not end")
 
     def _on_closed(self) -> None:

@@ -19,7 +19,7 @@ from hive.testing.simulation.faults import STRIKES
 from hive.testing.simulation.world import Outcome, run_world
 
 FEW = range(40)
-MANY = range(600)
+MANY = range(1000)
 
 
 @pytest.fixture(scope="module")
