@@ -186,6 +186,6 @@ class Loads:
 
 
 def room_bytes(engine: Engine) -> float:
-    """Return the sizes of models that an engine's memory is known to hold together: told, and not disproved, or seen."""
+    """Return the bytes of models that an engine is known to hold together: told and not disproved, or seen."""
     told = min((engine.memory_bytes or 0) / IN_MEMORY, engine.full_bytes - 1)
     return max(float(engine.proven_bytes), told)
