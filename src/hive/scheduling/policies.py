@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+import msgspec
+
 from hive.fleet.engines import Engine, Fleet
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
@@ -31,8 +33,7 @@ class Action(Enum):
     WAIT = "wait"
 
 
-@dataclass(slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """What a policy decided. `compared` are the engines it weighed, with what it weighed them by."""
 
     action: Action

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from hive.dialects.operations import Operation
 from hive.fleet.engines import Engine
@@ -14,8 +16,7 @@ LaneKey = tuple[str, str, str, frozenset[int]]
 _NOBODY: frozenset[int] = frozenset()
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """One exchange's wish for a slot. Times are the hub's clock, in seconds."""
 
     model: str
@@ -30,7 +31,7 @@ class Ticket:
     """Order of arrival; kept when a busy engine sends the ticket back."""
     since: float = 0.0
     """When it came first."""
-    excluded: set[Engine] = field(default_factory=set)
+    excluded: set[Engine] = msgspec.field(default_factory=set)
     """Engines that failed it."""
     mark: int = 0
     """Its place in the queue while it waits, else 0; the queue's own."""
@@ -82,8 +83,7 @@ class Decision:
     candidates: tuple[Candidate, ...]
 
 
-@dataclass(slots=True, eq=False)
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """The right to run one exchange on an engine; give it back with `Dispatcher.release`."""
 
     engine: Engine
