@@ -140,7 +140,7 @@ class Best:
             if place.counts * ELECTIVE < wait or situation.loads.is_starved(ticket, now):
                 return self._load(place, "soonest to load it", busy)
             if self._is_worth_another(place, place.engine, ticket, now):
-                return self._load(place, "many have asked for it for as long as a load takes", busy)
+                return self._load(place, "many have waited for it, longer than a load takes", busy)
         if wait < _NEVER or place.counts < _NEVER:
             return Choice(Action.WAIT, None, "its engines are busy", busy)
         return last_resort(situation, lane, ticket, now)
@@ -148,11 +148,11 @@ class Best:
     def _is_worth_another(self, place: Place, engine: Engine, ticket: Ticket, now: float) -> bool:
         """Should an idle engine load it too? Each waits less than a load takes; together they have waited long enough.
 
-        Who pays rent until it adds up to the price, and then buys, never pays more than twice what was necessary.
+        Who pays rent until it adds up to the price, and then buys, never pays much more than was necessary.
         """
         if engine.running or place.unload:
             return False
-        return now - self._situation.queue.pressed_since.get(ticket.model, now) >= place.counts
+        return now - self._situation.queue.pressed_since.get(ticket.model, now) >= place.counts * ELECTIVE
 
     def _cold_seconds(self, engine: Engine, ticket: Ticket) -> float:
         """Return the seconds to the first byte on an engine, once it has loaded the model."""
