@@ -232,3 +232,36 @@ def test_the_slots_that_a_node_says_of_its_ollama_are_for_all_its_models() -> No
     fleet.learn(engine, report("m", "n"))
     fleet.learn_loaded(engine, loaded)
     assert (engine.slots, engine.model_slots) == (2, 1)
+
+
+def tagged(key: str, digest: str, *, is_remote: bool = False) -> Model:
+    return Model(key, key, digest, 1, "", b"{}", b"{}", is_remote)
+
+
+def test_a_model_in_memory_is_warm_by_all_its_names() -> None:
+    """An Ollama lists it by the name alone that loaded it."""
+    engine = Engine("a", "http://a")
+    fleet = Fleet([engine])
+    models = (tagged("m:latest", "one"), tagged("m:8b", "one"), tagged("n:latest", "two"), tagged("bare", ""))
+    fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", models, (LoadedModel("m:8b", "", b"{}"),)))
+    assert engine.warm == {"m:latest", "m:8b"}
+    assert engine.is_warm("m:latest")
+    assert not engine.is_warm("n:latest")
+    assert engine.names_of("m:latest") == {"m:latest", "m:8b"}
+    assert engine.names_of("bare") == {"bare"}
+    engine.loaded_as["m:latest"] = '{"num_ctx": 8}'
+    fleet.learn_loaded(engine, (LoadedModel("m:8b", "later", b"{}"),))
+    assert engine.is_warm("m:latest", '{"num_ctx": 8}')
+    assert not engine.is_warm("m:latest")
+    fleet.learn_loaded(engine, ())
+    assert engine.warm == set()
+    assert engine.loaded_as == {}
+
+
+def test_a_model_that_runs_elsewhere_needs_no_load() -> None:
+    engine = Engine("a", "http://a")
+    fleet = Fleet([engine])
+    models = (tagged("big:cloud", "one", is_remote=True), tagged("m:latest", "two"))
+    fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", models, ()))
+    assert engine.is_warm("big:cloud")
+    assert not engine.is_warm("m:latest")

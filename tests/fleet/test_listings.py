@@ -252,3 +252,8 @@ def test_a_listing_follows_what_engines_report() -> None:
     fleet.learn(engines[0], EngineReport(EngineKind.OLLAMA, "0.33.0", read_tags(listing(tags_entry("b:1"))), ()))
     assert names(catalog.tags()) == ["b:1"]
     assert catalog.v1_model("a:1") is None
+
+
+def test_a_model_that_an_ollama_passes_on_is_remote() -> None:
+    body = b'{"models":[{"name":"big:cloud","remote_host":"https://ollama.com","remote_model":"big"},{"name":"m"}]}'
+    assert [model.is_remote for model in read_tags(body)] == [True, False]

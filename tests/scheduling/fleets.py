@@ -22,7 +22,7 @@ def report(
     size: int = 5 * GB,
 ) -> EngineReport:
     """Return what an engine would say that has these models."""
-    listed = tuple(Model(key, key, "d", size, "", b"{}", b"{}") for key in models)
+    listed = tuple(Model(key, key, f"sha256:{key}", size, "", b"{}", b"{}") for key in models)
     return EngineReport(kind, version, listed, tuple(LoadedModel(key, "", b"{}") for key in loaded))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hive.dialects.operations import methods_of
 from hive.fleet.engines import Engine, EngineKind, Health
-from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, room_bytes
+from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, is_running, room_bytes
 from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 
 from .fleets import GB, Floor, report
@@ -274,3 +276,15 @@ def test_what_is_told_of_a_memory_holds_until_something_had_to_go() -> None:
     assert room_bytes(engine) == 16 * GB - 1
     engine.proven_bytes = 18 * GB
     assert room_bytes(engine) == 18 * GB
+
+
+def test_a_model_that_runs_by_another_name_is_not_unloaded() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mno", loaded="m", slots=4)
+    twins = dict(engine.models)
+    twins["twin"] = replace(twins["m"], key="twin", id="twin")
+    engine.models = twins
+    engine.find_warm()
+    engine.running_of["twin"] = 1
+    assert is_running(engine, "m")
+    assert not is_running(engine, "n")

@@ -96,6 +96,8 @@ class Model:
     """RFC 3339; sorts the listing."""
     tags: bytes
     listed: bytes
+    is_remote: bool = False
+    """Does the engine pass its requests on to a service elsewhere? Then it is never in its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +187,13 @@ class Engine:
     """Paths of routes that its version does not have."""
     models: dict[str, Model] = field(default_factory=dict)
     loaded: dict[str, LoadedModel] = field(default_factory=dict)
+    """What it lists as in its memory, by the name that it was loaded by."""
+    warm: set[str] = field(default_factory=set)
+    """Models that need no load: what is in memory, by all its names, and what needs no memory."""
 
     def __post_init__(self) -> None:
         self.model_slots = self.limit = self.slots
+        self.find_warm()
 
     def __repr__(self) -> str:
         return f"<Engine {self.node} {self.kind} {self.version} {self.health} {self.running}/{self.slots}>"
@@ -223,7 +229,21 @@ class Engine:
         if self.kind is not EngineKind.OLLAMA:
             return True
         known = self.loaded_as.get(model)
-        return known == load_options or (known is None and model in self.loaded)
+        return known == load_options if known is not None else model in self.warm
+
+    def find_warm(self) -> None:
+        """Find out which models need no load, after a listing has changed."""
+        models = self.models
+        digests = {models[key].digest for key in self.loaded if key in models} - {""}
+        self.warm = {key for key, model in models.items() if model.is_remote or model.digest in digests}
+        self.warm.update(self.loaded)
+
+    def names_of(self, model: str) -> set[str]:
+        """Return all names that one model has here: they share its place in the memory."""
+        known = self.models.get(model)
+        if known is None or not known.digest:
+            return {model}
+        return {key for key, each in self.models.items() if each.digest == known.digest}
 
     def apply_slots(self) -> None:
         """Bring `slots`, `model_slots` and `limit` into line with the guess, what is loaded, and its state."""
@@ -275,6 +295,7 @@ class Fleet:
         if changed:
             engine.models = models
             engine.paces = {key: pace for key, pace in engine.paces.items() if key in models}
+            engine.find_warm()
             self._change()
         return self.learn_loaded(engine, report.loaded) or changed
 
@@ -291,18 +312,21 @@ class Fleet:
     def learn_loaded(self, engine: Engine, loaded: Iterable[LoadedModel]) -> bool:
         """Take what an engine has in memory; return whether that changed."""
         now_loaded = {model.key: model for model in loaded}
+        has_changed = now_loaded != engine.loaded
+        before, engine.loaded = engine.loaded, now_loaded
+        if has_changed:
+            engine.find_warm()
         if engine.loaded_as:
-            engine.loaded_as = {key: options for key, options in engine.loaded_as.items() if key in now_loaded}
+            engine.loaded_as = {key: options for key, options in engine.loaded_as.items() if key in engine.warm}
             engine.apply_slots()
-        if now_loaded == engine.loaded:
+        if not has_changed:
             return False
-        for key in engine.loaded.keys() - now_loaded.keys():
+        for key in before.keys() - now_loaded.keys():
             self.copies[key] = self.copies.get(key, 0) - 1
             if self.copies[key] <= 0:
                 del self.copies[key]
-        for key in now_loaded.keys() - engine.loaded.keys():
+        for key in now_loaded.keys() - before.keys():
             self.copies[key] = self.copies.get(key, 0) + 1
-        engine.loaded = now_loaded
         sizes = [engine.models[key].size_bytes if key in engine.models else 0 for key in now_loaded]
         engine.proven_bytes = max(engine.proven_bytes, sum(sizes))
         engine.apply_slots()

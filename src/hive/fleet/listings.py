@@ -30,6 +30,7 @@ class _Entry(msgspec.Struct):
     size: int = 0
     modified_at: str = ""
     expires_at: str = ""
+    remote_host: str = ""
 
 
 class _Models(msgspec.Struct):
@@ -63,7 +64,8 @@ def read_tags(body: bytes) -> tuple[Model, ...]:
     for raw, entry in _entries(body):
         name = entry.name or entry.model
         listed = {"id": name, "object": "model", "created": int(_instant(entry.modified_at)), "owned_by": _owner(name)}
-        models.append(Model(canonical(name), name, entry.digest, entry.size, entry.modified_at, raw, _encode(listed)))
+        key, is_remote = canonical(name), bool(entry.remote_host)
+        models.append(Model(key, name, entry.digest, entry.size, entry.modified_at, raw, _encode(listed), is_remote))
     return tuple(models)
 
 

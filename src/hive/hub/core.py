@@ -203,7 +203,7 @@ class Hub:
             # The engine lists the model for some moments more; whoever asks the hub now knows better.
             self.fleet.learn_loaded(engine, [entry for key, entry in engine.loaded.items() if key != model])
             self.kick(engine, later=True)
-        elif changes or model not in engine.loaded:
+        elif changes or model not in engine.warm:
             self.kick(engine)
         else:
             engine.is_stale = True

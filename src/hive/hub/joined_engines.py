@@ -53,8 +53,8 @@ def _kind_of(text: str) -> EngineKind:
 
 
 def _works_elsewhere(engine: Engine) -> bool:
-    """Might it wait for somebody else's processors? Such models are listed, and never in its memory."""
-    return any(model not in engine.loaded for model in engine.running_of)
+    """Might it wait for somebody else's processors?"""
+    return any(model in engine.models and engine.models[model].is_remote for model in engine.running_of)
 
 
 class JoinedEngine:

@@ -62,7 +62,7 @@ class Best:
         cold: list[Engine] = []
         least = hope = _NEVER
         for engine in engines:
-            if (model not in engine.loaded or engine.loaded_as) and not engine.is_warm(model, options):
+            if (model not in engine.warm or engine.loaded_as) and not engine.is_warm(model, options):
                 cold.append(engine)
                 continue
             running = engine.running

@@ -231,7 +231,7 @@ class Dispatcher:
             if len(by_model) < len(engine.models):
                 return [model for model in by_model if model in engine.models]
             return engine.models
-        return {*engine.loaded, *engine.loaded_as} if engine.loaded_as else engine.loaded
+        return engine.warm | engine.loaded_as.keys() if engine.loaded_as else engine.warm
 
     def _consider(self, lanes: dict[Lane, list[Engine] | None], leases: list[Lease], now: float) -> None:
         """Serve the lanes' heads, the oldest first, until nobody can be served any more."""

@@ -109,7 +109,7 @@ class Loads:
         may_show_more = engine.memory_bytes is None and held <= (room + engine.full_bytes) / 2
         if may_show_more and self._is_harmless(engine, model):
             return None
-        idle = [each for each in engine.loaded if each != model and each not in engine.running_of]
+        idle = [each for each in engine.loaded if each != model and not is_running(engine, each)]
         idle.sort(key=loss)
         chosen: list[str] = []
         for each in idle:
@@ -176,13 +176,19 @@ class Loads:
             if model in engine.running_of or sum(size_bytes(engine, each) for each in kept) > room_bytes(engine):
                 return False
         return not any(
-            self._is_wanted(engine, each) for each in engine.loaded if each != model and each not in engine.running_of
+            self._is_wanted(engine, each) for each in engine.loaded if each != model and not is_running(engine, each)
         )
 
     def _is_wanted(self, engine: Engine, model: str) -> bool:
         """Does anybody wait for a model whom this engine could serve?"""
-        lanes = self._queue.by_model.get(model, ())
+        names = engine.names_of(model)
+        lanes = [lane for name in names for lane in self._queue.by_model.get(name, ())]
         return any(lane.takes_slot and lane.head().accepts(engine) for lane in lanes)
+
+
+def is_running(engine: Engine, model: str) -> bool:
+    """Does anything run with a model, by whichever of its names?"""
+    return not engine.running_of.keys().isdisjoint(engine.names_of(model))
 
 
 def room_bytes(engine: Engine) -> float:

@@ -86,13 +86,13 @@ def sample(engines: list[Engine], model: str, now: float, rng: random.Random, fr
     taken.update(dict.fromkeys(freed))
     has_open, warm = False, 0
     for engine in taken:
-        if model in engine.loaded:
+        if model in engine.warm:
             warm += 1
             if is_open(engine, model, now):
                 has_open = True
     if not has_open or warm < ENOUGH_WARM:
         for engine in engines[start:] + engines[:start]:
-            if model in engine.loaded and engine.running < (engine.limit if warm >= ENOUGH_WARM else _ANY):
+            if model in engine.warm and engine.running < (engine.limit if warm >= ENOUGH_WARM else _ANY):
                 taken[engine] = None
                 warm += 1
                 has_open = has_open or is_open(engine, model, now)
