@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from hive.testing import SimOptions, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, ScriptedEngine, run_scripted
 
@@ -139,3 +140,24 @@ def test_a_slot_that_comes_free_on_any_node_is_taken() -> None:
         for wire in wires:
             wire.sock.close()
         assert len(a.calls) + len(b.calls) == 6
+
+
+def test_who_waits_inside_an_engine_is_taken_back_and_served_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Ollama that runs one at a time takes a second one, and lets it wait behind the first."""
+    monkeypatch.setattr("hive.hub.attempt.LONG_INSIDE", 0.3)
+    monkeypatch.setattr("hive.hub.queue.MEASURE_PAUSE", 0.0)
+    words = SimOptions(slots=1, tokens_per_second=20, default_tokens=200)
+    with run_in_thread(words) as serial, run_hub({"a": serial.url}) as hub, Wire(hub.port) as long:
+        for _ in range(4):  # its pace is known, and that it may do more was guessed of it
+            assert ask(hub.port, request(body={**STREAM, "options": {"num_predict": 1}})).status == 200
+        assert hub.call(lambda server: server.hub.fleet.engines[0].model_slots) >= 2
+        long.send(request(body=STREAM))
+        long.until(b'"done":false')
+        with Wire(hub.port) as second:
+            second.send(request(body={**STREAM, "options": {"num_predict": 1}}))
+            hub.until(lambda server: server.hub.queue.waiting_count == 1)
+            assert hub.call(lambda server: server.hub.fleet.engines[0].model_slots) == 1
+            long.reset()
+            answer = second.answer()
+            assert (answer.status, answer.header("X-Hive-Attempts")) == (200, "1")
+        assert serial.state().received["/api/generate"] == 7

@@ -327,3 +327,18 @@ def test_no_engine_that_is_clearly_sooner_is_passed_over(engines: list[tuple[int
     assert lease.running <= 4
     expected = {each.node: each.seconds for each in lease.decision.candidates}
     assert expected[lease.engine.node] <= min(expected.values()) * 1.06
+
+
+def test_a_second_exchange_on_an_ollama_that_may_run_one_goes_elsewhere_while_there_is_elsewhere() -> None:
+    floor = Floor()
+    fast, slow = floor.add("fast", loaded="m", slots=None), floor.add("slow", loaded="m", slots=None)
+    for engine, seconds in ((fast, 0.1), (slow, 0.4)):
+        floor.teach(engine, seconds=seconds, service=5.0)
+        engine.guess = 2.0
+        engine.apply_slots()
+    _, first = floor.ask()
+    _, second = floor.ask()
+    assert first is not None
+    assert second is not None
+    assert (first.engine, second.engine) == (fast, slow)
+    assert floor.ask()[1] is not None, "nobody else is free, so it is tried"

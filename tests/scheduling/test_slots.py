@@ -6,7 +6,7 @@ import pytest
 
 from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine, EngineKind, Fleet, Health
-from hive.scheduling.slots import BUSY_REST, INSIDE_PAUSE, RAISE_PAUSE, note_busy, note_served
+from hive.scheduling.slots import BUSY_REST, INSIDE_PAUSE, RAISE_PAUSE, note_busy, note_inside, note_served
 from hive.scheduling.tickets import Lease
 
 from .fleets import Floor, report
@@ -26,7 +26,8 @@ def serve(on: Engine, measured: Measured, now: float, running: int | None = None
     """An exchange ends well that was one of so many."""
     on.running = running or on.slots
     on.running_of = {"m": on.running}
-    note_served(Lease(on, Floor().ticket("m"), "", running=on.running), measured, now)
+    lease = Lease(on, Floor().ticket("m"), "", running=on.running, of_model=on.running)
+    note_served(lease, measured, now)
     on.running, on.running_of = 0, {}
 
 
@@ -112,13 +113,34 @@ def test_who_waited_inside_shows_that_it_was_too_much() -> None:
     made = engine(version="0.9.3")
     serve(made, WAITED, 1.0)
     assert (made.model_slots, made.rests_until) == (2, 0.0)
-    serve(made, WAITED, 2.0)
+    serve(made, WAITED, 2.0, running=4)  # granted before
     assert made.model_slots == 2
     serve(made, SMOOTH, 1.0 + INSIDE_PAUSE - 0.1)
     assert made.model_slots == 2
     for _ in range(3):
         serve(made, SMOOTH, 1.0 + INSIDE_PAUSE)
     assert made.model_slots == 3
+
+
+def test_each_wait_inside_is_remembered_for_longer() -> None:
+    made, now, pauses = engine(), 0.0, []
+    for _ in range(3):
+        serve(made, SMOOTH, now)
+        assert made.model_slots == 2, "the pause is over"
+        note_inside(Lease(made, Floor().ticket("m"), "", running=2, of_model=2), now)
+        assert made.model_slots == 1
+        pauses.append(made.may_raise_at - now)
+        now = made.may_raise_at
+    assert pauses == [INSIDE_PAUSE, 2 * INSIDE_PAUSE, 4 * INSIDE_PAUSE]
+
+
+def test_what_ran_at_once_without_a_wait_is_proven() -> None:
+    made = engine()
+    assert made.proven == 1
+    serve(made, SMOOTH, 1.0, running=2)
+    assert made.proven == 2
+    assert engine(4).proven == float("inf")
+    assert engine(kind=EngineKind.VLLM).proven == float("inf")
 
 
 def test_what_an_operator_said_is_not_doubted_for_a_wait_inside() -> None:

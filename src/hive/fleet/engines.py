@@ -150,6 +150,10 @@ class Engine:
     """The guess begins at the one and never passes the other: as an operator or the engine said, else as is usual."""
     may_raise_at: float = 0.0
     """The guess stays as it is until then."""
+    proven: float = float("inf")
+    """So many exchanges with one model it was seen to run at once, or was said to: more may have to wait inside."""
+    insides: int = 0
+    """How often an exchange was found to wait inside it."""
     is_unproven: bool = False
     """Is it on probation?"""
     running: int = 0
@@ -306,6 +310,9 @@ class Fleet:
         if usual != (engine.first_slots, engine.most_slots) or engine.guess > usual[1]:
             engine.first_slots, engine.most_slots = usual
             engine.guess = engine.first_slots
+            is_guessed = engine.kind is EngineKind.OLLAMA and not engine.is_sized
+            engine.proven = engine.first_slots if is_guessed else float("inf")
+            engine.insides = 0
         engine.apply_slots()
         self.changed.add(engine)
 

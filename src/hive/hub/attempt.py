@@ -30,6 +30,10 @@ MAX_RESENDS = 3
 """Connections that may prove dead in one attempt."""
 OVERDUE = 10.0
 """Times the expected seconds after which a first byte is overdue."""
+LONG_INSIDE = 2.0
+"""Seconds after which an exchange is looked at that may wait inside its engine."""
+LATE = 4.0
+"""Times the expected seconds after which it is taken for that, while others on the engine flow."""
 ENOUGH_MEASURED = 3
 """So many measurements make an expectation."""
 
@@ -172,15 +176,26 @@ class Attempt:
 
     def _is_overdue(self, silence: float) -> bool:
         """Is its first byte, by all that was measured of this engine, far too late?"""
-        routing, ticket = self._wanted.routing, self.lease.ticket
-        if silence < DOUBTFUL_AFTER or routing.has_tools or not routing.streams:
+        return silence >= DOUBTFUL_AFTER and silence > OVERDUE * self._expected_seconds()
+
+    def _waits_inside(self, now: float, silence: float) -> bool:
+        """Does it wait in the engine's own queue, where it cannot go elsewhere? Then others flow, and it is late."""
+        lease = self.lease
+        if silence < LONG_INSIDE or lease.of_model <= lease.engine.proven:
             return False
-        engine = self.lease.engine
+        do_others_flow = now - lease.engine.signs.last_stream_byte < LONG_INSIDE
+        return do_others_flow and silence > LATE * self._expected_seconds()
+
+    def _expected_seconds(self) -> float:
+        """Return the expected seconds to its first byte; infinite for who knows."""
+        routing, ticket, engine = self._wanted.routing, self.lease.ticket, self.lease.engine
         pace = engine.paces.get(ticket.model)
-        if pace is None or pace.prompt.count < ENOUGH_MEASURED or not engine.is_warm(ticket.model, ticket.load_options):
-            return False
-        expected = self._hub.queue.estimates.first_byte(engine, ticket.model, ticket.size, self.lease.running)
-        return silence > OVERDUE * expected
+        is_known = pace is not None and pace.prompt.count >= ENOUGH_MEASURED
+        if not is_known or routing.has_tools or not routing.streams:
+            return float("inf")
+        if not engine.is_warm(ticket.model, ticket.load_options):
+            return float("inf")
+        return self._hub.queue.estimates.first_byte(engine, ticket.model, ticket.size, self.lease.running)
 
     def check_deadlines(self, now: float, *, has_elsewhere: bool) -> None:
         """End it when its engine is silent for too long; a client that reads slowly stops the clock."""
@@ -194,6 +209,9 @@ class Attempt:
             return
         has_begun = relay.first_byte_at is not None
         if has_begun and self._stream.is_paused:
+            return
+        if not has_begun and self._waits_inside(now, silence):
+            relay.fail(errors.NODE_BUSY, f"the request has waited inside for {silence:.0f} s, behind another one")
             return
         limit = self._silence_limit(now, silence, has_begun=has_begun, has_elsewhere=has_elsewhere)
         if silence >= limit:

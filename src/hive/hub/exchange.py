@@ -231,6 +231,10 @@ class Exchange:
         if result is Result.REFUSED:
             return self._consider_refusal(relay, engine, ticket)
         assert relay.fault is not None
+        if relay.fault.kind is errors.NODE_BUSY and not relay.has_begun and not self._is_last_attempt:
+            record.attempts -= 1
+            self._hub.queue.note_inside(self.leases[-1])
+            return False
         if relay.fault.kind.family is Family.NODE:  # else the hub itself gave it up
             self._blame(engine, ticket)
         if relay.has_begun:

@@ -79,6 +79,10 @@ class Queue:
         """An engine said that it can do no more."""
         self._dispatcher.note_busy(engine, self._loop.time())
 
+    def note_inside(self, lease: Lease) -> None:
+        """An exchange was found to wait inside its engine, behind another one; call it while the lease is held."""
+        self._dispatcher.note_inside(lease, self._loop.time())
+
     def note_blamed(self, engine: Engine) -> None:
         """An engine failed an exchange by its own fault: it rests, the longer the more it fails in a row."""
         engine.signs.blames += 1

@@ -78,6 +78,8 @@ class Best:
                 and engine.rests_until <= now
                 and (engine.model_slots >= engine.limit or engine.running_of.get(model, 0) < engine.model_slots)
             ):
+                if running >= engine.proven and engine.running_of.get(model, 0) >= engine.proven:
+                    seconds += self._situation.estimates.service_of(engine, model)  # as if it had to wait inside
                 open_.append((engine, seconds))
                 if seconds < least:
                     least = seconds

@@ -156,6 +156,10 @@ class Dispatcher:
         slots.note_busy(engine, now)
         self.rest(engine, engine.rests_until)
 
+    def note_inside(self, lease: Lease, now: float) -> None:
+        """An exchange was found to wait inside its engine; call it while the lease is held."""
+        slots.note_inside(lease, now)
+
     def rest(self, engine: Engine, until: float) -> None:
         """Leave an engine alone for a while; nothing is said of its slots."""
         engine.rests_until = until
@@ -283,13 +287,14 @@ class Dispatcher:
         engine = choice.engine
         assert engine is not None
         ticket.declined_since = None
+        of_model = 1
         if ticket.operation.takes_slot:
             engine.running += 1
             running_of = engine.running_of
-            running_of[ticket.model] = running_of.get(ticket.model, 0) + 1
+            of_model = running_of[ticket.model] = running_of.get(ticket.model, 0) + 1
             granted, pair = self.demand.granted, (engine, ticket.model)
             granted[pair] = granted.get(pair, 0) + 1
-        return Lease(engine, ticket, choice.reason, now, engine.running, self._policy.name, choice.compared)
+        return Lease(engine, ticket, choice.reason, now, engine.running, of_model, self._policy.name, choice.compared)
 
     def _let_wait(self, lane: Lane, ticket: Ticket) -> None:
         self._queue.push(ticket, lane)

@@ -16,8 +16,9 @@ MOST_DOUBLINGS = 3
 RAISE_PAUSE = 10.0
 """Seconds for which it is believed before more is tried."""
 INSIDE_PAUSE = 60.0
-"""The same where the engine did not refuse, but let exchanges wait inside."""
-_LONG_INSIDE = 0.25
+"""The same where the engine did not refuse, but let exchanges wait inside; twice as long each time."""
+MOST_INSIDE_DOUBLINGS = 6
+_LONG_INSIDE = 0.02
 """Seconds of waiting inside that are no accident, and the share of the whole."""
 _LONG_SHARE = 0.2
 
@@ -32,6 +33,18 @@ def note_busy(engine: Engine, now: float) -> None:
         engine.rests_until = max(engine.rests_until, now + BUSY_REST)
 
 
+def note_inside(lease: Lease, now: float) -> None:
+    """An exchange waits, or has waited, inside its engine for another one: so many do not fit."""
+    engine = lease.engine
+    half = max(1.0, lease.of_model / 2.0)
+    if engine.guess <= half and now < engine.may_raise_at:
+        return
+    engine.guess = min(engine.guess, half)
+    engine.may_raise_at = now + INSIDE_PAUSE * 2.0 ** min(engine.insides, MOST_INSIDE_DOUBLINGS)
+    engine.insides += 1
+    engine.apply_slots()
+
+
 def note_served(lease: Lease, measured: Measured, now: float) -> None:
     """Learn from a whole answer: who waited inside shows that there were too many, else there may be more."""
     engine = lease.engine
@@ -39,9 +52,10 @@ def note_served(lease: Lease, measured: Measured, now: float) -> None:
     if waited is not None and lease.running > 1 and not engine.is_sized:
         total = measured.total_seconds or 0.0
         if waited > _LONG_INSIDE and waited > _LONG_SHARE * total:
-            if now >= engine.may_raise_at:
-                _halve(engine, now + INSIDE_PAUSE)
+            note_inside(lease, now)
             return
+    if waited is not None and lease.of_model > engine.proven:
+        engine.proven = lease.of_model
     if engine.guess >= engine.most_slots or now < engine.may_raise_at:
         return
     is_proof = waited is not None or engine.guess < engine.first_slots

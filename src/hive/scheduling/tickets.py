@@ -93,6 +93,8 @@ class Lease(msgspec.Struct, eq=False):
     granted_at: float = 0.0
     running: int = 1
     """How many ran on the engine then, this one included."""
+    of_model: int = 1
+    """How many of them with the same model."""
     policy: str = ""
     compared: Sequence[tuple[Engine, float]] = ()
     """The engines that were considered, and what was expected of each; none where there was only one."""
