@@ -179,9 +179,10 @@ def test_a_request_that_ended_is_told_with_its_decisions(
         first, second = (next(n for n, line in enumerate(lines) if line.startswith(f"{k}. To ")) for k in (1, 2))
         assert {lines[first].split()[2], lines[second].split()[2]} == {"a", "b"}
         assert "(least_busy: " in lines[first]
-        assert lines[first].endswith("1 ran there then.")
-        assert lines[first + 1].split() == ["CANDIDATE", "SCORE"]
-        assert any(line.split() == [lines[first].split()[2], "0", "chosen"] for line in lines[first + 2 : second])
+        assert lines[first].endswith("nothing else ran there.")
+        assert lines[first + 1] == "   It came to nothing: it answered 500."
+        assert lines[first + 2].split() == ["CANDIDATE", "SCORE"]
+        assert any(line.split() == [lines[first].split()[2], "0.00", "chosen"] for line in lines[first + 3 : second])
         shown_to_programs = json.loads(run("status", name, "--json").out)
         assert (shown_to_programs["state"], len(shown_to_programs["decisions"])) == ("ended", 2)
 
@@ -208,7 +209,7 @@ def test_a_request_that_waits_says_why(run: Run, monkeypatch: pytest.MonkeyPatch
         assert row.split() == ["a", "ready", "1/1", "its", "slots", "are", "taken"]
         out = run("status", runs).out
         assert (fields(out)["STATE"], fields(out)["NODE"]) == ("sent", "a")
-        assert "1. To a (best: only choice); 1 ran there then.\n" in out
+        assert "1. To a (best: only choice); nothing else ran there.\n" in out
         head, row = out.splitlines()[-2:]
         assert head.split() == ["CANDIDATE", "FIRST", "BYTE,", "S"]
         assert (row.split()[0], row.split()[-1]) == ("a", "chosen")

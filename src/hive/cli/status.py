@@ -61,6 +61,7 @@ class _Decision(msgspec.Struct):
     engine: str | None
     running: int
     candidates: list[_Candidate]
+    failure: str = ""
 
 
 class _WaitingNode(msgspec.Struct):
@@ -234,13 +235,16 @@ def _show_wait(wait: _Wait) -> None:
 def _show_decision(number: int, decision: _Decision) -> None:
     where, why = _place(decision.node, decision.engine), f"{decision.policy}: {decision.reason}"
     typer.echo()
-    typer.echo(plain(f"{number}. To {where} ({why}); {decision.running} ran there then."))
+    beside = f"{decision.running - 1} ran there already" if decision.running > 1 else "nothing else ran there"
+    typer.echo(plain(f"{number}. To {where} ({why}); {beside}."))
+    if decision.failure:
+        typer.echo(plain(f"   It came to nothing: {decision.failure}."))
     if not decision.candidates:
         return
     rows = [
         [
             _place(each.node, each.engine),
-            "-" if each.seconds is None else f"{each.seconds:.3g}",
+            "-" if each.seconds is None else f"{each.seconds:.2f}",
             "chosen" if _is_chosen(each, decision) else "",
         ]
         for each in decision.candidates

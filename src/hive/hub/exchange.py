@@ -174,6 +174,7 @@ class Exchange:
             attempt = self.attempt = Attempt(hub, self._stream, wanted, lease)
             try:
                 relay = await attempt.run(self._answer_fields())
+                lease.failure = _failure_of(relay)
                 is_over = self._consider(relay, lease.engine, ticket)
                 if relay is not None and relay.finished.value is Result.DELIVERED:
                     hub.queue.note_served(lease, attempt.measured)
@@ -359,3 +360,17 @@ class Exchange:
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)
+
+
+def _failure_of(relay: Relay | None) -> str:
+    """Return why an attempt brought no whole answer, without anything that an engine said; "" when it did."""
+    if relay is None:
+        return "there was no way to it"
+    result = relay.finished.value
+    if result is Result.DELIVERED:
+        return ""
+    if result is Result.FAILED and relay.fault is not None:
+        return f"{relay.fault.message} ({relay.fault.kind.code})"
+    if result is Result.REFUSED and relay.head is not None:
+        return f"it answered {relay.head.status}"
+    return "it ended its answer with an error"

@@ -81,6 +81,8 @@ class Decision:
     running: int
     """How many ran on the engine then, this one included."""
     candidates: tuple[Candidate, ...]
+    failure: str = ""
+    """What became of it, when that was no whole answer."""
 
 
 class Lease(msgspec.Struct, eq=False):
@@ -99,6 +101,8 @@ class Lease(msgspec.Struct, eq=False):
     compared: Sequence[tuple[Engine, float]] = ()
     """The engines that were considered, and what was expected of each; none where there was only one."""
     is_held: bool = True
+    failure: str = ""
+    """Why its attempt brought no whole answer."""
 
     @property
     def decision(self) -> Decision:
@@ -106,7 +110,9 @@ class Lease(msgspec.Struct, eq=False):
         engine = self.engine
         compared = self.compared or ((engine, None),)
         candidates = tuple(Candidate(each.node, each.id or None, seconds) for each, seconds in compared)
-        return Decision(self.policy, self.reason, engine.node, engine.id or None, self.running, candidates)
+        return Decision(
+            self.policy, self.reason, engine.node, engine.id or None, self.running, candidates, self.failure
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
