@@ -54,7 +54,7 @@ ROWS: list[tuple[Health, dict[str, object], Health, str]] = [
     (R, SILENT, S, "no sign of life for 5 s"),
     (R, {"failure": "no connection"}, X, "no connection"),
     (R, {"has_stopped": True}, S, "stand still"),
-    (R, {"is_drained": True}, G, "operator"),
+    (R, {"drained_by": "an operator drains it"}, G, "operator"),
     (R, {"streams": 2, "last_stream_byte": NOW - DOUBTFUL_AFTER}, D, "streams have been silent"),
     (D, {"streams": 2, "last_stream_byte": NOW - 1}, R, "stands still"),
     (D, {"streams": 0, "last_stream_byte": NOW - 50}, R, "stands still"),
@@ -64,8 +64,9 @@ ROWS: list[tuple[Health, dict[str, object], Health, str]] = [
     (S, {"last_sign": NOW - DOWN_AFTER, "answered_at": NOW - DOWN_AFTER}, X, "no sign of life for 30 s"),
     (S, {"failure": "no connection"}, X, "no connection"),
     (X, {}, P, "answers again"),
-    (X, {"is_drained": True}, G, "operator"),
-    (G, {}, J, "resumed"),
+    (G, {"drained_by": "its agent stops", "has_left": True, "failure": "its agent has stopped"}, X, "has stopped"),
+    (X, {"has_left": True, "answered_at": NOW, "since": NOW - 9}, J, "planned end"),
+    (G, {}, J, "may serve again"),
     (P, {"falls": 1, "since": NOW - PROBATION}, R, "no failure for 10 s"),
     (P, {"falls": 1, "since": NOW - 2, "served": PROVEN_BY}, R, "served 3"),
     (P, {"failure": "no connection", "since": NOW - 1}, X, "no connection"),
@@ -103,8 +104,8 @@ STAYS: list[tuple[Health, dict[str, object]]] = [
     (S, {"has_stopped": True, "last_sign": NOW - 100}),
     (X, {"failure": "no connection"}),
     (X, {"answered_at": NOW - 61}),
-    (G, {"is_drained": True}),
-    (G, {"is_drained": True, "failure": "no connection"}),
+    (G, {"drained_by": "an operator drains it"}),
+    (G, {"drained_by": "an operator drains it", "failure": "no connection"}),
     (P, {"falls": 1, "since": NOW - PROBATION + 0.1}),
     (P, {"falls": 2, "since": NOW - PROBATION}),
 ]
@@ -245,10 +246,24 @@ def test_a_drained_engine_that_dies_is_still_known_to_be_silent() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
-    a.signs.is_drained = True
+    a.signs.drained_by = "an operator drains it"
     assert ward.turn(1, a) == [G]
     assert ward.turn(6) == [G]
     assert not is_alive(a.signs, ward.now)
-    a.signs.is_drained = False
+    a.signs.drained_by = ""
     assert ward.turn(0.5) == [J]
     assert ward.turn(0.5, a) == [R]
+
+
+def test_one_that_left_in_good_order_is_trusted_when_it_is_back() -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    ward.turn(1, a)
+    a.signs.drained_by = "its agent stops"
+    assert ward.turn(0.5, a) == [G]
+    a.signs.has_left, a.signs.failure = True, "its agent has stopped"
+    assert ward.turn(30) == [X]
+    a.signs.drained_by = ""
+    assert ward.turn(0.5) == [X]
+    assert ward.turn(1, a) == [R]
+    assert (a.signs.falls, a.signs.has_left) == (0, False)

@@ -53,15 +53,24 @@ class Transition:
 
 
 def _is_drained(signs: Signs, now: float) -> str:
-    return "an operator drains it" if signs.is_drained else ""
+    return signs.drained_by
 
 
 def _is_resumed(signs: Signs, now: float) -> str:
-    return "" if signs.is_drained else "an operator resumed it"
+    return "" if signs.drained_by else "it may serve again"
 
 
 def _has_failed(signs: Signs, now: float) -> str:
     return signs.failure
+
+
+def _has_gone(signs: Signs, now: float) -> str:
+    return signs.failure if signs.has_left else ""
+
+
+def _has_returned(signs: Signs, now: float) -> str:
+    is_back = signs.has_left and not signs.failure and signs.answered_at > signs.since
+    return "it is back from a planned end" if is_back else ""
 
 
 def _is_back(signs: Signs, now: float) -> str:
@@ -112,9 +121,11 @@ def _is_proven(signs: Signs, now: float) -> str:
 
 
 TABLE: tuple[Rule, ...] = (
-    Rule(_ANY - {Health.DRAINING}, Health.DRAINING, _is_drained),
+    Rule(_ANY - {Health.DRAINING, Health.DOWN}, Health.DRAINING, _is_drained),
+    Rule(frozenset({Health.DRAINING}), Health.DOWN, _has_gone),
     Rule(frozenset({Health.DRAINING}), Health.JOINING, _is_resumed),
     Rule(_ANY - {Health.DRAINING, Health.DOWN}, Health.DOWN, _has_failed),
+    Rule(frozenset({Health.DOWN}), Health.JOINING, _has_returned),
     Rule(frozenset({Health.DOWN}), Health.PROBATION, _is_back),
     Rule(frozenset({Health.JOINING}), Health.READY, _has_answered),
     Rule(frozenset({Health.JOINING}), Health.SUSPECT, _never_answered),
@@ -201,8 +212,10 @@ class HealthMonitor:
                 signs.falls = 0
             return None
         after, cause = found
-        if after is Health.DOWN:
+        if after is Health.DOWN and not signs.has_left:
             signs.falls += 1
+        if after is Health.JOINING:
+            signs.has_left = False
         signs.since, signs.served = now, 0
         return Transition(engine, engine.health, after, cause)
 

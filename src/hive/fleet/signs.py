@@ -25,8 +25,10 @@ class Signs:
     """Exchanges whose first byte may well take so long, and loads: it may be busy with them."""
     has_stopped: bool = False
     """An agent saw the engine's process stopped, or its processors idle while it should work."""
-    is_drained: bool = False
-    """An operator wants it empty."""
+    drained_by: str = ""
+    """Who wants it empty, and why, in a few words."""
+    has_left: bool = False
+    """Has its node gone in good order? Then it is trusted at once when it is back."""
     since: float = NEVER
     """When it came into its state."""
     falls: int = 0

@@ -19,7 +19,7 @@ from hive.fleet.health import STALL, Patience, Transition
 from hive.fleet.listings import Catalog
 from hive.hub.attempt import Attempt
 from hive.hub.exchange import Exchange
-from hive.hub.health import HealthWatch
+from hive.hub.health import BY_OPERATOR, HealthWatch
 from hive.hub.joining import Joining
 from hive.hub.loads import Loader
 from hive.hub.probes import Prober
@@ -226,7 +226,7 @@ class Hub:
             return False
         (self.drained.add if is_draining else self.drained.discard)(node)
         for engine in engines:
-            self.health.drain(engine, is_draining)
+            self.health.drain(engine, BY_OPERATOR if is_draining else "")
         if joined is not None:
             joined.apply_drain()
         _log.info("node %s: %s", node, "drains" if is_draining else "takes work again")

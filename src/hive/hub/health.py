@@ -12,6 +12,8 @@ from hive.fleet.signs import NEVER
 
 _log = logging.getLogger(__name__)
 
+BY_OPERATOR = "an operator drains it"
+
 
 class Sighting(Protocol):
     """Something that runs on an engine, and shows whether it lives."""
@@ -63,9 +65,9 @@ class HealthWatch:
             engine.error = reason
         self.judge(engine)
 
-    def drain(self, engine: Engine, is_drained: bool) -> None:
-        """Let an engine become empty, or serve again."""
-        engine.signs.is_drained = is_drained
+    def drain(self, engine: Engine, by: str) -> None:
+        """Let an engine become empty, for the reason given, or serve again if there is none."""
+        engine.signs.drained_by = by
         self.judge(engine)
 
     def judge(self, engine: Engine) -> None:

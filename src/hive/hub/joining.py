@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hive.auth.keys import Key, KeyRing, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.engines import Engine
+from hive.hub.health import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
@@ -112,10 +113,9 @@ class JoinedNode:
         self.control = None
         self.token = ""
         self._pending = None
-        self.is_leaving = False
-        self.apply_drain()
         for joined in self.engines.values():
-            joined.fail(f"its node has left: {reason}")
+            joined.engine.signs.has_left = self.is_leaving
+            joined.fail("its agent has stopped" if self.is_leaving else f"its node has left: {reason}")
         self.pool.drop(code, reason)  # only now: what fails looks for another engine at once
 
     # --- what it says ---
@@ -184,8 +184,9 @@ class JoinedNode:
 
     def apply_drain(self) -> None:
         """Bring its engines into line with who wants it empty."""
+        by = "its agent stops" if self.is_leaving else BY_OPERATOR if self.name in self._hub.drained else ""
         for joined in self.engines.values():
-            self._hub.health.drain(joined.engine, self.is_leaving or self.name in self._hub.drained)
+            self._hub.health.drain(joined.engine, by)
 
     def _note(self, closed: Closed) -> None:
         if closed.is_ours and closed.code not in _QUIET:
