@@ -27,6 +27,8 @@ class Signs:
     """An agent saw the engine's process stopped, or its processors idle while it should work."""
     is_drained: bool = False
     """An operator wants it empty."""
+    is_remembered: bool = False
+    """Is it only known from before the hub's start? Ends with the first news of it."""
     since: float = NEVER
     """When it came into its state."""
     falls: int = 0
