@@ -21,6 +21,7 @@ from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
 from hive.hub.keys import Keys
 from hive.hub.log_writer import LogWriter
+from hive.hub.recall import Recall
 from hive.hub.records import Record
 from hive.net.asgi import Application
 from hive.net.certificate import Certificate, CertificateError
@@ -53,6 +54,7 @@ class HubServer:
         self.log_writer = LogWriter(sys.stderr.buffer)
         log = ExchangeLog(self.log_writer, as_json=_logs_json(settings))
         self.hub = Hub(settings, write_records or log.write, self.ring)
+        self.recall = Recall(self.store, self.hub.joining, self.hub.now)
         self.server = self._make_server()
         self.certificate: Certificate | None = None
         self.port = 0
@@ -86,6 +88,7 @@ class HubServer:
         await self.store.open()
         try:
             await self.keys.load()
+            await self.recall.load(self.keys.listed())
             # Only once the port is ours: a key made for a start that fails would never be shown.
             context = self.certificate.context if self.certificate is not None else None
             self.port = await self.server.start(settings.host, settings.port, context)
@@ -95,6 +98,7 @@ class HubServer:
             await self.store.close()
             raise
         self.hub.start()
+        self.hub.spawn(self.recall.run())
 
     @property
     def scheme(self) -> str:
@@ -124,6 +128,7 @@ class HubServer:
         await self.hub.joining.leave(FAREWELL)  # only now: until here a request may need its link
         self.server.close()
         await self.hub.close()
+        await self.recall.write()
         await self.store.close()
         self.log_writer.close()
 
@@ -233,5 +238,6 @@ def _greet(server: HubServer) -> None:
     shown = everywhere.get(host) or (f"[{host}]" if ":" in host else host)
     if server.new_admin_key is not None:
         print(f"The admin key, shown this once: {server.new_admin_key}", flush=True)
-    nodes = ", ".join(engine.node for engine in server.hub.fleet.engines) or "none yet: add one with --node NAME=URL"
+    names = dict.fromkeys(engine.node for engine in server.hub.fleet.engines)
+    nodes = ", ".join(names) or "none yet: add one with --node NAME=URL"
     print(f"Hive serves {server.scheme}://{shown}:{server.port} (nodes: {nodes})", flush=True)

@@ -12,6 +12,8 @@ from hive.fleet.health import (
     DOWN_AFTER,
     FORGIVEN_AFTER,
     LONGEST_PROBATION,
+    MISSED_AFTER,
+    NOT_BACK,
     PROBATION,
     PROVEN_BY,
     SILENT_ON_SUSPECT,
@@ -47,10 +49,13 @@ def signs(**more: object) -> Signs:
 
 
 SILENT = {"last_sign": NOW - 5, "answered_at": NOW - 5}
+UNHEARD = {"last_sign": float("-inf"), "answered_at": float("-inf")}
 ROWS: list[tuple[Health, dict[str, object], Health, str]] = [
     (J, {}, R, "answered"),
     (J, {"failure": "connection refused"}, X, "connection refused"),
-    (J, {"last_sign": float("-inf"), "answered_at": float("-inf")}, S, "no answer in 5 s"),
+    (J, UNHEARD, S, "no answer in 5 s"),
+    (J, {"is_remembered": True}, R, "answered"),
+    (J, {**UNHEARD, "is_remembered": True, "since": NOW - MISSED_AFTER}, X, NOT_BACK),
     (R, SILENT, S, "no sign of life for 5 s"),
     (R, {"failure": "no connection"}, X, "no connection"),
     (R, {"has_stopped": True}, S, "stand still"),
@@ -65,7 +70,8 @@ ROWS: list[tuple[Health, dict[str, object], Health, str]] = [
     (S, {"failure": "no connection"}, X, "no connection"),
     (X, {}, P, "answers again"),
     (G, {"drained_by": "its agent stops", "has_left": True, "failure": "its agent has stopped"}, X, "has stopped"),
-    (X, {"has_left": True, "answered_at": NOW, "since": NOW - 9}, J, "planned end"),
+    (X, {"has_left": True, "answered_at": NOW, "since": NOW - 9}, R, "planned end"),
+    (X, {"is_remembered": True}, R, "come back"),
     (G, {}, J, "may serve again"),
     (P, {"falls": 1, "since": NOW - PROBATION}, R, "no failure for 10 s"),
     (P, {"falls": 1, "since": NOW - 2, "served": PROVEN_BY}, R, "served 3"),
@@ -93,7 +99,9 @@ def test_every_rule_has_its_row_here() -> None:
 
 
 STAYS: list[tuple[Health, dict[str, object]]] = [
-    (J, {"last_sign": float("-inf"), "answered_at": float("-inf"), "since": NOW - 4.9}),
+    (J, {**UNHEARD, "since": NOW - 4.9}),
+    (J, {**UNHEARD, "is_remembered": True, "since": NOW - MISSED_AFTER + 0.1}),
+    (X, {**UNHEARD, "is_remembered": True}),
     (R, {}),
     (R, {"last_sign": NOW - 4.9, "answered_at": NOW - 60}),
     (R, {"streams": 2, "last_stream_byte": NOW - 4.9}),
@@ -223,6 +231,16 @@ def test_whatever_the_clock_does_who_is_heard_all_the_time_is_never_suspect(step
             ward.hear(a)
         ward.sweep()
         assert a.health is R, ward.causes
+
+
+def test_one_that_is_only_remembered_is_missed_after_a_while_and_has_not_fallen() -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    a.signs.is_remembered = True
+    assert ward.turn(MISSED_AFTER - 0.5) == [J]
+    assert ward.turn(100) == [X]
+    assert (ward.causes, a.signs.falls) == ([NOT_BACK], 0)
+    assert ward.turn(0.5, a) == [R]
 
 
 def test_a_decisive_word_is_judged_at_once() -> None:

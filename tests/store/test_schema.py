@@ -15,9 +15,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
+from hive.auth.keys import Key, Role
 from hive.store import schema
 from hive.store.errors import StoreError
-from hive.store.records import read_revision, stamp_revision
+from hive.store.records import read_keys, read_nodes, read_revision, stamp_revision, write_keys
 from hive.store.schema import MIGRATIONS, bring_up_to_date, migrate
 from hive.store.store import make_engine
 from hive.store.tables import REVISION, metadata
@@ -115,3 +116,17 @@ def test_a_migration_that_fails_is_undone_whole(tmp_path: Path, monkeypatch: pyt
         assert connection.exec_driver_sql("SELECT value FROM precious").all() == [(42,)]
         assert read_revision(connection) == "0000"
     engine.dispose()
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date_with_its_keys(tmp_path: Path) -> None:
+    key = Key("desk", Role.WORKER, b"d" * 32, "hk_abcde", 1.5)
+    engine = make_engine(tmp_path / "hive.db")
+    with engine.begin() as connection:
+        migrate(connection, "0001")
+        write_keys(connection, [key])
+    bring_up_to_date(engine, tmp_path / "hive.db")
+    with engine.begin() as connection:
+        assert (read_revision(connection), read_keys(connection), read_nodes(connection)) == (REVISION, [key], [])
+    engine.dispose()
+    assert set(columns_and_indexes(tmp_path / "hive.db")) == {"alembic_version", "keys", "nodes"}
+    assert set(columns_and_indexes(tmp_path / "hive.db.schema-0001")) == {"alembic_version", "keys"}

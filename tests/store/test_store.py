@@ -1,19 +1,25 @@
-"""The store keeps keys over a restart, in files for their owner alone, and serves one process."""
+"""The store keeps keys and nodes over a restart, in files for their owner alone, and serves one process."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from hive.auth.keys import Key, Role, digest_of
 from hive.store.errors import DirectoryInUseError, StoreError
+from hive.store.known_nodes import KnownNode, Profile
 from hive.store.store import Store
+
+from ..joining import an_engine
 
 
 def key(name: str, secret: str, *, revoked_at: float | None = None, created_at: float = 1.5) -> Key:
@@ -59,6 +65,44 @@ def test_two_live_keys_of_one_name_are_refused_and_nothing_is_written(tmp_path: 
     with pytest.raises(StoreError, match=r"hive\.db: UNIQUE constraint failed: keys\.name"):
         saved(tmp_path / "d", key("b", "2"), key("a", "3"))
     assert read(tmp_path / "d") == [key("a", "1")]
+
+
+def node(name: str, **more: object) -> KnownNode:
+    return KnownNode(name, b"d" * 32, 1.5, Profile(**({"agent": "hive 0.1.0", "engines": (an_engine(),)} | more)))  # type: ignore[arg-type]
+
+
+def kept(path: Path) -> list[KnownNode]:
+    found: list[KnownNode] = []
+
+    async def work(store: Store) -> None:
+        found.extend(await store.nodes())
+
+    with_store(path, work)
+    return found
+
+
+def test_nodes_survive_a_restart_until_they_are_deleted(tmp_path: Path) -> None:
+    async def save(store: Store) -> None:
+        for each in (node("b"), node("a"), node("b", labels={"room": "2"})):
+            await store.save_node(each)
+
+    async def delete(store: Store) -> None:
+        await store.delete_node("a")
+        await store.delete_node("nobody")
+
+    with_store(tmp_path / "d", save)
+    assert kept(tmp_path / "d") == [node("a"), node("b", labels={"room": "2"})]
+    with_store(tmp_path / "d", delete)
+    assert kept(tmp_path / "d") == [node("b", labels={"room": "2"})]
+
+
+def test_a_profile_that_cannot_be_read_is_empty_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with_store(tmp_path / "d", lambda store: store.save_node(node("a")))
+    with closing(sqlite3.connect(tmp_path / "d" / "hive.db")) as connection, connection:
+        connection.execute("UPDATE nodes SET profile = x'00'")
+    with caplog.at_level(logging.WARNING):
+        assert kept(tmp_path / "d") == [KnownNode("a", b"d" * 32, 1.5, Profile())]
+    assert [record.getMessage()[:36] for record in caplog.records] == ["node a: what it had cannot be read ("]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are Unix's")

@@ -63,19 +63,18 @@ class Views:
 
     def _without_engine(self, node: JoinedNode) -> NodeView:
         status = Health.DOWN.value if node.control is None else Health.JOINING.value
-        error = "its node has left" if node.control is None else "its node has found no engine"
+        error = node.absence or "its node has found no engine"
         view = NodeView(node.name, None, "joined", status, None, None, 0, 0, 0, [], error)
         return self._with_machine(view, node)
 
     def _with_machine(self, view: NodeView, node: JoinedNode) -> NodeView:
-        hello = node.hello
         is_here = node.control is not None
         return replace(
             view,
             link="joined",
-            agent=hello.agent if hello is not None else None,
-            platform=hello.platform if hello is not None else None,
-            labels=hello.labels if hello is not None else {},
+            agent=node.agent,
+            platform=node.platform,
+            labels=dict(node.labels),
             machine=msgspec.to_builtins(node.machine),
             heartbeat_age=round(self._hub.now() - node.heartbeat_at, 1) if is_here else None,
         )

@@ -25,7 +25,7 @@ class Health(StrEnum):
     """May an engine get work? `hive.fleet.health` says when one becomes the other."""
 
     JOINING = "joining"
-    """Never heard of yet."""
+    """Never heard of yet, or not since the hub's start."""
     READY = "ready"
     DOUBTFUL = "doubtful"
     """It answers, but its streams have all fallen silent: work only where nobody else can do it."""

@@ -26,6 +26,9 @@ FORGIVEN_AFTER = 600.0
 """Seconds in service after which earlier falls are forgotten."""
 SILENT_ON_SUSPECT = 10.0
 """Seconds of silence that end a begun stream on an engine without a sign of life."""
+MISSED_AFTER = 90.0
+"""Seconds after the hub's start in which a node that it remembers may come back: 60 at most pass between two dials."""
+NOT_BACK = "its node has not come back since the hub started"
 STALL = 3.0
 """A sweep that comes so many seconds late means that the hub itself stood still."""
 
@@ -86,7 +89,16 @@ def _is_silent(signs: Signs, now: float) -> str:
 
 
 def _never_answered(signs: Signs, now: float) -> str:
-    return f"no answer in {SUSPECT_AFTER:g} s" if now - signs.since >= SUSPECT_AFTER else ""
+    is_late = not signs.is_remembered and now - signs.since >= SUSPECT_AFTER
+    return f"no answer in {SUSPECT_AFTER:g} s" if is_late else ""
+
+
+def _is_missed(signs: Signs, now: float) -> str:
+    return NOT_BACK if signs.is_remembered and now - signs.since >= MISSED_AFTER else ""
+
+
+def _has_come(signs: Signs, now: float) -> str:
+    return "its node has come back" if signs.is_remembered and _is_back(signs, now) else ""
 
 
 def _has_stopped(signs: Signs, now: float) -> str:
@@ -125,10 +137,12 @@ TABLE: tuple[Rule, ...] = (
     Rule(frozenset({Health.DRAINING}), Health.DOWN, _has_gone),
     Rule(frozenset({Health.DRAINING}), Health.JOINING, _is_resumed),
     Rule(_ANY - {Health.DRAINING, Health.DOWN}, Health.DOWN, _has_failed),
-    Rule(frozenset({Health.DOWN}), Health.JOINING, _has_returned),
+    Rule(frozenset({Health.DOWN}), Health.READY, _has_come),
+    Rule(frozenset({Health.DOWN}), Health.READY, _has_returned),
     Rule(frozenset({Health.DOWN}), Health.PROBATION, _is_back),
     Rule(frozenset({Health.JOINING}), Health.READY, _has_answered),
     Rule(frozenset({Health.JOINING}), Health.SUSPECT, _never_answered),
+    Rule(frozenset({Health.JOINING}), Health.DOWN, _is_missed),
     Rule(_LIVE, Health.SUSPECT, _has_stopped),
     Rule(_LIVE, Health.SUSPECT, _is_silent),
     Rule(frozenset({Health.SUSPECT}), Health.DOWN, _is_long_silent),
@@ -212,9 +226,9 @@ class HealthMonitor:
                 signs.falls = 0
             return None
         after, cause = found
-        if after is Health.DOWN and not signs.has_left:
+        if after is Health.DOWN and not signs.is_remembered and not signs.has_left:
             signs.falls += 1
-        if after is Health.JOINING:
+        if after is Health.READY:
             signs.has_left = False
         signs.since, signs.served = now, 0
         return Transition(engine, engine.health, after, cause)

@@ -29,6 +29,8 @@ class Signs:
     """Who wants it empty, and why, in a few words."""
     has_left: bool = False
     """Has its node gone in good order? Then it is trusted at once when it is back."""
+    is_remembered: bool = False
+    """Is it only known from before the hub's start? Ends with the first news of it."""
     since: float = NEVER
     """When it came into its state."""
     falls: int = 0

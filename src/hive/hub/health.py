@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
-from hive.fleet.health import HealthMonitor, Transition
+from hive.fleet.health import NOT_BACK, HealthMonitor, Transition
 from hive.fleet.signs import NEVER
 
 _log = logging.getLogger(__name__)
@@ -57,13 +57,20 @@ class HealthWatch:
         signs.last_sign = signs.answered_at = self._now()
         signs.failure = ""
         self.judge(engine)
+        signs.is_remembered = False
 
     def note_failure(self, engine: Engine, reason: str) -> None:
         """The engine cannot serve: no connection, nonsense, or its node says so."""
         engine.signs.failure = reason
+        engine.signs.is_remembered = False
         if engine.health is Health.DOWN:
             engine.error = reason
         self.judge(engine)
+
+    def note_remembered(self, engine: Engine) -> None:
+        """The engine is new here and only known from before the hub's start: its node may dial in at any moment."""
+        engine.signs.is_remembered = True
+        self._fleet.set_health(engine, engine.health, NOT_BACK)
 
     def drain(self, engine: Engine, by: str) -> None:
         """Let an engine become empty, for the reason given, or serve again if there is none."""

@@ -10,8 +10,10 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
+from msgspec import Raw
 
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
@@ -105,6 +107,31 @@ class JoinedEngine:
             self._last = mark
         self._health.note_answer(engine)
         self._on_listing(engine)
+
+    @property
+    def lasting(self) -> tuple[object, ...]:
+        """What of it is worth remembering over a restart of the hub: to be compared."""
+        engine = self.engine
+        return engine.kind, engine.version, engine.url, engine.reported_slots, engine.models
+
+    def known(self) -> messages.Engine | None:
+        """Return what is worth remembering, as its node would report it; None when it never said what it has."""
+        engine = self.engine
+        if engine.kind is EngineKind.UNKNOWN:
+            return None
+        known = messages.Engine(engine.id, engine.kind.value, engine.version, engine.url, engine.reported_slots)
+        models = engine.models.values()
+        if engine.kind is EngineKind.OLLAMA:
+            tags = Raw(b'{"models":[%b]}' % b",".join(model.tags for model in models))
+            return msgspec.structs.replace(known, tags=tags)
+        listed = Raw(b'{"data":[%b]}' % b",".join(model.listed for model in models))
+        return msgspec.structs.replace(known, v1_models=listed)
+
+    def recall(self, known: messages.Engine) -> None:
+        """Take what was remembered of it: it may be back soon, with nothing in memory. Raises `UnreadableListing`."""
+        self._fleet.learn(self.engine, replace(read_report(known), loaded=()))
+        self.engine.url = known.address
+        self._health.note_remembered(self.engine)
 
     def take_beat(self, beat: EngineBeat | None) -> None:
         """Take a heartbeat; None: its node said nothing of this engine."""

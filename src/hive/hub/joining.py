@@ -1,7 +1,8 @@
 """The nodes that dialed in: who is let in, what is known of each, and what happens when one leaves.
 
-A node is known from its first hello until its key ends or the hub does; while a session lives it has a control
-socket, a token for its data sockets, and a pool of those. When it leaves, its engines are down, with the reason.
+A node is known from its first hello until its key ends, over restarts of the hub too (`hub.recall`); while a session
+lives it has a control socket, a token for its data sockets, and a pool of those. When it leaves, its engines are down,
+with the reason.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from hive.auth.keys import Key, KeyRing, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.engines import Engine
+from hive.fleet.health import NOT_BACK
 from hive.hub.health import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
 from hive.net.joined_link import JoinedLink, JoinedPool
+from hive.store.known_nodes import Profile
 from hive.wire import link
 from hive.wire import link_messages as messages
 from hive.wire.link import CloseCode, Verdict, judge_arrival
@@ -44,7 +47,10 @@ _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF}
 class JoinedNode:
     """One node: its session, if it is there, and its engines."""
 
-    def __init__(self, hub: Hub, key: Key, complain: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, hub: Hub, key: Key, complain: Callable[[str, str], None], note_change: Callable[[str], None]
+    ) -> None:
+        """`note_change` hears its name when something about it changed that is worth remembering."""
         self._hub = hub
         self.key = key
         self.name = key.name
@@ -52,12 +58,15 @@ class JoinedNode:
         self.pool = JoinedPool(key.name, hub.settings.connect_timeout, self._note)
         self.control: ControlSocket | None = None
         self.token = ""
-        self.hello: Hello | None = None
+        self.agent = self.platform = ""
+        self.labels: Mapping[str, str] = {}
         self.machine = Machine()
         self.heartbeat_at = 0.0
         self.is_leaving = False
         """Has the node itself asked for no new work?"""
+        self._instance: str | None = None
         self._complain = complain
+        self._note_change = note_change
         self._pending: tuple[messages.Engine, ...] | None = None
         self._may_learn_at = 0.0
 
@@ -67,7 +76,14 @@ class JoinedNode:
     @property
     def instance(self) -> str | None:
         """Which agent process is connected, if one is."""
-        return self.hello.instance if self.hello is not None and self.control is not None else None
+        return self._instance if self.control is not None else None
+
+    @property
+    def absence(self) -> str:
+        """Why it is not here; "" when it is."""
+        if self.control is not None:
+            return ""
+        return NOT_BACK if self._instance is None else "its node has left"
 
     # --- its session ---
 
@@ -75,7 +91,8 @@ class JoinedNode:
         """Welcome it; the sockets of an earlier session are closed."""
         ghost, self.control = self.control, control
         control.owner = self
-        self.hello, self.machine = hello, hello.machine
+        self._instance, self.machine = hello.instance, hello.machine
+        self.agent, self.platform, self.labels = hello.agent, hello.platform, hello.labels
         self.token = secrets.token_urlsafe(32)
         self.heartbeat_at = self._hub.now()
         self.is_leaving = False
@@ -87,6 +104,7 @@ class JoinedNode:
         ghosts = self.pool.open(control.want_links)
         control.welcome(self.name, self.token, self.pool.want)
         self._take_report(hello.engines)
+        self._note_change(self.name)
         for connection in ghosts:
             connection.shut(CloseCode.REPLACED, "the same agent has connected again")
 
@@ -113,6 +131,7 @@ class JoinedNode:
         self.control = None
         self.token = ""
         self._pending = None
+        self._note_change(self.name)
         for joined in self.engines.values():
             joined.engine.signs.has_left = self.is_leaving
             joined.fail("its agent has stopped" if self.is_leaving else f"its node has left: {reason}")
@@ -149,6 +168,7 @@ class JoinedNode:
 
     def _learn(self, engines: tuple[messages.Engine, ...]) -> None:
         """Learn from a report; only then is the queue served, and the fleet indexed, once."""
+        before = self._lasting()
         with self._hub.queue.held():
             for reported in engines:
                 joined = self.engines.get(reported.id) or self._add(reported)
@@ -159,6 +179,11 @@ class JoinedNode:
                     joined.fail("its node reports what cannot be read")
             for engine_id in self.engines.keys() - {reported.id for reported in engines}:
                 self._remove(engine_id)
+        if self._lasting() != before:
+            self._note_change(self.name)
+
+    def _lasting(self) -> dict[str, tuple[object, ...]]:
+        return {engine_id: joined.lasting for engine_id, joined in self.engines.items()}
 
     def _add(self, reported: messages.Engine) -> JoinedEngine:
         hub = self._hub
@@ -177,6 +202,17 @@ class JoinedNode:
     def remove_all(self) -> None:
         """Forget its engines."""
         self._learn(())
+
+    def recall(self, profile: Profile) -> None:
+        """Begin with what is remembered of it; it has not come yet."""
+        self.agent, self.platform, self.labels = profile.agent, profile.platform, profile.labels
+        for each in profile.engines:
+            joined = self._add(each)
+            try:
+                joined.recall(each)
+            except Exception:
+                _log.exception("node %s: what is remembered of its engine %s", self.name, each.id)
+                self._remove(each.id)
 
     def _refresh(self, engine_id: str) -> None:
         if self.control is not None:
@@ -218,6 +254,8 @@ class Joining:
         self._ring = ring
         self.sockets = JoinedSockets(hub.outbox, hub.now)
         self.nodes: dict[str, JoinedNode] = {}
+        self.changed: set[str] = set()
+        """Names of nodes of which something worth remembering changed, or that are gone; `hub.recall` empties it."""
         self._dialed = {node.name.casefold() for node in hub.settings.nodes}
         self._is_leaving = False
         self._complaints: dict[str, tuple[float, int]] = {}
@@ -252,17 +290,29 @@ class Joining:
             raise TurnedAway(CloseCode.KEY_REVOKED, "the key was revoked")
         if self._is_leaving:
             raise TurnedAway(CloseCode.GOING_AWAY, "the hub stops")
-        if key.name.casefold() in self._dialed:
+        if self.is_dialed(key.name):
             raise TurnedAway(CloseCode.NAME_TAKEN, f"the hub's settings have a node {key.name!r} that the hub dials")
         node = self.nodes.get(key.name)
         if node is not None and node.key.digest != key.digest:
             self._forget(node)
             node = None
         if node is None:
-            node = self.nodes[key.name] = JoinedNode(self._hub, key, self._complain)
+            node = self._make(key)
         if judge_arrival(node.instance, hello.instance) is Verdict.NAME_TAKEN:
             raise TurnedAway(CloseCode.NAME_TAKEN, f"another agent is connected with the key {key.name!r}")
         return node
+
+    def _make(self, key: Key) -> JoinedNode:
+        node = self.nodes[key.name] = JoinedNode(self._hub, key, self._complain, self.changed.add)
+        return node
+
+    def is_dialed(self, name: str) -> bool:
+        """Do the hub's settings have a node of this name?"""
+        return name.casefold() in self._dialed
+
+    def recall(self, key: Key, profile: Profile) -> None:
+        """Know a node from before the hub's start."""
+        self._make(key).recall(profile)
 
     def take_data(self, arrival: JoinData, key: Key) -> Callable[[LinkSocket], JoinedSocket]:
         """Return what makes a data socket of it. Raises `TurnedAway`."""
@@ -311,6 +361,7 @@ class Joining:
         node.end(CloseCode.KEY_REVOKED, "the key was revoked")
         node.remove_all()
         del self.nodes[node.name]
+        self.changed.add(node.name)
 
     def say_bye(self) -> None:
         """Tell every node that the hub stops, and let no node in any more; the links carry on until `leave`."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from hive.auth.keys import Key, Role
-from hive.store.tables import keys
+from hive.store.known_nodes import KnownNode, Profile, pack, unpack
+from hive.store.tables import keys, nodes
+
+_log = logging.getLogger(__name__)
 
 
 def read_revision(connection: Connection) -> str | None:
@@ -55,3 +59,31 @@ def write_keys(connection: Connection, changed: Iterable[Key]) -> None:
         }
         statement = insert(keys).values(digest=key.digest, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=[keys.c.digest], set_=values))
+
+
+def read_nodes(connection: Connection) -> list[KnownNode]:
+    """Return every node that is kept, by name; one whose profile cannot be read has an empty one."""
+    return [
+        KnownNode(row.name, row.key_digest, row.seen_at, _profile(row.name, row.profile))
+        for row in connection.execute(select(nodes).order_by(nodes.c.name))
+    ]
+
+
+def _profile(name: str, packed: bytes) -> Profile:
+    try:
+        return unpack(packed)
+    except ValueError as error:
+        _log.warning("node %s: what it had cannot be read (%s)", name, error)
+        return Profile()
+
+
+def write_node(connection: Connection, node: KnownNode) -> None:
+    """Add a node, or replace the one of its name."""
+    values = {"key_digest": node.key_digest, "seen_at": node.seen_at, "profile": pack(node.profile)}
+    statement = insert(nodes).values(name=node.name, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=[nodes.c.name], set_=values))
+
+
+def delete_node(connection: Connection, name: str) -> None:
+    """Keep nothing more of a node."""
+    connection.execute(delete(nodes).where(nodes.c.name == name))

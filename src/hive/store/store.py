@@ -19,6 +19,7 @@ from hive.auth.keys import Key
 from hive.store import records
 from hive.store.directory import DataDirectory
 from hive.store.errors import StoreError, error_fact
+from hive.store.known_nodes import KnownNode
 from hive.store.schema import bring_up_to_date
 
 T = TypeVar("T")
@@ -65,6 +66,18 @@ class Store:
     async def save_keys(self, *changed: Key) -> None:
         """Add keys or replace those of the same digest, all or none, in the order given."""
         await self._transaction(lambda connection: records.write_keys(connection, changed))
+
+    async def nodes(self) -> list[KnownNode]:
+        """Return every node that is kept."""
+        return await self._transaction(records.read_nodes)
+
+    async def save_node(self, node: KnownNode) -> None:
+        """Add a node, or replace the one of its name."""
+        await self._transaction(lambda connection: records.write_node(connection, node))
+
+    async def delete_node(self, name: str) -> None:
+        """Keep nothing more of a node; nothing happens if none has the name."""
+        await self._transaction(lambda connection: records.delete_node(connection, name))
 
     async def _transaction(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:

@@ -1,0 +1,52 @@
+"""What is kept of a node comes back as it was, within bounds, and what cannot be read is said."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from hive.store import known_nodes
+from hive.store.known_nodes import Profile, fitting, pack, unpack
+from hive.wire.link_messages import Engine, json_object
+
+from ..joining import an_engine
+
+
+def names(*engines: Engine) -> list[str]:
+    return [engine.id for engine in fitting(engines)]
+
+
+def test_a_profile_comes_back_as_it_was() -> None:
+    vllm = Engine("vllm", "vllm", slots=32, v1_models=json_object(b'{"data":[{"id":"big"}]}'))
+    profile = Profile("hive 0.1.0", "Linux", {"room": "lab \u2082"}, (an_engine(), vllm))
+    assert unpack(pack(profile)) == profile
+    assert unpack(pack(Profile())) == Profile()
+
+
+def test_a_newer_profile_is_read_as_far_as_it_is_known() -> None:
+    assert unpack(zlib.compress(b'{"agent":"hive 9","rack":7}')) == Profile("hive 9")
+
+
+@pytest.mark.parametrize(
+    "packed", [b"", b"not packed", zlib.compress(b"[]"), zlib.compress(b'{"engines":[{}]}'), pack(Profile("x"))[:-9]]
+)
+def test_what_cannot_be_read_is_an_error_with_a_reason(packed: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        unpack(packed)
+
+
+def test_what_unpacks_to_more_than_was_ever_packed_is_not_read() -> None:
+    with pytest.raises(ValueError, match="truncated"):
+        unpack(zlib.compress(b'{"agent":"' + b"x" * (20 << 20) + b'"}'))
+
+
+def test_the_lists_of_all_engines_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listing(size: int) -> object:
+        return json_object(b'{"x":"%b"}' % (b"x" * (size - 8)))
+
+    engines = an_engine("a", tags=listing(40), ps=listing(20)), an_engine("b", tags=listing(60)), an_engine("c")
+    monkeypatch.setattr(known_nodes, "MAX_LISTS_BYTES", 110)
+    assert names(*engines[:2]) == ["a"]
+    small = an_engine("d", tags=listing(20), ps=listing(10), v1_models=listing(10))
+    assert names(*engines, small) == ["a", "d"], "one for which there is no room does not keep the next ones out"
