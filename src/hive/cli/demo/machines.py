@@ -11,6 +11,7 @@ from hive.errors import Fault
 from hive.fleet.engines import EngineKind
 from hive.fleet.listings import UnreadableListing, read_v1_models
 from hive.hub.ask import ask
+from hive.hub.loads import LOAD_PATH
 from hive.net.dialed import DialedLink
 from hive.net.outbox import Outbox
 from hive.testing import EngineKind as SimKind
@@ -34,6 +35,7 @@ REAL_ENGINES: Mapping[str, int] = {"ollama": 11434, "vllm": 8000, "llama-cpp": 8
 """The port on which each is usually found; each becomes a node of that name."""
 
 _LOOK_TIMEOUT = 0.5
+_LOAD_TIMEOUT = 10.0
 _MAX_HEAD_BYTES = 32 * 1024
 
 Engines = Mapping[str, SimulatedEngine]
@@ -41,9 +43,21 @@ Engines = Mapping[str, SimulatedEngine]
 
 @asynccontextmanager
 async def simulated_engines(options: Mapping[str, SimOptions] = SIMULATED) -> AsyncIterator[Engines]:
-    """Run the simulated engines for the length of the block, each on a free port of loopback."""
+    """Run the simulated engines for the length of the block, each on a free port and with its first model in memory."""
     async with AsyncExitStack() as stack:
-        yield {name: await stack.enter_async_context(SimulatedEngine(chosen)) for name, chosen in options.items()}
+        engines = {name: await stack.enter_async_context(SimulatedEngine(chosen)) for name, chosen in options.items()}
+        await asyncio.gather(*(_load(engine) for engine in engines.values()))
+        yield engines
+
+
+async def _load(engine: SimulatedEngine) -> None:
+    """Load its first model, as somebody's last request would have done."""
+    if engine.options.kind is SimKind.OLLAMA:
+        link = DialedLink(engine.url, Outbox(), connect_timeout=_LOOK_TIMEOUT, max_head_bytes=_MAX_HEAD_BYTES)
+        try:
+            await ask(link, LOAD_PATH, _LOAD_TIMEOUT, b'{"model": "%b"}' % engine.options.models[0].encode())
+        finally:
+            link.close()
 
 
 def machines_of(engines: Engines, found: Mapping[str, str]) -> Mapping[str, Machine]:
