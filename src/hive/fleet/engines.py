@@ -116,7 +116,8 @@ class EngineReport:
     kind: EngineKind
     version: str
     models: tuple[Model, ...]
-    loaded: tuple[LoadedModel, ...]
+    loaded: tuple[LoadedModel, ...] | None
+    """None: it was not asked for that."""
     slots: int | None = None
     """What the engine itself says of its slots."""
 
@@ -173,6 +174,10 @@ class Engine:
     """The sizes of the models that were seen in its memory at once, at most: so much is known to fit."""
     full_bytes: float = float("inf")
     """The sizes of models of which one had to go, at least: so much is known not to fit."""
+    full_at: float = float("-inf")
+    """When that was seen."""
+    listed_at: float = float("-inf")
+    """When it was last asked what it has in memory."""
     paces: dict[str, Pace] = field(default_factory=dict)
     """How fast it was, by model."""
     service: Mean = field(default_factory=Mean)
@@ -211,11 +216,6 @@ class Engine:
     def is_last_resort(self) -> bool:
         """May it get an exchange that nobody else can take?"""
         return self.health is Health.DOUBTFUL
-
-    @property
-    def has_free_slot(self) -> bool:
-        """Can it take one more exchange now?"""
-        return self.running < self.slots
 
     @property
     def is_sized(self) -> bool:
@@ -301,7 +301,7 @@ class Fleet:
             engine.paces = {key: pace for key, pace in engine.paces.items() if key in models}
             engine.find_warm()
             self._change()
-        return self.learn_loaded(engine, report.loaded) or changed
+        return (report.loaded is not None and self.learn_loaded(engine, report.loaded)) or changed
 
     def _learn_slots(self, engine: Engine, reported: int | None) -> None:
         engine.reported_slots = reported
@@ -340,6 +340,16 @@ class Fleet:
         self.changed.add(engine)
         self.revision += 1
         return True
+
+    def forget_loaded(self, engine: Engine, model: str) -> bool:
+        """A model is going from an engine's memory, before any listing says so; return whether that is news."""
+        engine.loaded_as.pop(model, None)
+        kept = {key: entry for key, entry in engine.loaded.items() if key != model}
+        known_as, engine.loaded_as = engine.loaded_as, {}
+        has_changed = self.learn_loaded(engine, kept.values())
+        engine.loaded_as = known_as  # what was loaded a moment ago is in no listing yet
+        engine.apply_slots()
+        return has_changed
 
     def set_health(self, engine: Engine, health: Health, error: str = "") -> bool:
         """Set an engine's health; return whether it changed."""

@@ -15,6 +15,8 @@ from hive.fleet.signs import NEVER, Signs
 
 DOUBTFUL_AFTER = 5.0
 """Seconds for which every begun stream of an engine that answers has been silent."""
+DOUBTFUL_REST = 30.0
+"""Seconds after which an engine that stood still, and has nothing left that does, may try again."""
 DOWN_AFTER = 30.0
 """Seconds without a sign after which a suspect is down."""
 PROBATION = 10.0
@@ -115,14 +117,24 @@ def _gives_signs(signs: Signs, now: float) -> str:
     return "it gives signs of life again" if is_new and is_alive(signs, now) and not signs.has_stopped else ""
 
 
+def _gives_signs_unproven(signs: Signs, now: float) -> str:
+    return _gives_signs(signs, now) if signs.is_unproven else ""
+
+
 def _is_frozen(signs: Signs, now: float) -> str:
     if not signs.streams or signs.computing or now - signs.last_stream_byte < DOUBTFUL_AFTER:
         return ""
     return f"it answers, but its streams have been silent for {DOUBTFUL_AFTER:g} s"
 
 
-def _streams_flow(signs: Signs, now: float) -> str:
-    return "" if _is_frozen(signs, now) else "nothing that should flow there stands still"
+def _flows_again(signs: Signs, now: float) -> str:
+    flows = signs.last_answer_byte > signs.since and not _is_frozen(signs, now)
+    return "its answers flow again" if flows else ""
+
+
+def _is_left_alone(signs: Signs, now: float) -> str:
+    is_over = now - signs.since >= DOUBTFUL_REST and not signs.streams
+    return "nothing stands still there any more" if is_over else ""
 
 
 def _is_proven(signs: Signs, now: float) -> str:
@@ -146,9 +158,11 @@ TABLE: tuple[Rule, ...] = (
     Rule(_LIVE, Health.SUSPECT, _has_stopped),
     Rule(_LIVE, Health.SUSPECT, _is_silent),
     Rule(frozenset({Health.SUSPECT}), Health.DOWN, _is_long_silent),
+    Rule(frozenset({Health.SUSPECT}), Health.PROBATION, _gives_signs_unproven),
     Rule(frozenset({Health.SUSPECT}), Health.READY, _gives_signs),
     Rule(frozenset({Health.READY, Health.PROBATION}), Health.DOUBTFUL, _is_frozen),
-    Rule(frozenset({Health.DOUBTFUL}), Health.READY, _streams_flow),
+    Rule(frozenset({Health.DOUBTFUL}), Health.READY, _flows_again),
+    Rule(frozenset({Health.DOUBTFUL}), Health.PROBATION, _is_left_alone),
     Rule(frozenset({Health.PROBATION}), Health.READY, _is_proven),
 )
 """The first row that fits decides."""
@@ -192,6 +206,18 @@ def silence_limit(signs: Signs, now: float, patience: Patience, *, has_begun: bo
     return patience.tools_gap if has_tools else patience.gap
 
 
+def _note_fall(signs: Signs, before: Health, after: Health, now: float) -> None:
+    """Remember what speaks against an engine, and forget what is settled."""
+    is_fall = after is Health.DOWN and not signs.is_remembered and not signs.has_left
+    if is_fall or (before is Health.DOUBTFUL and after is Health.PROBATION):
+        signs.falls += 1
+        signs.fell_at = now
+    if after is Health.PROBATION:
+        signs.is_unproven = True
+    if after is Health.READY:
+        signs.is_unproven = signs.has_left = False
+
+
 @dataclass(slots=True)
 class HealthMonitor:
     """Judges the engines it watches by their signs. It changes no health: `Fleet.set_health` does."""
@@ -222,14 +248,11 @@ class HealthMonitor:
         signs = engine.signs
         found = next_health(engine.health, signs, now)
         if found is None:
-            if signs.falls and engine.health is Health.READY and now - signs.since >= FORGIVEN_AFTER:
+            if signs.falls and now - signs.fell_at >= FORGIVEN_AFTER and engine.health is not Health.DOWN:
                 signs.falls = 0
             return None
         after, cause = found
-        if after is Health.DOWN and not signs.is_remembered and not signs.has_left:
-            signs.falls += 1
-        if after is Health.READY:
-            signs.has_left = False
+        _note_fall(signs, engine.health, after, now)
         signs.since, signs.served = now, 0
         return Transition(engine, engine.health, after, cause)
 
@@ -237,5 +260,6 @@ class HealthMonitor:
         for signs in (engine.signs for engine in self._engines):
             signs.last_sign = min(signs.last_sign + stall, now)
             signs.last_stream_byte = min(signs.last_stream_byte + stall, now)
+            signs.last_answer_byte = min(signs.last_answer_byte + stall, now)
             if signs.since > NEVER:
                 signs.since = min(signs.since + stall, now)

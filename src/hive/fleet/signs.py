@@ -21,6 +21,8 @@ class Signs:
     """Answers of which a byte is due: begun and not ended, or overdue by far."""
     last_stream_byte: float = NEVER
     """The newest byte of any of them."""
+    last_answer_byte: float = NEVER
+    """The newest byte of any answer at all."""
     computing: int = 0
     """Exchanges whose first byte may well take so long, and loads: it may be busy with them."""
     has_stopped: bool = False
@@ -34,7 +36,11 @@ class Signs:
     since: float = NEVER
     """When it came into its state."""
     falls: int = 0
-    """How often it went down and was not forgiven."""
+    """How often it went down, or stood still, and was not forgiven."""
+    fell_at: float = NEVER
+    """When it did so last."""
+    is_unproven: bool = False
+    """Is its probation not over, whatever came in between?"""
     blames: int = 0
     """Exchanges in a row that failed by its own fault."""
     busies: int = 0

@@ -34,6 +34,8 @@ LONG_INSIDE = 2.0
 """Seconds after which an exchange is looked at that may wait inside its engine."""
 LATE = 4.0
 """Times the expected seconds after which it is taken for that, while others on the engine flow."""
+_STREAMING = frozenset({"generate", "chat", "v1_chat", "v1_completions", "v1_messages", "v1_responses"})
+"""Operations whose answers come token by token."""
 ENOUGH_MEASURED = 3
 """So many measurements make an expectation."""
 
@@ -145,6 +147,7 @@ class Attempt:
         if relay.first_byte_at is not None:
             signs = engine.signs
             signs.last_sign = max(signs.last_sign, relay.last_byte_at)
+            signs.last_answer_byte = max(signs.last_answer_byte, relay.last_byte_at)
         wanted = self._wanted
         self._hub.note_exchange(engine, wanted.model, unloads=relay.unloads, changes=wanted.routing.has_keep_alive)
 
@@ -172,10 +175,12 @@ class Attempt:
             return True
         if relay.first_byte_at is not None:
             return self._stream.is_paused or relay.has_ended
-        return not self._is_overdue(now - relay.last_byte_at)
+        return not self._is_overdue(now)
 
-    def _is_overdue(self, silence: float) -> bool:
-        """Is its first byte, by all that was measured of this engine, far too late?"""
+    def _is_overdue(self, now: float) -> bool:
+        """Is its first byte, by all that was measured of this engine, far too late, and nobody else's came?"""
+        newest = max(self.last_byte_at, self.lease.engine.signs.last_answer_byte)
+        silence = now - newest
         return silence >= DOUBTFUL_AFTER and silence > OVERDUE * self._expected_seconds()
 
     def _waits_inside(self, now: float, silence: float) -> bool:
@@ -191,7 +196,7 @@ class Attempt:
         routing, ticket, engine = self._wanted.routing, self.lease.ticket, self.lease.engine
         pace = engine.paces.get(ticket.model)
         is_known = pace is not None and pace.prompt.count >= ENOUGH_MEASURED
-        if not is_known or routing.has_tools or not routing.streams:
+        if not is_known or routing.has_tools or not routing.streams or self._wanted.operation.name not in _STREAMING:
             return float("inf")
         if not engine.is_warm(ticket.model, ticket.load_options):
             return float("inf")
@@ -213,18 +218,18 @@ class Attempt:
         if not has_begun and self._waits_inside(now, silence):
             relay.fail(errors.NODE_BUSY, f"the request has waited inside for {silence:.0f} s, behind another one")
             return
-        limit = self._silence_limit(now, silence, has_begun=has_begun, has_elsewhere=has_elsewhere)
+        limit = self._silence_limit(now, has_begun=has_begun, has_elsewhere=has_elsewhere)
         if silence >= limit:
             relay.fail(errors.NODE_SILENT, _describe(silence, has_begun=has_begun))
 
-    def _silence_limit(self, now: float, silence: float, *, has_begun: bool, has_elsewhere: bool) -> float:
+    def _silence_limit(self, now: float, *, has_begun: bool, has_elsewhere: bool) -> float:
         signs, has_tools = self.engine.signs, self._wanted.routing.has_tools
         limit = silence_limit(signs, now, self._hub.patience, has_begun=has_begun, has_tools=has_tools)
         if has_begun:
             return limit
         if limit == 0.0:
             return 0.0 if has_elsewhere else DOWN_AFTER
-        if has_elsewhere and self.engine.is_last_resort and self._is_overdue(silence):
+        if has_elsewhere and self.engine.is_last_resort and self._is_overdue(now):
             return SILENT_ON_SUSPECT
         return limit
 

@@ -201,7 +201,7 @@ class Hub:
         """An exchange ended on an engine: what it has loaded may have changed."""
         if unloads:
             # The engine lists the model for some moments more; whoever asks the hub now knows better.
-            self.fleet.learn_loaded(engine, [entry for key, entry in engine.loaded.items() if key != model])
+            self.fleet.forget_loaded(engine, model)
             self.kick(engine, later=True)
         elif changes or model not in engine.warm:
             self.kick(engine)

@@ -42,6 +42,8 @@ MAX_UNREACHED = 3
 """Times that an engine which seems up may prove unreachable in one exchange."""
 BYTES_A_TOKEN = 4
 """Of a request's body, about, where nobody has counted."""
+MOST_TOKENS = 16_000
+"""A longer body is more likely to hold pictures."""
 NOTHING_READ = RoutingFields()
 
 
@@ -159,7 +161,7 @@ class Exchange:
             self._model,
             self._operation,
             deadline=0,
-            prompt_tokens=len(self._body) // BYTES_A_TOKEN,
+            prompt_tokens=min(len(self._body) // BYTES_A_TOKEN, MOST_TOKENS),
             load_options=routing.load_options,
         )
         is_over = False

@@ -98,10 +98,12 @@ class HealthWatch:
         for each in running:
             signs = each.engine.signs
             if each.has_answered:
+                signs.last_answer_byte = max(signs.last_answer_byte, each.last_byte_at)
                 signs.last_sign = max(signs.last_sign, each.last_byte_at)
             if not each.is_excused(now):
                 signs.streams += 1
-                signs.last_stream_byte = max(signs.last_stream_byte, each.last_byte_at)
+                newest = each.last_byte_at if each.has_answered else signs.last_answer_byte
+                signs.last_stream_byte = max(signs.last_stream_byte, newest, each.last_byte_at)
             elif not each.has_answered:
                 signs.computing += 1
 

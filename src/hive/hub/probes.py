@@ -28,6 +28,8 @@ LISTING_TIMEOUT = 10.0
 """/api/ps can block for seconds while an Ollama is busy, so its silence says nothing of health."""
 SHORTEST_WAIT = 0.1
 RECHECK = 5.0
+LOADED_INTERVAL = 5.0
+"""What is in memory expires without a word."""
 UNLOAD_TIME = 0.5
 _UNLISTED = frozenset({Health.JOINING, Health.DOWN})
 """States that an engine leaves only when its models are known."""
@@ -54,6 +56,7 @@ class Prober:
         self._loop = asyncio.get_running_loop()
         self._kick = asyncio.Event()
         self._listed_at = self._recheck_until = float("-inf")
+        self._loaded_due = float("-inf")
         self._listing: asyncio.Task[None] | None = None
         self.has_looked = asyncio.Event()
         """Set after the first look, whatever it brought."""
@@ -115,7 +118,7 @@ class Prober:
         is_new = engine.health in _UNLISTED or kind is not engine.kind or version != engine.version
         if is_new or now - self._listed_at >= self._settings.models_interval:
             self._listing = self._loop.create_task(self._guard(self._list_all(kind, version)))
-        elif (engine.is_stale or now < self._recheck_until) and kind is EngineKind.OLLAMA:
+        elif kind is EngineKind.OLLAMA and (engine.is_stale or now < self._recheck_until or now >= self._loaded_due):
             self._listing = self._loop.create_task(self._guard(self._list_loaded()))
 
     async def _guard(self, listing: Coroutine[None, None, None]) -> None:
@@ -165,6 +168,7 @@ class Prober:
     async def _list_loaded(self) -> None:
         """Ask for what is loaded."""
         self._engine.is_stale = False
+        self._loaded_due = self._loop.time() + LOADED_INTERVAL
         body = await self._get("/api/ps", LISTING_TIMEOUT)
         if body is not None:
             self._fleet.learn_loaded(self._engine, read_ps(body))
@@ -176,7 +180,7 @@ class Prober:
             tags = await self._get("/api/tags", LISTING_TIMEOUT)
             if tags is None:
                 raise UnreadableListing("/api/tags has no answer")
-            return replace(report, models=read_tags(tags), loaded=tuple(self._engine.loaded.values()))
+            return replace(report, models=read_tags(tags), loaded=None)
         listed = await self._get("/v1/models", LISTING_TIMEOUT)
         if listed is None:
             raise UnreadableListing("/v1/models has no answer")

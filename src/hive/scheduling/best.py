@@ -70,7 +70,8 @@ class Best:
             if pace is None or not pace.prompt.count:
                 seconds = self._guess(engine, model, size)
             else:
-                seconds = engine.round_trip + pace.prompt.seconds[_BANDS[running + 1] if running < 63 else _LAST] * size
+                beside = running + 1 if running < engine.limit else max(engine.limit, 1)
+                seconds = engine.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
             if engine.is_unproven:
                 seconds *= UNPROVEN_WEIGHT
             if (

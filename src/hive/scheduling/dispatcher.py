@@ -22,7 +22,7 @@ from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.loads import Loads
 from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open
-from hive.scheduling.queue import Lane, TicketQueue
+from hive.scheduling.queue import Lane, TicketQueue, wish_of
 from hive.scheduling.refusals import queue_full, retry_after, too_late
 from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 
@@ -149,6 +149,9 @@ class Dispatcher:
         """Learn from an exchange that was answered to its end; call it while the lease is held."""
         if lease.ticket.operation.takes_slot:
             slots.note_served(lease, measured, now)
+            engine, ticket = lease.engine, lease.ticket
+            if engine.loads_models and ticket.model in engine.loaded:
+                engine.loaded_as.setdefault(ticket.model, ticket.load_options)
             self.estimates.note_served(lease, measured, now)
 
     def note_busy(self, engine: Engine, now: float) -> None:
@@ -162,8 +165,8 @@ class Dispatcher:
 
     def rest(self, engine: Engine, until: float) -> None:
         """Leave an engine alone for a while; nothing is said of its slots."""
-        engine.rests_until = until
-        heappush(self._resting, (until, id(engine), engine))
+        engine.rests_until = max(engine.rests_until, until)
+        heappush(self._resting, (engine.rests_until, id(engine), engine))
 
     def load_finished(self, order: LoadOrder, ok: bool, now: float) -> None:
         """A load is over; `ok` says whether the model is in memory."""
@@ -254,7 +257,7 @@ class Dispatcher:
                 load_looks -= 1
             choice = self._choose(lane, ticket, now, _serving(changed, ticket) if changed else ())
             if choice.action is Action.SERVE:
-                self._queue.served_at[lane.model] = now
+                self._queue.served_at[wish_of(lane.key)] = now
                 self._queue.remove(ticket)
                 leases.append(self._grant(ticket, choice, now))
             else:
@@ -315,8 +318,8 @@ class Dispatcher:
     def _begin_load(self, engine: Engine, ticket: Ticket, choice: Choice, now: float) -> LoadOrder:
         order = self.loads.begin(engine, ticket, choice.reason, now, choice.unload)
         if choice.unload:  # they are going: nobody is sent to them any more
-            kept = [each for key, each in engine.loaded.items() if key not in choice.unload]
-            self._fleet.learn_loaded(engine, kept)
+            for model in choice.unload:
+                self._fleet.forget_loaded(engine, model)
         return order
 
     def _survey(self, lane: Lane, ticket: Ticket) -> None:

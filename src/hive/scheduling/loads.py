@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hive.fleet.engines import Engine
 from hive.fleet.pace import Mean
 from hive.scheduling.estimates import size_bytes
-from hive.scheduling.queue import TicketQueue
+from hive.scheduling.queue import TicketQueue, Wish, wish_of
 from hive.scheduling.tickets import LoadOrder, Ticket
 
 AGEING = 60.0
@@ -21,6 +21,10 @@ FAILED_REST = 30.0
 """Seconds in which a load that failed is not ordered again; tickets may go there and hear why."""
 EVICTED_AFTER = 2.0
 """Seconds after which an engine has evicted what it must for a load."""
+FRESH_LISTING = 5.0
+"""Seconds for which a listing is a witness of what a load evicts: a model may also have expired since."""
+FORGOTTEN_AFTER = 600.0
+"""Seconds for which it is remembered that models did not fit together."""
 IN_MEMORY = 1.2
 """A model takes so many times its file's size in memory, about."""
 _NEVER = float("-inf")
@@ -34,8 +38,8 @@ class Loads:
         self.orders: dict[Engine, LoadOrder] = {}
         self.count_of: dict[str, int] = {}
         """How many run, by model."""
-        self.begun_at: dict[str, float] = {}
-        """When the newest load of a model began; forgotten after `AGEING`."""
+        self.begun_at: dict[Wish, float] = {}
+        """When the newest load for a wish began; forgotten after `AGEING`."""
         self.waited = Mean()
         """Seconds that tickets waited before a load was ordered for them."""
         self._unsure: set[Engine] = set()
@@ -60,8 +64,8 @@ class Loads:
         """Has the ticket waited for too long, nobody else for its model been served meanwhile, and no load begun?"""
         if now - ticket.since < AGEING:
             return False
-        model = ticket.model
-        return now - max(self._queue.served_at.get(model, _NEVER), self.begun_at.get(model, _NEVER)) >= AGEING
+        wish = wish_of(ticket.lane)
+        return now - max(self._queue.served_at.get(wish, _NEVER), self.begun_at.get(wish, _NEVER)) >= AGEING
 
     def has_failed(self, engine: Engine, model: str, now: float) -> bool:
         """Did this load fail a moment ago?"""
@@ -79,6 +83,9 @@ class Loads:
 
         What a load evicts goes first. So what is listed a while after the load began, nothing running, stays.
         """
+        engine.listed_at = now
+        if now - engine.full_at > FORGOTTEN_AFTER:
+            engine.full_bytes = float("inf")
         order = self.orders.get(engine)
         if order is None:
             self._unsure.discard(engine)
@@ -88,6 +95,7 @@ class Loads:
         self._unsure.discard(engine)
         if not order.held.issubset(engine.loaded):
             engine.full_bytes = sum(size_bytes(engine, each) for each in {*order.held, order.model})
+            engine.full_at = now
             engine.proven_bytes = min(engine.proven_bytes, int(engine.full_bytes) - 1)
         if not engine.loads_alone or (engine.running and not order.is_harmless):
             return False
@@ -123,7 +131,8 @@ class Loads:
     def begin(self, engine: Engine, ticket: Ticket, reason: str, now: float, unload: tuple[str, ...] = ()) -> LoadOrder:
         """Order a load."""
         self.waited.add(max(now - ticket.since, 0.0))
-        held = frozenset(engine.loaded).difference(unload) if engine not in self._unsure else frozenset()
+        is_sure = engine not in self._unsure and now - engine.listed_at <= FRESH_LISTING
+        held = frozenset(engine.loaded).difference(unload) if is_sure else frozenset()
         order = LoadOrder(
             engine,
             ticket.model,
@@ -135,14 +144,15 @@ class Loads:
             self._is_harmless(engine, ticket.model),
         )
         self.orders[engine] = order
-        self.begun_at = {model: begun for model, begun in self.begun_at.items() if now - begun < AGEING}
-        self.begun_at[ticket.model] = now
+        self.begun_at = {wish: begun for wish, begun in self.begun_at.items() if now - begun < AGEING}
+        self.begun_at[wish_of(ticket.lane)] = now
         self.count_of[ticket.model] = self.count_of.get(ticket.model, 0) + 1
         for each in unload:
             engine.loaded_as.pop(each, None)
         self._unsure.add(engine)
         engine.loading = ticket.model
-        engine.loads_alone = not unload and not self.fits(engine, ticket.model)
+        is_anew = ticket.model in engine.warm  # with other options: what runs must end first
+        engine.loads_alone = is_anew or (not unload and not self.fits(engine, ticket.model))
         engine.apply_slots()
         return order
 
@@ -193,5 +203,5 @@ def is_running(engine: Engine, model: str) -> bool:
 
 def room_bytes(engine: Engine) -> float:
     """Return the bytes of models that an engine is known to hold together: told and not disproved, or seen."""
-    told = min((engine.memory_bytes or 0) / IN_MEMORY, engine.full_bytes - 1)
-    return max(float(engine.proven_bytes), told)
+    told = (engine.memory_bytes or 0) / IN_MEMORY
+    return max(float(engine.proven_bytes), min(told, max(engine.full_bytes - 1, told / 2)))

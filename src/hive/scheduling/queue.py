@@ -19,6 +19,15 @@ _Entry = tuple[float, int, Ticket]
 """What it is sorted by, the ticket's mark at the time, the ticket."""
 
 
+Wish = tuple[str, str, frozenset[int]]
+"""What an engine must have in memory for a ticket, and which engines will not do: model, options, excluded ones."""
+
+
+def wish_of(key: LaneKey) -> Wish:
+    """Return what the tickets of a lane wish for, whatever their route."""
+    return key[0], key[2], key[3]
+
+
 class Lane:
     """The tickets that the same engines accept, the oldest first."""
 
@@ -60,8 +69,8 @@ class TicketQueue:
         """How many tickets that need a slot wait for a model."""
         self.pressed_since: dict[str, float] = {}
         """When the first of those came since whom somebody has always been waiting for a model."""
-        self.served_at: dict[str, float] = {}
-        """When somebody who waited for a model was last served; forgotten when nobody waits for it any more."""
+        self.served_at: dict[Wish, float] = {}
+        """When somebody who waited for the same was last served; forgotten when nobody waits for the model any more."""
         self._deadlines: list[_Entry] = []
         self._lane_of: dict[int, Lane] = {}
         """By mark."""
@@ -108,7 +117,7 @@ class TicketQueue:
             self.by_model[lane.model].remove(lane)
             if not self.by_model[lane.model]:
                 del self.by_model[lane.model]
-                self.served_at.pop(lane.model, None)
+                self.served_at = {wish: at for wish, at in self.served_at.items() if wish[0] != lane.model}
                 del self.pressed_since[lane.model]
         elif len(lane.entries) > _FEW_ENTRIES + 2 * lane.count:
             lane.entries = _live(lane.entries)

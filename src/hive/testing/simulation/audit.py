@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hive.fleet.engines import IN_SERVICE, Engine
 from hive.scheduling.dispatcher import Dispatcher
 from hive.scheduling.loads import AGEING
+from hive.scheduling.queue import wish_of
 from hive.scheduling.tickets import Lease, Ticket
 from hive.testing.simulation.clock import Clock
 
@@ -87,7 +88,7 @@ class Audit:
         idle = [engine for engine, since in self._idle_since.items() if now - since > 5.0]
         if idle:
             for ticket in dispatcher.waiting():
-                begun_at = dispatcher.loads.begun_at.get(ticket.model, 0.0)
+                begun_at = dispatcher.loads.begun_at.get(wish_of(ticket.lane), 0.0)
                 served_at = max(ticket.since, self._granted_at.get(ticket.model, 0.0), begun_at)
                 if now - served_at > STARVED and ticket.model not in dispatcher.loads.count_of:
                     useful = [each.node for each in idle if ticket.model in each.models and ticket.accepts(each)]

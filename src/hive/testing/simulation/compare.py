@@ -58,7 +58,7 @@ def measure(policy: str, load: float, seed: int, seconds: float = 3600.0) -> Fig
     rng = random.Random(seed)  # noqa: S311 - a simulation
     sizes = {f"m{place}": size for place, size in enumerate(MODEL_BYTES)}
     for speed in SPEEDS:
-        kit = Kit(f"x{speed}", PREFILL * speed, DECODE * speed, MEMORY, parallel=SLOTS, load_rate=LOAD_RATE, chunk=1e9)
+        kit = Kit(f"x{speed}", PREFILL * speed, DECODE * speed, MEMORY, parallel=SLOTS, load_rate=LOAD_RATE, chunk=2.0)
         hub.add(Machine(kit, dict(sizes), clock, Network(clock, rng, kit.latency)))
     asked = _ask(rng, hub, load, seconds)
     clock.run(WARM_UP + seconds + SETTLE)

@@ -128,7 +128,7 @@ class Exchange:
             attempt.first_byte_at = self.first_byte_at = now
             signs.computing -= 1
             signs.streams += 1
-        attempt.last_byte_at = signs.last_sign = signs.last_stream_byte = now
+        attempt.last_byte_at = signs.last_sign = signs.last_stream_byte = signs.last_answer_byte = now
 
     def on_end(self, attempt: _Attempt, pieces: int, measured: Measured) -> None:
         """The answer is whole."""
