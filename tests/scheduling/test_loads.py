@@ -288,3 +288,37 @@ def test_a_model_that_runs_by_another_name_is_not_unloaded() -> None:
     engine.running_of["twin"] = 1
     assert is_running(engine, "m")
     assert not is_running(engine, "n")
+
+
+def test_other_options_wait_no_longer_than_a_minute_beside_steady_traffic() -> None:
+    floor = Floor()
+    engine = floor.add("a", loaded="m", slots=2)
+    engine.loaded_as["m"] = ""
+    _, running = floor.ask(now=0.0)
+    odd, none = floor.ask(load_options='{"num_ctx": 8192}', now=0.5)
+    assert none is None
+    for second in range(1, 62):
+        _, after = floor.ask(now=float(second))
+        assert running is not None
+        floor.dispatcher.release(running)
+        step = floor.dispatcher.step(second + 0.1)
+        running = after or next((each for each in step.leases), None)
+        if step.loads:
+            break
+    assert [(order.model, order.load_options) for order in step.loads] == [("m", odd.load_options)]
+    assert engine.limit == 0, "what runs ends first, and nothing new begins meanwhile"
+    (order,) = step.loads
+    floor.dispatcher.load_finished(order, True, 70.0)
+    assert odd in [lease.ticket for lease in floor.dispatcher.serve(70.0).leases]
+
+
+def test_what_expired_while_another_was_loaded_has_not_been_evicted() -> None:
+    floor = Floor()
+    engine = floor.add("a", "mn", loaded="m", slots=4)
+    floor.dispatcher.note_listing(engine, 0.0)
+    floor.ask("n", now=30.0)
+    (order,) = floor.dispatcher.serve(30.0).loads
+    floor.load(engine, "n")
+    floor.dispatcher.note_listing(engine, 33.0)
+    assert engine.full_bytes == float("inf")
+    floor.dispatcher.load_finished(order, True, 33.0)
