@@ -197,3 +197,18 @@ def test_no_depth_is_too_deep_for_an_answer(key: str) -> None:
             except Fault as fault:
                 outcome = fault.kind.code
             assert outcome in ("m", "bad_json")
+
+
+@pytest.mark.parametrize(
+    ("more", "unloads"),
+    [
+        (b'"keep_alive":0', True),
+        (b'"keep_alive":"0s","prompt":""', True),
+        (b'"keep_alive":0,"messages":[]', True),
+        (b'"keep_alive":0,"prompt":"hello"', False),
+        (b'"keep_alive":5', False),
+        (b'"prompt":""', False),
+    ],
+)
+def test_a_request_for_nothing_that_keeps_for_no_time_unloads(more: bytes, unloads: bool) -> None:
+    assert read_fields(b'{"model":"m",%b}' % more).unloads is unloads

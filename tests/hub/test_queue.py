@@ -161,3 +161,29 @@ def test_who_waits_inside_an_engine_is_taken_back_and_served_elsewhere(monkeypat
             answer = second.answer()
             assert (answer.status, answer.header("X-Hive-Attempts")) == (200, "1")
         assert serial.state().received["/api/generate"] == 7
+
+
+UNLOAD = {"model": "tiny", "keep_alive": 0}
+
+
+def test_a_request_to_unload_needs_no_slot_and_no_load_and_reaches_every_copy() -> None:
+    with (
+        run_in_thread(SimOptions(slots=1)) as a,
+        run_in_thread(SimOptions(slots=1)) as b,
+        run_hub({"a": a.url, "b": b.url}, slots=1) as hub,
+    ):
+        assert ask(hub.port, request(body=UNLOAD)).json()["done_reason"] == "unload"
+        assert [each.state().received.get("/api/embed", 0) for each in (a, b)] == [0, 0], "nothing was loaded for it"
+        for each in (a, b):
+            assert ask(each.port, request(body=GENERATE)).status == 200
+        hub.until(lambda server: all(engine.loaded for engine in server.hub.fleet.engines), 8)
+        with Wire(hub.port) as busy:
+            a.set_fault("head-then-silence")
+            b.set_fault("head-then-silence")
+            busy.send(request(body=STREAM))
+            hub.until(lambda server: any(engine.running for engine in server.hub.fleet.engines))
+            a.clear_faults()
+            b.clear_faults()
+            assert ask(hub.port, request(body=UNLOAD)).status == 200
+            hub.until(lambda server: not any(engine.loaded for engine in server.hub.fleet.engines))
+        eventually(lambda: sum(each.state().received["/api/generate"] for each in (a, b)) >= 5)

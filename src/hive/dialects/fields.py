@@ -32,6 +32,8 @@ class RoutingFields(msgspec.Struct):
     """Is the answer to come piece by piece?"""
     load_options: str = ""
     """The options that decide how an Ollama loads the model, as JSON in one spelling; "" for none."""
+    unloads: bool = False
+    """Does it ask for nothing but that the model goes from memory?"""
     is_exact: bool = True
     """Did the model stand under the very key `model`?"""
 
@@ -56,6 +58,7 @@ _LENIENT_BYTES = 1 << 20
 """The lenient reader takes 0.16 s for each of these, in which nobody else is served."""
 _EXACT = frozenset(key.encode() for key in READ_KEYS)
 _READ_KEY = re.compile(rb'"(%b)"' % b"|".join(sorted(_EXACT)), re.IGNORECASE)
+_NO_TIME = frozenset({b"0", b"0.0", b'"0"', b'"0s"', b'"0m"', b'"0h"'})
 _EMPTY_TOOLS = frozenset({b"null", b"[]"})
 
 
@@ -104,7 +107,13 @@ def _read_quickly(body: bytes, *, is_ollama: bool) -> RoutingFields | None:
         bytes(short.keep_alive) != b"null",
         _streams(bytes(short.stream), is_ollama=is_ollama),
         _load_options(bytes(short.options)) if is_ollama else "",
+        is_ollama and bytes(short.keep_alive) in _NO_TIME and _asks_for_nothing(body),
     )
+
+
+def _asks_for_nothing(body: bytes) -> bool:
+    members = _decode_value(body)
+    return not any(members.get(key) for key in ("prompt", "messages", "input", "images", "suffix", "tools"))
 
 
 def _streams(raw: bytes, *, is_ollama: bool) -> bool:

@@ -202,6 +202,7 @@ class Hub:
         if unloads:
             # The engine lists the model for some moments more; whoever asks the hub now knows better.
             self.fleet.forget_loaded(engine, model)
+            self.loader.unload_elsewhere(engine, model)
             self.kick(engine, later=True)
         elif changes or model not in engine.warm:
             self.kick(engine)

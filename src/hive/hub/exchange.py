@@ -16,7 +16,7 @@ import msgspec
 from hive import errors
 from hive.dialects.errors import stream_error
 from hive.dialects.fields import RoutingFields, read_fields
-from hive.dialects.operations import BodyForm, Dialect, Operation
+from hive.dialects.operations import CHAT, GENERATE, BodyForm, Dialect, Operation
 from hive.errors import Family, Fault
 from hive.fleet.engines import Engine, Health
 from hive.fleet.failures import Verdict, judge
@@ -27,7 +27,7 @@ from hive.hub.records import Outcome, Record, outcome_of
 from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
-from hive.scheduling.tickets import Lease, Ticket
+from hive.scheduling.tickets import UNLOAD, Lease, Ticket
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import response_fields
 from hive.wire.multipart import read_model
@@ -157,9 +157,10 @@ class Exchange:
     async def _serve(self) -> None:
         hub, record, routing = self._hub, self.record, self._routing
         wanted = Wanted(self._operation, self._model, routing, self._body, self._fields)
+        unloads = routing.unloads and self._operation in (GENERATE, CHAT)
         ticket = self.ticket = Ticket(
             self._model,
-            self._operation,
+            UNLOAD if unloads else self._operation,
             deadline=0,
             prompt_tokens=min(len(self._body) // BYTES_A_TOKEN, MOST_TOKENS),
             load_options=routing.load_options,

@@ -67,6 +67,21 @@ class Loader:
                 if load.task is not None:
                     load.task.cancel()
 
+    def unload_elsewhere(self, engine: Engine, model: str) -> None:
+        """A client has unloaded a model from one engine: for it there is only one, so it goes from all others too."""
+        for other in self._hub.fleet.having(model):
+            if other is not engine and model in other.loaded and other.loads_models:
+                self._hub.fleet.forget_loaded(other, model)
+                self._hub.spawn(self._unload(other, model))
+
+    async def _unload(self, engine: Engine, model: str) -> None:
+        body = msgspec.json.encode({"model": _spelling(engine, model), "keep_alive": 0})
+        try:
+            await ask(self._hub.links[engine], UNLOAD_PATH, UNLOAD_TIMEOUT, body)
+        except Fault as fault:
+            _log.info("node %s: %s is not unloaded: %s", engine.node, model, fault.message)
+        self._hub.kick(engine, later=True)
+
     def tick(self, now: float) -> None:
         """Let time pass: end loads of engines that give no sign, and have the others asked what they evicted."""
         for load in list(self.running.values()):

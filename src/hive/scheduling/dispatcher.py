@@ -24,7 +24,7 @@ from hive.scheduling.loads import Loads
 from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open
 from hive.scheduling.queue import Lane, TicketQueue, wish_of
 from hive.scheduling.refusals import queue_full, retry_after, too_late
-from hive.scheduling.tickets import Lease, LoadOrder, Ticket
+from hive.scheduling.tickets import UNLOAD, Lease, LoadOrder, Ticket
 
 POLICIES = ("best", "round_robin", "random", "least_busy")
 GONE_AFTER = 10.0
@@ -284,6 +284,8 @@ class Dispatcher:
         if lane.takes_slot:
             return self._policy.choose(lane, ticket, now, freed)
         rested = [engine for engine in lane.engines if engine.rests_until <= now]
+        if ticket.operation is UNLOAD:
+            rested = [engine for engine in rested if ticket.model in engine.warm] or rested
         return Choice(Action.SERVE, self._rng.choice(rested), "needs no slot") if rested else Choice(Action.WAIT)
 
     def _grant(self, ticket: Ticket, choice: Choice, now: float) -> Lease:

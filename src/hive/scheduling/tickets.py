@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from hive.dialects.operations import Operation
+from hive.dialects.operations import GENERATE, Operation
 from hive.fleet.engines import Engine
 from hive.fleet.pace import FIXED_TOKENS
 
 LaneKey = tuple[str, str, str, frozenset[int]]
 """What decides which engines accept a ticket: model, operation, load-time options, and who failed it (by `id`)."""
+UNLOAD = replace(GENERATE, name="unload", takes_slot=False)
+"""What a request for nothing is that keeps its model for no time (`ollama stop`): it needs neither slot nor load."""
 _NOBODY: frozenset[int] = frozenset()
 
 
