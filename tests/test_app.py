@@ -237,6 +237,12 @@ def test_sigterm_closes_the_links_of_nodes_and_exits_0(tmp_path: Path) -> None:
         assert "Traceback" not in hub.said()
 
 
+def test_a_start_without_nodes_says_how_to_get_some(tmp_path: Path) -> None:
+    with serving(tmp_path) as hub:
+        wanted = "(nodes: none yet: --node NAME=URL for machines that the hub can reach, hive node for others)"
+        assert wanted in hub.said()
+
+
 def test_the_first_start_shows_an_admin_key_once(tmp_path: Path) -> None:
     with serving(tmp_path, admin_key=None) as hub:
         line = next(line for line in hub.said().splitlines() if "key" in line.lower())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hive.cli import main
 from hive.net.certificate import Certificate, CertificateError
 from hive.sources import load_settings
 from hive.testing import ThreadedEngine
@@ -227,29 +228,98 @@ def bad_files(directory: Path) -> dict[str, tuple[Path, Path]]:
         "a directory": (directory, key),
         "empty": (empty, key),
         "the other way round": (key, certificate),
+        "a certificate for a key": (certificate, certificate),
         "another certificate's key": (certificate, other_key),
         "a key with a password": (certificate, locked),
     }
 
 
-def test_files_that_cannot_be_used_are_one_sentence(tmp_path: Path) -> None:
-    for name, (certificate, key) in bad_files(tmp_path).items():
+SAID = {
+    "no such file": "tls_cert: {0} cannot be read (No such file or directory)",
+    "a directory": "tls_cert: {0} cannot be read (Is a directory)",
+    "empty": "tls_cert: {0} holds no certificate in PEM",
+    "the other way round": "tls_cert: {0} holds no certificate in PEM",
+    "a certificate for a key": "tls_key: {1} holds no private key in PEM",
+    "another certificate's key": "tls_key: {1} is not the key of the certificate in {0}",
+    "a key with a password": "tls_key: {1} has a password, and the hub takes only one without",
+}
+
+
+def test_files_that_cannot_be_used_are_one_sentence_with_the_options_name(tmp_path: Path) -> None:
+    files = bad_files(tmp_path)
+    said = {}
+    for name, (certificate, key) in files.items():
         with pytest.raises(CertificateError) as raised:
             Certificate(certificate, key)
-        sentence = str(raised.value)
-        assert str(certificate) in sentence, name
-        assert "\n" not in sentence, name
+        said[name] = str(raised.value)
+    assert said == {name: sentence.format(*files[name]) for name, sentence in SAID.items()}
 
 
-def test_a_start_with_files_that_cannot_be_used_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
+def test_a_start_with_files_that_cannot_be_used_is_one_sentence_and_a_wrong_use(tmp_path: Path) -> None:
     certificate, key = bad_files(tmp_path)["a key with a password"]
     ended = subprocess.run(
         [HIVE, "serve", "--port", "0", "--data-dir", tmp_path / "data", "--tls-cert", certificate, "--tls-key", key],
         capture_output=True, text=True, env=environment(), timeout=20, cwd=tmp_path, check=False,
     )  # fmt: skip
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1
-    assert str(key) in ended.stderr
+    assert ended.stderr.startswith(f"hive serve: tls_key: {key} ")
+
+
+# --- commands that ask a hub with a certificate of its own ---
+
+
+def ask_by_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command; return what it said."""
+    main(arguments)
+    shown = capsys.readouterr()
+    return shown.out + shown.err
+
+
+def test_commands_trust_the_authority_that_they_are_told(
+    hub: ThreadedHub, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, authority = f"https://localhost:{hub.port}", str(files[0])
+    monkeypatch.setenv("HIVE_API_KEY", hub.admin_key)
+    monkeypatch.setenv("HIVE_HUB", url)
+
+    def said(*arguments: str) -> str:
+        return ask_by_command(capsys, *arguments)
+
+    for command in ("nodes", "models", "ps", "queue", "requests", "status", "keys list", "drain a", "resume a"):
+        monkeypatch.delenv("HIVE_CA_FILE", raising=False)
+        assert said(*command.split()) == (
+            f"hive: no way to the hub {url}: its certificate is not trusted (self-signed certificate); "
+            "--ca-file names the authority's file\n"
+        )
+        assert "hive: " not in said(*command.split(), "--ca-file", authority)
+        monkeypatch.setenv("HIVE_CA_FILE", authority)
+        assert "hive: " not in said(*command.split())
+    monkeypatch.delenv("HIVE_CA_FILE")
+    monkeypatch.setenv("SSL_CERT_FILE", authority)
+    assert "hive: " not in said("nodes")
+
+
+def test_commands_say_what_is_wrong_with_the_way_to_a_hub(
+    hub: ThreadedHub, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str) -> str:
+        return ask_by_command(capsys, "nodes", *arguments)
+
+    port, authority = hub.port, ("--ca-file", str(files[0]))
+    assert "its certificate is for another name (" in said("--hub", f"https://127.1:{port}", *authority)
+    assert "; if the hub has a certificate, use https://)" in said("--hub", f"http://127.0.0.1:{port}")
+    assert said("--hub", f"https://localhost:{port}", "--ca-file", "/no/such").startswith(
+        "hive: --ca-file: /no/such cannot be read"
+    )
+
+
+def test_commands_say_that_a_hub_has_no_certificate(
+    shared_hub: ThreadedHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"https://127.0.0.1:{shared_hub.port}"
+    said = ask_by_command(capsys, "nodes", "--hub", url)
+    assert said == f"hive: no way to the hub {url}: it speaks plain HTTP; use http://\n"
 
 
 @pytest.mark.parametrize("name", ["tls_cert", "tls_key"])

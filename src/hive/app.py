@@ -15,7 +15,7 @@ from hive.api.front import Front
 from hive.auth.access import Door, Guesses
 from hive.auth.keys import KeyRing, Right
 from hive.auth.origins import Origins
-from hive.config import LocalAccess, LogFormat, Settings
+from hive.config import NO_NODES, LocalAccess, LogFormat, Settings
 from hive.errors import Fault
 from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
@@ -174,7 +174,9 @@ async def _run(server: HubServer) -> int:
     _allow_many_sockets()
     try:
         await server.start()
-    except (StoreError, CertificateError, Fault) as error:
+    except CertificateError as error:
+        return _fail(str(error), 2)
+    except (StoreError, Fault) as error:
         return _fail(error.message if isinstance(error, Fault) else str(error))
     except socket.gaierror:
         return _fail(f"host: {settings.host!r} is no address of this machine")
@@ -227,9 +229,10 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _fail(sentence: str) -> int:
+def _fail(sentence: str, code: int = 1) -> int:
+    """Say why there is no hub; `code` is 2 for a setting that cannot be used."""
     print(f"hive serve: {sentence}", file=sys.stderr)
-    return 1
+    return code
 
 
 def _greet(server: HubServer) -> None:
@@ -238,6 +241,5 @@ def _greet(server: HubServer) -> None:
     shown = everywhere.get(host) or (f"[{host}]" if ":" in host else host)
     if server.new_admin_key is not None:
         print(f"The admin key, shown this once: {server.new_admin_key}", flush=True)
-    names = dict.fromkeys(engine.node for engine in server.hub.fleet.engines)
-    nodes = ", ".join(names) or "none yet: add one with --node NAME=URL"
+    nodes = ", ".join(dict.fromkeys(engine.node for engine in server.hub.fleet.engines)) or NO_NODES
     print(f"Hive serves {server.scheme}://{shown}:{server.port} (nodes: {nodes})", flush=True)

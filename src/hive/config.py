@@ -22,6 +22,7 @@ from msgspec import Meta, inspect
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 """What nodes and keys may be called: it fits a header, a URL's path, a label and a file name."""
 NAME_RULE = "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+NO_NODES = "none yet: --node NAME=URL for machines that the hub can reach, hive node for others"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -32,7 +32,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let nothing of the developer's own settings in."""
-    for name in ("HIVE_HUB", "HIVE_API_KEY", "HIVE_CONFIG", "HIVE_PORT", "HIVE_NODE"):
+    for name in ("HIVE_HUB", "HIVE_API_KEY", "HIVE_CA_FILE", "HIVE_CONFIG", "HIVE_PORT", "HIVE_NODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -97,7 +97,9 @@ def test_every_line_to_try_works_and_ctrl_c_ends_it(tmp_path: Path) -> None:
         assert {"sim-chat", "sim-code"} <= {model["id"].partition(":")[0] for model in answer.json()["data"]}
 
         exported = dict(re.findall(r"^export (\w+)=(\S+)$", shown, re.MULTILINE))
-        nodes = subprocess.run([*HIVE, "nodes"], env={**os.environ, **exported}, capture_output=True, text=True)
+        nodes = subprocess.run(
+            [*HIVE, "nodes", "--wide"], env={**os.environ, **exported}, capture_output=True, text=True
+        )
         assert len(re.findall(r"^(?:lab-gpu|office-mac|old-laptop) +ready +joined ", nodes.stdout, re.MULTILINE)) == 3
 
         process.send_signal(signal.SIGINT)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from hive.cli.fleet import _Node, _table
 from hive.testing import ThreadedEngine
 from hive.testing.agent import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
@@ -16,9 +18,11 @@ from .conftest import Run
 
 def test_nodes_are_listed_for_people_and_for_programs(run: Run, hub: str) -> None:
     table = run("nodes")
-    assert " ".join(table.out.split("\n")[0].split()) == "NAME STATUS LINK ENGINE BUSY MODELS LOADED URL REASON"
+    assert " ".join(table.out.split("\n")[0].split()) == "NAME STATUS ENGINE BUSY MODELS LOADED REASON"
     assert table.out.split("\n")[1].startswith("far ")
-    assert "http://127.0.0.1:1" in table.out
+    wide = run("nodes", "--wide")
+    assert " ".join(wide.out.split("\n")[0].split()) == "NAME STATUS LINK ENGINE BUSY MODELS LOADED URL REASON"
+    assert "http://127.0.0.1:1" in wide.out
     assert [node["name"] for node in json.loads(run("nodes", "--json").out)["nodes"]] == ["far"]
 
 
@@ -28,6 +32,47 @@ def test_nodes_are_listed_for_people_and_for_programs(run: Run, hub: str) -> Non
 def test_an_empty_fleet_has_columns_and_no_rows(run: Run, hub: str, command: str, columns: str) -> None:
     assert run(command).out.split() == columns.split()
     assert json.loads(run(command, "--json").out) == {"models": []}
+
+
+def node(name: str, **changes: object) -> _Node:
+    return msgspec.structs.replace(
+        _Node(name, f"http://{name}:1", "ready", "ollama", "0.12", 1, 0, 2, [], None), **changes
+    )
+
+
+def test_nodes_stand_by_name_and_engine() -> None:
+    listed = [node("b"), node("C"), node("a", engine="two"), node("a", engine="one", status="down")]
+    _, rows = _table(listed, wide=False)
+    assert [row[:2] for row in rows] == [["a", "down"], ["a", "ready"], ["b", "ready"], ["C", "ready"]]
+
+
+def test_loaded_models_are_named_if_they_are_short() -> None:
+    long = ["llama3.2:3b-instruct-q4_K_M", "another:latest"]
+    listed = [node("a", loaded=["tiny:latest"]), node("b", loaded=long)]
+    columns, rows = _table(listed, wide=False)
+    cells = [dict(zip(columns, row, strict=True)) for row in rows]
+    assert [each["LOADED"] for each in cells] == ["tiny:latest", "2"]
+    columns, rows = _table(listed, wide=True)
+    assert ", ".join(long) in rows[1]
+
+
+def test_a_hub_without_nodes_says_how_to_get_some(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_hub({}, link="dialed") as hub:
+        monkeypatch.setenv("HIVE_HUB", hub.url)
+        monkeypatch.setenv("HIVE_API_KEY", hub.admin_key)
+        head, sentence = run("nodes").out.splitlines()
+        assert head.split()[0] == "NAME"
+        assert sentence == ("none yet: --node NAME=URL for machines that the hub can reach, hive node for others")
+
+
+def test_the_nodes_of_a_model_stand_by_name(
+    run: Run, engine: ThreadedEngine, second_engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_hub({"zoo": engine.url, "Bee": second_engine.url}, link="dialed") as hub:
+        hub.until(lambda server: [each.health.value for each in server.hub.fleet.engines] == ["ready", "ready"])
+        monkeypatch.setenv("HIVE_HUB", hub.url)
+        monkeypatch.setenv("HIVE_API_KEY", hub.admin_key)
+        assert "Bee, zoo" in run("models").out
 
 
 @pytest.fixture
@@ -43,7 +88,7 @@ def joined_hub(engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def test_a_node_that_joined_shows_its_agent_and_its_machine(run: Run, joined_hub: ThreadedHub) -> None:
-    head, row = run("nodes").out.rstrip().split("\n")
+    head, row = run("nodes", "--wide").out.rstrip().split("\n")
     columns = "NAME STATUS LINK ENGINE BUSY MODELS LOADED URL AGENT LABELS MACHINE SEEN REASON"
     assert " ".join(head.split()) == columns
     for part in ("desk", "ready", "joined", "0/3", "hive.testing 1", "room=lab 2", "s ago"):

@@ -33,7 +33,8 @@ def test_a_listing_shows_the_first_characters_only(run: Run, hub: str) -> None:
 
 def test_a_revoked_key_stands_only_in_the_full_listing(run: Run, hub: str) -> None:
     run("keys", "create", "alice", "--role", "worker")
-    assert run("keys", "revoke", "alice").code == 0
+    revoked = run("keys", "revoke", "alice")
+    assert (revoked.code, revoked.out) == (0, "key 'alice' is revoked\n")
     assert "alice" not in run("keys", "list").out
     full = run("keys", "list", "--all").out
     assert "REVOKED" in full

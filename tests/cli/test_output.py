@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -71,6 +72,45 @@ def test_a_table_is_not_cut_where_no_terminal_is_and_obeys_no_markup(
     print_table(("NAME", "WHY"), [("a" * 200, "[red]\x1b[31m"), ("b", "")])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [["NAME", "WHY"], ["a" * 200, "[red]\ufffd[31m"], ["b"]]
+
+
+def use_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Print to a terminal of 80 columns that shows no colours, from here to the end of the test."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def test_what_is_whole_stays_so_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_terminal(monkeypatch)
+    request_id = "req_0123456789ab_1234567"
+    columns = ("REQUEST", *(["SOME NAME"] * 10))
+    print_table(columns, [[request_id, *["something long"] * 10]], whole=("REQUEST",))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith(f"{request_id} ") for line in lines) == 1
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_a_url_in_a_sentence_stays_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_terminal(monkeypatch)
+    sentence = "no connection to http://192.168.178.22:11434: connection refused"
+    print_table(("NAME", "MODELS", "REASON"), [("desk", "many words " * 9, sentence)], whole=("NAME",))
+    shown = capsys.readouterr().out
+    assert "http://192.168.178.22:11434:" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_table_that_cannot_fit_is_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_terminal(monkeypatch)
+    print_table(("URL", "WHY"), [("u" * 100, "w" * 100)], whole=("URL",))
+    assert any(line.startswith("u" * 100 + " wwww") for line in capsys.readouterr().out.splitlines())
 
 
 def test_control_characters_are_taken_out() -> None:

@@ -65,7 +65,7 @@ def test_what_is_no_nodes_offer_is_refused_in_http(hub: ThreadedHub, data: bytes
 def test_only_a_worker_key_joins(hub: ThreadedHub, role: str) -> None:
     answer = ask(hub.port, upgrade(hub.create_key("somebody", role)))
     assert answer.status == 403
-    assert "lacks the right 'work'" in str(answer.json())
+    assert "is not a worker key; make one with --role worker" in str(answer.json())
 
 
 def test_a_revoked_key_does_not_join(hub: ThreadedHub) -> None:

@@ -63,9 +63,8 @@ async def plain(call: Call) -> None:
 class RawEngine:
     """Plays its script for every request that is not a probe."""
 
-    def __init__(self, script: Script = plain, models: tuple[str, ...] = ("tiny:latest",), base_path: str = "") -> None:
+    def __init__(self, script: Script = plain, models: tuple[str, ...] = ("tiny:latest",)) -> None:
         self.script = script
-        self._base_path = base_path
         self.models = models
         self.calls: list[Call] = []
         self.probes: list[bytes] = []
@@ -108,7 +107,7 @@ class RawEngine:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n"))[:-4]
-                path = head.split(b" ", 2)[1].decode().removeprefix(self._base_path)
+                path = head.split(b" ", 2)[1].decode()
                 answer = self._probe(path) if head.startswith(b"GET ") else None
                 if answer is not None:
                     self.probes.append(head)

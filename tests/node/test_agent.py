@@ -102,6 +102,25 @@ def test_a_refusal_that_is_no_hubs_is_tried_again(
     run(main())
 
 
+def test_a_place_without_a_link_is_no_hub(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with ScriptedHub() as hub, agent(options(hub.url, "http://127.0.0.1:1")):
+            hub.refusal = PAGE.replace(b"403 Forbidden", b"404 Not Found")
+            wanted = f"{hub.url} is no Hive hub, or has another path: it has no /hive/link; trying again"
+            await until(lambda: wanted in warnings(caplog))
+
+    run(main())
+
+
+def test_an_engine_that_is_away_is_a_warning_with_its_url_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with ScriptedHub() as hub, agent(options(hub.url, "http://127.0.0.1:1")):
+            await hub.joined()
+            assert warnings(caplog) == ["engine http://127.0.0.1:1: connection refused"]
+
+    run(main())
+
+
 def test_a_dial_that_fails_as_nobody_has_foreseen_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with ScriptedHub() as hub:
@@ -116,12 +135,12 @@ def test_a_dial_that_fails_as_nobody_has_foreseen_is_told_and_tried_again(caplog
 def test_a_name_that_is_taken_is_tried_until_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with ScriptedHub() as hub, agent(options(hub.url, "http://127.0.0.1:1")):
-            hub.turn_away = (CloseCode.NAME_TAKEN, "name taken")
+            hub.turn_away = (CloseCode.NAME_TAKEN, "the hub's settings have a node 'a'")
             await until(lambda: len(hub.hellos) >= 3)
             hub.turn_away = None
             await hub.joined()
-            said = [line for line in warnings(caplog) if "another machine" in line]
-            assert len(said) == 1
+            said = [line for line in warnings(caplog) if hub.url in line]
+            assert said == [f"{hub.url} does not let this node in: the hub's settings have a node 'a'; trying again"]
             assert len({hello.instance for hello in hub.hellos}) == 1
 
     run(main())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from hive.config import SettingsError
-from hive.node.dialing import make_tls
 from hive.testing import SimulatedEngine
 
 from .hub import ScriptedHub, agent, get, options, run, until
@@ -90,34 +89,99 @@ def test_a_hub_with_a_certificate_of_an_authority_of_ones_own() -> None:
     run(main())
 
 
+async def said(caplog: pytest.LogCaptureFixture, hub: str, ca_file: Path | None = None) -> str:
+    """Run an agent until it has said what is wrong with the way to its hub."""
+
+    def about_hub() -> list[str]:
+        found = [each for each in caplog.records if each.levelno >= logging.WARNING]
+        return [each.getMessage() for each in found if "engine" not in each.getMessage()]
+
+    async with agent(options(hub, "http://127.0.0.1:1", ca_file=ca_file)):
+        await until(about_hub)
+        await asyncio.sleep(0)
+        return "\n".join(about_hub())
+
+
 def test_a_certificate_of_nobody_known_is_named(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with ScriptedHub(tls=server_tls()) as hub, agent(options(hub.url, "http://127.0.0.1:1")):
-            await until(lambda: any("certificate" in each.message for each in caplog.records))
-            said = [each.message for each in caplog.records if each.levelno == logging.WARNING]
-            assert said == [
+        async with ScriptedHub(tls=server_tls()) as hub:
+            assert await said(caplog, hub.url) == (
                 f"no way to the hub {hub.url}: its certificate is not trusted (self-signed certificate); "
                 "--ca-file names the authority's file; trying again"
-            ]
+            )
 
     run(main())
 
 
-def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    empty = tmp_path / "empty.pem"
-    empty.write_text("nothing")
-    with pytest.raises(SettingsError, match=r"--ca-file: .* holds no certificate in PEM form"):
-        make_tls(empty)
-    with pytest.raises(SettingsError, match=r"--ca-file: .* cannot be read \(No such file or directory\)"):
-        make_tls(tmp_path / "none.pem")
+LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+
+
+def factory_of(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes a loop of this kind."""
+    if loop == "asyncio":
+        return asyncio.new_event_loop
+    made: Callable[[], asyncio.AbstractEventLoop] = pytest.importorskip("uvloop").new_event_loop
+    return made
+
+
+@LOOPS
+def test_plain_http_to_a_hub_with_a_certificate_is_named(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with ScriptedHub(tls=server_tls()) as hub:
+            plain = hub.url.replace("https:", "http:")
+            assert await said(caplog, plain) == (
+                f"{plain} closed the connection without an answer; if the hub has a certificate, use https://; "
+                "trying again"
+            )
+
+    run(main(), factory_of(loop))
+
+
+@LOOPS
+def test_tls_to_a_hub_without_a_certificate_is_named(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        # A web server answers the first bytes of TLS with a sentence in HTTP.
+        refused = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(100)
+            writer.write(refused)
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            wanted = f"no way to the hub {url}: it speaks plain HTTP; use http://; trying again"
+            assert await said(caplog, url) == wanted
+
+    run(main(), factory_of(loop))
+
+
+def test_a_certificate_for_another_name_is_no_matter_of_authorities(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with ScriptedHub(tls=server_tls()) as hub:
+            sentence = await said(caplog, hub.url.replace("127.0.0.1", "localhost"), CA_FILE)
+            assert "its certificate is for another name (Hostname mismatch" in sentence
+            assert "; use a name that the certificate has; trying again" in sentence
+            assert "--ca-file" not in sentence
+
+    run(main())
+
+
+def test_a_refused_connection_to_a_port_that_nobody_gave_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        # An address of this machine on which nothing listens at port 80.
+        assert await said(caplog, "http://127.0.0.99") == (
+            "no way to the hub http://127.0.0.99: connection refused "
+            "(port 80; a hub listens on 4483 if not told otherwise); trying again"
+        )
+
+    run(main())
 
 
 @pytest.mark.parametrize("is_tls_proxy", [False, True], ids=["http proxy", "https proxy"])
 @pytest.mark.parametrize("is_tls_hub", [False, True], ids=["http hub", "https hub"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@LOOPS
 def test_through_a_proxy_with_its_credentials(loop: str, is_tls_hub: bool, is_tls_proxy: bool) -> None:
-    factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
-
     async def main() -> None:
         proxy = ProxyServer(tls=server_tls() if is_tls_proxy else None)
         hub = ScriptedHub(tls=server_tls() if is_tls_hub else None)
@@ -129,7 +193,7 @@ def test_through_a_proxy_with_its_credentials(loop: str, is_tls_hub: bool, is_tl
                 assert all(b"Proxy-Authorization: Basic dTpw" in each for each in proxy.requests)
                 assert len(proxy.requests) == 4
 
-    run(main(), factory)
+    run(main(), factory_of(loop))
 
 
 def test_a_proxy_that_refuses_is_named(caplog: pytest.LogCaptureFixture) -> None:

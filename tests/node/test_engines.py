@@ -18,7 +18,7 @@ from .hub import joined, run, until
     "url",
     [
         "http://127.0.0.2:11434", "http://[::1]:11434", "http://0.0.0.0:11434", "http://localhost.example:11434",
-        "https://127.0.0.1:11434", "http://127.0.0.1:11434/ollama", "http://port:11434/x",
+        "https://127.0.0.1:11434",
     ],
 )  # fmt: skip
 def test_only_127_0_0_1_and_localhost_have_the_short_name(url: str) -> None:

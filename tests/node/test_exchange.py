@@ -55,16 +55,16 @@ def test_a_stream_comes_back_as_its_bytes_came() -> None:
 
 def test_the_head_is_written_anew_with_the_engines_host_and_credentials() -> None:
     async def main() -> None:
-        engine = RawEngine(base_path="/base")
+        engine = RawEngine()
         async with engine:
-            url = engine.url.replace("://", "://sk-engine@") + "/base"
+            url = engine.url.replace("://", "://sk-engine@")
             async with joined(url) as hub:
                 described = hub.hellos[0].engines[0]
-                assert described.address == f"{engine.url}/base"
+                assert described.address == engine.url
                 request = post("/api/chat", GENERATE, "Authorization: Bearer of-a-client", "Cookie: a", "X-Own: kept")
                 assert (await hub.ask(request, described.id)).status == 200
                 call = engine.calls[0]
-                assert call.lines[0] == "POST /base/api/chat HTTP/1.1"
+                assert call.lines[0] == "POST /api/chat HTTP/1.1"
                 assert call.body == GENERATE
                 assert call.fields == {
                     "host": f"127.0.0.1:{engine.port}",

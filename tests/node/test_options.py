@@ -59,6 +59,17 @@ WRONG = {
     "an engine": (Given(HUB, "k", engines=("ftp://u:secret@x",)), {}, "--engine: expected a URL such as"),
     "an engine's port": (Given(HUB, "k", engines=("http://x:99999",)), {}, "--engine: expected a URL such as"),
     "an engine's query": (Given(HUB, "k", engines=("http://x/?a",)), {}, "--engine: expected a URL such as"),
+    "an engine's path": (
+        Given(HUB, "k", engines=("http://sk-secret@x:1/v1",)),
+        {},
+        "--engine: only scheme, host and port: expected nothing after them, got 'x:1/v1'",
+    ),
+    "a web socket": (Given("ws://hub", "k"), {}, "--hub: expected http://HOST[:PORT] or https://HOST[:PORT]"),
+    "the clients' variable": (
+        Given(HUB),
+        {"HIVE_API_KEY": "hk_secret"},
+        "--key-file: a worker key is needed, here, in HIVE_KEY or by --key (HIVE_API_KEY is for the client commands",
+    ),
     "engines": (Given(HUB, "k", engines=tuple(f"x:{i}" for i in range(1, 67))), {}, "--engine: 66 engines, 64 at most"),
 }
 
@@ -74,7 +85,7 @@ def test_what_is_wrong_is_named_and_no_secret_shown(given: Given, environ: dict[
 ENGINES = {
     "127.0.0.1:11434": EngineAddress("127.0.0.1", 11434),
     "http://[::1]:8080/": EngineAddress("::1", 8080),
-    "https://engine.example/base/": EngineAddress("engine.example", 443, True, "/base"),
+    "https://engine.example/": EngineAddress("engine.example", 443, True),
     "http://sk-1@h:1": EngineAddress("h", 1, credential=b"Authorization: Bearer sk-1\r\n"),
     "http://u:p%40@h:1": EngineAddress("h", 1, credential=b"Authorization: Basic dTpwQA==\r\n"),
 }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hive.wire.link import CloseCode
 from hive.wire.link_accept import accept_upgrade
-from hive.wire.link_dial import Dial, Refused, ends_agent, redial_seconds
+from hive.wire.link_dial import Dial, NoAnswer, Refused, ends_agent, redial_seconds
 from hive.wire.link_messages import Beat
 from hive.wire.link_socket import LinkSocket
 from hive.wire.requests import RequestReader
@@ -68,7 +68,7 @@ def test_what_a_node_asks() -> None:
         ("http://10.0.0.1:4483", "/hive/link", "10.0.0.1:4483"),
         ("hub:4483", "/hive/link", "hub:4483"),
         ("https://example.org/gpu/", "/gpu/hive/link", "example.org"),
-        ("wss://example.org:8443", "/hive/link", "example.org:8443"),
+        ("https://example.org:8443", "/hive/link", "example.org:8443"),
         ("http://[::1]:4483", "/hive/link", "[::1]:4483"),
         ("https://bücher.example", "/hive/link", "xn--bcher-kva.example"),
     ],
@@ -81,7 +81,8 @@ def test_the_hubs_url_is_the_one_that_clients_use(hub: str, path: str, host: str
 @pytest.mark.parametrize(
     "hub",
     [
-        "", "ftp://hub", "http://", "https://:443", "http://hub:99999", "http://hub?a=b", "http://hub#a", "http://a b",
+        "", "ftp://hub", "ws://hub", "wss://hub", "http://", "https://:443", "http://hub:99999", "http://hub?a=b", "http://hub#a",
+        "http://a b",
         "http://hub/ü", "http://user:secret@hub", "http://" + "a" * 70, "http://[::1",
     ],
 )  # fmt: skip
@@ -179,6 +180,16 @@ def test_what_is_no_http_is_refused(answer: bytes) -> None:
     with pytest.raises(Refused) as caught:
         answered(dial(), [answer], then_closed=True)
     assert caught.value.status == 0
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x03\x00\x02\x02\x46"])
+def test_an_end_without_an_answer_may_be_said_again(answer: bytes) -> None:
+    one = dial()
+    assert one.receive(answer, 1.0) is None
+    with pytest.raises(NoAnswer):
+        one.receive_eof()
+    with pytest.raises(Refused):
+        one.receive_eof()
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Sw", b"HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nhalf"])

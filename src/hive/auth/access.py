@@ -148,6 +148,9 @@ class Door:
                 raise Fault(UNAUTHENTICATED, "this key has been revoked")
             if secret is head.path_key and key.role is not Role.CLIENT:
                 raise Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key")
+            if right is Right.WORK and right not in rights:
+                what = f"key {key.name!r} ({key.role}) is not a worker key"
+                raise Fault(FORBIDDEN, f"{what}; make one with --role worker")
             if right not in rights:
                 raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right {right.value!r}")
             return key.name

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import msgspec
 import typer
 
-from hive.cli.hub import DEFAULT_HUB, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.hub import DEFAULT_HUB, CaFileOption, Hub, HubOption, JsonOption, KeyFileOption, find_hub
 from hive.cli.output import plain, print_json, print_table, size, until
+from hive.config import NO_NODES
 
 _DIGEST_CHARACTERS = 12
+_SHORT_CHARACTERS = 24
+"""Names of loaded models that are shown in place of their number."""
 _COLUMNS = (
     "NAME", "STATUS", "LINK", "ENGINE", "BUSY", "MODELS", "LOADED", "URL",
     "AGENT", "LABELS", "MACHINE", "SEEN", "REASON",
 )  # fmt: skip
+_FIRST = frozenset({"NAME", "STATUS", "ENGINE", "BUSY", "MODELS", "LOADED", "REASON"})
+"""What most people want, and what fits into 80 columns."""
+_WHOLE = frozenset({"NAME", "STATUS", "BUSY"})
+"""What is copied, or reads badly in pieces; with --wide nothing is folded."""
+_WHOLE_OF_MODELS = frozenset({"ID"})
 _OF_AGENTS = frozenset({"AGENT", "LABELS", "MACHINE", "SEEN"})
 
+WideOption = Annotated[bool, typer.Option("--wide", help="All columns: addresses, agents, machines.")]
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.", show_default=False)]
 
 
@@ -85,28 +93,43 @@ class _Ps(msgspec.Struct):
     models: list[_Loaded]
 
 
-def nodes(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
+def nodes(
+    wide: WideOption = False,
+    hub: HubOption = DEFAULT_HUB,
+    api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the hub's nodes."""
-    at = find_hub(hub, api_key_file)
+    at = find_hub(hub, api_key_file, ca_file)
     answer = at.ask("GET", "/hive/v1/nodes")
     listed = at.read(answer, _Nodes).nodes
     if as_json:
         print_json(answer)
         return
-    print_table(*_table(listed))
+    print_table(*_table(listed, wide), _COLUMNS if wide else _WHOLE)
+    if not listed:
+        typer.echo(NO_NODES)
 
 
-def _table(listed: list[_Node]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows; a column in which nothing stands is left out, if it is not one of the first."""
-    rows = [_node_cells(node) for node in listed]
-    kept = [index for index, name in enumerate(_COLUMNS) if name not in _OF_AGENTS or any(row[index] for row in rows)]
+def _table(listed: list[_Node], wide: bool) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows, by name; a column about agents is left out if nothing stands in it."""
+    ordered = sorted(listed, key=lambda node: (node.name.casefold(), node.name, node.engine or ""))
+    rows = [_node_cells(node, wide) for node in ordered]
+    kept = [
+        index
+        for index, name in enumerate(_COLUMNS)
+        if name in _FIRST or (wide and (name not in _OF_AGENTS or any(row[index] for row in rows)))
+    ]
     return [_COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
-def _node_cells(node: _Node) -> list[str]:
+def _node_cells(node: _Node, wide: bool) -> list[str]:
     engine = f"{node.kind or '-'} {node.version or ''}".strip()
     busy = f"{node.running}/{node.slots}"
     loaded = ", ".join(node.loaded) or "-"
+    if not wide and len(loaded) > _SHORT_CHARACTERS:
+        loaded = str(len(node.loaded))
     seen = "" if node.heartbeat_age is None else f"{node.heartbeat_age:.0f} s ago"
     labels = ", ".join(f"{name}={value}" for name, value in node.labels.items())
     return [
@@ -133,21 +156,28 @@ def _share(used_bytes: int | None, total_bytes: int) -> str:
 
 
 def drain(
-    node: NodeArgument, hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
+    node: NodeArgument,
+    hub: HubOption = DEFAULT_HUB,
+    api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Give a node no new work; what runs on it goes on."""
-    _set_draining(node, "drain", hub, api_key_file, as_json)
+    _set_draining(find_hub(hub, api_key_file, ca_file), node, "drain", as_json)
 
 
 def resume(
-    node: NodeArgument, hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False
+    node: NodeArgument,
+    hub: HubOption = DEFAULT_HUB,
+    api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Give a drained node work again."""
-    _set_draining(node, "resume", hub, api_key_file, as_json)
+    _set_draining(find_hub(hub, api_key_file, ca_file), node, "resume", as_json)
 
 
-def _set_draining(node: str, what: str, hub: str, api_key_file: Path | None, as_json: bool) -> None:
-    at = find_hub(hub, api_key_file)
+def _set_draining(at: Hub, node: str, what: str, as_json: bool) -> None:
     answer = at.ask("POST", f"/hive/v1/nodes/{quote(node, safe='')}/{what}")
     entries = at.read(answer, _Nodes).nodes
     if as_json:
@@ -158,9 +188,14 @@ def _set_draining(node: str, what: str, hub: str, api_key_file: Path | None, as_
     typer.echo(f"{plain(node)} {does}; {running} under way")
 
 
-def models(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
+def models(
+    hub: HubOption = DEFAULT_HUB,
+    api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the models of all nodes."""
-    at = find_hub(hub, api_key_file)
+    at = find_hub(hub, api_key_file, ca_file)
     answer = at.ask("GET", "/hive/v1/models")
     listed = at.read(answer, _Models).models
     if as_json:
@@ -171,17 +206,22 @@ def models(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_
             model.name,
             _id(model.digest),
             size(model.size),
-            ", ".join(f"{node} (down)" if node in model.down_on else node for node in model.nodes),
-            ", ".join(model.loaded_on) or "-",
+            ", ".join(f"{node} (down)" if node in model.down_on else node for node in _by_name(model.nodes)),
+            ", ".join(_by_name(model.loaded_on)) or "-",
         ]
         for model in listed
     ]
-    print_table(("NAME", "ID", "SIZE", "NODES", "LOADED ON"), rows)
+    print_table(("NAME", "ID", "SIZE", "NODES", "LOADED ON"), rows, _WHOLE_OF_MODELS)
 
 
-def ps(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
+def ps(
+    hub: HubOption = DEFAULT_HUB,
+    api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the models that are loaded."""
-    at = find_hub(hub, api_key_file)
+    at = find_hub(hub, api_key_file, ca_file)
     answer = at.ask("GET", "/api/ps")
     listed = at.read(answer, _Ps).models
     if as_json:
@@ -192,7 +232,11 @@ def ps(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json
         [entry.name, _id(entry.digest), size(entry.size), size(entry.size_vram), until(entry.expires_at, now)]
         for entry in listed
     ]
-    print_table(("NAME", "ID", "SIZE", "IN GPU", "UNTIL"), rows)
+    print_table(("NAME", "ID", "SIZE", "IN GPU", "UNTIL"), rows, _WHOLE_OF_MODELS)
+
+
+def _by_name(nodes: list[str]) -> list[str]:
+    return sorted(nodes, key=lambda name: (name.casefold(), name))
 
 
 def _id(digest: str | None) -> str:

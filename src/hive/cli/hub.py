@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ import typer
 
 from hive.cli.errors import CommandError
 from hive.config import Secret, SettingsError, is_loopback
+from hive.net.trust import make_tls, why_no_tls
 from hive.sources import check_secret, read_secret
 
 DEFAULT_HUB = "http://127.0.0.1:4483"
@@ -22,6 +24,10 @@ HubOption = Annotated[str, typer.Option("--hub", envvar="HIVE_HUB", metavar="URL
 KeyFileOption = Annotated[
     Path | None,
     typer.Option("--api-key-file", metavar="FILE", help="File that holds the key; else HIVE_API_KEY is the key."),
+]
+CaFileOption = Annotated[
+    Path | None,
+    typer.Option("--ca-file", metavar="FILE", help="Authority of the hub's certificate, in PEM (HIVE_CA_FILE)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -43,6 +49,8 @@ class Hub:
 
     url: str
     key: Secret | None
+    tls: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
+    """Judges the certificate of an https hub."""
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
         """Return the body of the hub's answer. CommandError says why there is none."""
@@ -55,12 +63,12 @@ class Hub:
         # A proxy for the world outside cannot reach this machine's own hub.
         by_environment = not is_loopback(urlsplit(self.url).hostname or "")
         try:
-            with httpx.Client(timeout=TIMEOUT, trust_env=by_environment) as client:
+            with httpx.Client(timeout=TIMEOUT, trust_env=by_environment, verify=self.tls or True) as client:
                 answer = client.request(method, self.url + path, headers=headers, content=content)
         except httpx.TimeoutException as error:
             raise CommandError(f"the hub at {self.shown} did not answer within {TIMEOUT:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CommandError(f"no hub answers at {self.shown} ({error})") from error
+            raise CommandError(self._why_silent(error)) from error
         if answer.is_success:
             return answer.content
         raise CommandError(self._refusal(answer.status_code, answer.content))
@@ -70,6 +78,18 @@ class Hub:
         """Return the hub's URL without its path, in which a key could stand."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
+
+    def _why_silent(self, error: Exception) -> str:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLError) and (why := why_no_tls(cause)) is not None:
+                return f"no way to the hub {self.shown}: {why}"
+            cause = cause.__cause__ or cause.__context__
+        from httpx import ReadError, RemoteProtocolError
+
+        is_dropped = self.tls is None and isinstance(error, ReadError | RemoteProtocolError)
+        hint = "; if the hub has a certificate, use https://" if is_dropped else ""
+        return f"no hub answers at {self.shown} ({str(error).rstrip('.') or type(error).__name__}{hint})"
 
     def read(self, answer: bytes, kind: type[T]) -> T:
         """Return an answer as `kind`."""
@@ -89,7 +109,7 @@ class Hub:
         return message
 
 
-def find_hub(url: str, key_file: Path | None) -> Hub:
+def find_hub(url: str, key_file: Path | None, ca_file: Path | None = None) -> Hub:
     """Return the hub that options and environment name. CommandError names what is wrong with them."""
     full = url if "://" in url else f"http://{url}"
     try:
@@ -100,9 +120,22 @@ def find_hub(url: str, key_file: Path | None) -> Hub:
     if not is_url or "@" in full or "?" in full or "#" in full:
         raise CommandError(f"--hub: expected a URL such as {DEFAULT_HUB}, without user, query or key", 2)
     try:
-        if key_file is not None:
-            return Hub(full.rstrip("/"), read_secret("--api-key-file", key_file))
-        text = os.environ.get("HIVE_API_KEY", "").strip()
-        return Hub(full.rstrip("/"), check_secret("HIVE_API_KEY", text) if text else None)
+        return Hub(full.rstrip("/"), _key(key_file), _tls(full, ca_file))
     except SettingsError as error:
         raise CommandError(str(error), 2) from error
+
+
+def _key(file: Path | None) -> Secret | None:
+    if file is not None:
+        return read_secret("--api-key-file", file)
+    text = os.environ.get("HIVE_API_KEY", "").strip()
+    return check_secret("HIVE_API_KEY", text) if text else None
+
+
+def _tls(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
+    if not url.startswith("https:"):
+        return None
+    if ca_file is not None:
+        return make_tls(ca_file)
+    text = os.environ.get("HIVE_CA_FILE")
+    return make_tls(Path(text) if text else None, "HIVE_CA_FILE")

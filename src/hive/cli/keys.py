@@ -14,8 +14,8 @@ import typer
 
 from hive.auth.keys import Key, Role
 from hive.cli.errors import CommandError
-from hive.cli.hub import DEFAULT_HUB, Hub, HubOption, JsonOption, KeyFileOption, find_hub
-from hive.cli.output import date, print_json, print_table
+from hive.cli.hub import DEFAULT_HUB, CaFileOption, Hub, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.output import date, plain, print_json, print_table
 from hive.errors import Fault
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def _row(key: Key) -> KeyRow:
     )
 
 
-def _place(hub: str, key_file: Path | None, directory: Path | None) -> _Place:
-    return _HubKeys(find_hub(hub, key_file)) if directory is None else _DirectoryKeys(directory)
+def _place(hub: str, key_file: Path | None, ca_file: Path | None, directory: Path | None) -> _Place:
+    return _HubKeys(find_hub(hub, key_file, ca_file)) if directory is None else _DirectoryKeys(directory)
 
 
 @keys.callback(invoke_without_command=True)
@@ -159,10 +159,11 @@ def create(
     manage: Annotated[bool, typer.Option("--manage", help="A client key that may manage models.")] = False,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
     data_dir: DirectoryOption = None,
 ) -> None:
     """Make a key and print it, alone. It is shown this once."""
-    typer.echo(_place(hub, api_key_file, data_dir).create(name, role, manage))
+    typer.echo(_place(hub, api_key_file, ca_file, data_dir).create(name, role, manage))
 
 
 @keys.command("list")
@@ -171,10 +172,11 @@ def list_keys(
     as_json: JsonOption = False,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
     data_dir: DirectoryOption = None,
 ) -> None:
     """List keys by name, with their first characters."""
-    listing = _place(hub, api_key_file, data_dir).listing(everything)
+    listing = _place(hub, api_key_file, ca_file, data_dir).listing(everything)
     if as_json:
         print_json(msgspec.json.encode(listing))
         return
@@ -193,7 +195,9 @@ def revoke(
     name: NameArgument,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
     data_dir: DirectoryOption = None,
 ) -> None:
     """End a key, at once and for ever."""
-    _place(hub, api_key_file, data_dir).revoke(name)
+    _place(hub, api_key_file, ca_file, data_dir).revoke(name)
+    typer.echo(f"key {plain(name)!r} is revoked")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 _WIDE = 10_000
 """Columns of an output that is no terminal: nothing is cut there."""
+_NARROW = 4
+"""Columns of the terminal that a cell keeps that is folded."""
 _STYLES = {"ready": "green", "down": "red", "suspect": "yellow", "doubtful": "yellow", "draining": "yellow"}
 _YEAR_SECONDS = 365 * 86_400
 
@@ -19,19 +21,57 @@ def print_json(answer: bytes) -> None:
     print(msgspec.json.format(answer, indent=2).decode())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under their columns' names; what a terminal would obey is taken out of them."""
-    from rich.console import Console
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Collection[str] = ()) -> None:
+    """Print rows under their columns' names; what a terminal would obey is taken out of them.
+
+    What stands in the columns of `whole` is never folded, and no URL is: people copy them.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console, ConsoleDimensions
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        cells = [plain(cell) for cell in row]
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+    cells = [[Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row] for row in rows]
+    widest = [max([cell_len(column), *(row[n].cell_len for row in cells)]) for n, column in enumerate(columns)]
+    least = [
+        widest[n]
+        if column in whole
+        else min(widest[n], max(_NARROW, *(_longest_url(row[n].plain) for row in cells), 0))
+        for n, column in enumerate(columns)
+    ]
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    gap = 2 if sum(least) + 2 * len(least) <= console.width else 1
+    gaps = gap * (len(least) - 1)
+    # On a narrower terminal it is the terminal that folds, whole lines.
+    console.size = ConsoleDimensions(max(console.width, sum(least) + gaps), console.height)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    readable = [max(floor, _longest_word(column)) for floor, column in zip(least, columns, strict=True)]
+    widths = _shrunk(_shrunk(widest, readable, console.width - gaps), least, console.width - gaps)
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _shrunk(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Return widths for which there is room, or `least`; the widest give first."""
+    shrunk = list(widths)
+    while sum(shrunk) > room:
+        able = [n for n, width in enumerate(shrunk) if width > least[n]]
+        if not able:
+            break
+        shrunk[max(able, key=shrunk.__getitem__)] -= 1
+    return shrunk
+
+
+def _longest_word(text: str) -> int:
+    return max((len(word) for word in text.split()), default=0)
+
+
+def _longest_url(text: str) -> int:
+    """Return how long the longest URL in a text is."""
+    return max((len(word) for word in text.split() if "://" in word), default=0)
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

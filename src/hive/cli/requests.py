@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from hive.cli.errors import CommandError
-from hive.cli.hub import DEFAULT_HUB, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.hub import DEFAULT_HUB, CaFileOption, HubOption, JsonOption, KeyFileOption, find_hub
 from hive.cli.output import length, plain, print_json, print_table, size
 
 REQUESTS = "/hive/v1/requests"
@@ -119,9 +119,14 @@ CancelOption = Annotated[
 ]
 
 
-def queue(hub: HubOption = DEFAULT_HUB, api_key_file: KeyFileOption = None, as_json: JsonOption = False) -> None:
+def queue(
+    hub: HubOption = DEFAULT_HUB,
+    api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the models for which requests wait."""
-    at = find_hub(hub, api_key_file)
+    at = find_hub(hub, api_key_file, ca_file)
     answer = at.ask("GET", QUEUE)
     waits = at.read(answer, Queue)
     if as_json:
@@ -156,12 +161,13 @@ def requests(
     cancel: CancelOption = None,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List requests, the newest first, or cancel one."""
     filters = {"model": model, "node": node, "key": key}
     given = {name: value for name, value in filters.items() if value is not None}
-    at = find_hub(hub, api_key_file)
+    at = find_hub(hub, api_key_file, ca_file)
     if cancel is not None:
         if given or state is not State.ALL:
             raise CommandError("--cancel: takes no filter beside it, but one request", 2)
@@ -178,7 +184,7 @@ def requests(
         return
     rows = [_running_cells(each) for each in listed.running]
     rows += [_ended_cells(each, (listed.time - each.time).total_seconds()) for each in listed.ended]
-    print_table(_COLUMNS, rows)
+    print_table(_COLUMNS, rows, ("REQUEST",))
 
 
 def path_of(request_id: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from hive.cli.hub import DEFAULT_HUB, Hub, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.hub import DEFAULT_HUB, CaFileOption, Hub, HubOption, JsonOption, KeyFileOption, find_hub
 from hive.cli.output import length, plain, print_fields, print_json, print_table, size
 from hive.cli.requests import (
     MOST,
@@ -96,10 +96,11 @@ def status(
     request: RequestArgument = None,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,
+    ca_file: CaFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the hub on one screen, or all that is known of one request."""
-    at = find_hub(hub, api_key_file)
+    at = find_hub(hub, api_key_file, ca_file)
     if request is None:
         _show_hub(at, as_json)
     else:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
+_MOST_BYTES = 1 << 20
+
 
 class CertificateError(Exception):
-    """One sentence: which file, and what is wrong with it."""
+    """One sentence: which option, which file, and what is wrong with it."""
 
 
 class Certificate:
@@ -29,11 +34,13 @@ class Certificate:
         connection.context = self._current
 
     def _read(self) -> ssl.SSLContext:
-        for path in (self._certificate, self._key):
-            try:
-                path.open("rb").close()
-            except OSError as error:
-                raise CertificateError(f"{path} cannot be read ({error.strerror})") from None
+        if not _CERTIFICATE.search(_content("tls_cert", self._certificate)):
+            raise CertificateError(f"tls_cert: {self._certificate} holds no certificate in PEM")
+        key = _content("tls_key", self._key)
+        if not _PRIVATE_KEY.search(key):
+            raise CertificateError(f"tls_key: {self._key} holds no private key in PEM")
+        if b"ENCRYPTED" in key:
+            raise CertificateError(f"tls_key: {self._key} has a password, and the hub takes only one without")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
@@ -42,8 +49,20 @@ class Certificate:
             context.load_cert_chain(self._certificate, self._key, password=lambda: "")
         except (ssl.SSLError, ValueError, OSError) as error:
             why = getattr(error, "reason", None) or str(error)
+            if why == "KEY_VALUES_MISMATCH":
+                raise CertificateError(
+                    f"tls_key: {self._key} is not the key of the certificate in {self._certificate}"
+                ) from None
             raise CertificateError(
-                f"{self._certificate} and {self._key} are no certificate with its unencrypted key in PEM"
+                f"tls_cert and tls_key: {self._certificate} and {self._key} are no certificate with its key in PEM"
                 f" ({str(why).lower().replace('_', ' ')})"
             ) from None
         return context
+
+
+def _content(option: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as error:
+        raise CertificateError(f"{option}: {path} cannot be read ({error.strerror})") from None

@@ -15,16 +15,18 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 
 from hive import __version__
+from hive.fleet.engines import EngineKind
 from hive.net.outbox import Outbox
-from hive.node.dialing import Dialer, DialError, make_tls
+from hive.net.trust import make_tls
+from hive.node.dialing import Dialer, DialError
 from hive.node.engines import Engines
 from hive.node.machine import Gpus, MachineWatch, find_gpus
 from hive.node.options import NodeOptions
 from hive.node.proxies import find_proxy
 from hive.node.session import STEADY_SECONDS, Session
-from hive.wire.link import CloseCode
-from hive.wire.link_dial import Refused, ends_agent, redial_seconds
-from hive.wire.link_messages import Hello, Welcome, one_line
+from hive.wire.link import PATH, CloseCode
+from hive.wire.link_dial import NoAnswer, Refused, ends_agent, redial_seconds
+from hive.wire.link_messages import Engine, Hello, Welcome, one_line
 
 DRAIN_SECONDS = 30.0
 REPEAT_SECONDS = 600.0
@@ -152,10 +154,7 @@ class Agent:
         except Refused as refused:
             if ends_agent(refused.status, is_of_hub=refused.is_of_hub):
                 raise AgentError(_final(refused.status, str(refused)), _exit_code(refused.status)) from None
-            done = (
-                f"does not let this node in ({refused.status})" if refused.status else "does not answer as a hub does"
-            )
-            self._voice.say(f"{hub} {done}: {refused}; trying again")
+            self._voice.say(f"{hub} {_refusal(hub, refused)}; trying again")
             return refused.status, min(refused.retry_after or 0.0, 60.0)
         except DialError as error:
             self._voice.say(f"no way to the hub {hub}: {error}; trying again")
@@ -181,8 +180,12 @@ class Agent:
 
     def _greet(self, welcome: Welcome) -> None:
         self._voice.is_well()
-        engines = ", ".join(f"{each.kind} at {each.address}" for each in self._engines.report()) or "none yet"
+        engines = ", ".join(map(_described, self._engines.report())) or "none yet"
         _log.info("joined %s as %s (engines: %s)", self._dialer.hub, welcome.node, engines)
+
+
+def _described(engine: Engine) -> str:
+    return f"{engine.kind if engine.kind != EngineKind.UNKNOWN else 'nothing known yet'} at {engine.address}"
 
 
 def _exit_code(why: int) -> ExitCode:
@@ -197,9 +200,21 @@ def _final(why: int, reason: str) -> str:
     return f"the hub refuses the key: {reason}"
 
 
+def _refusal(hub: str, refused: Refused) -> str:
+    """Return what a hub, or what is in its place, does to this node."""
+    if isinstance(refused, NoAnswer):
+        hint = "; if the hub has a certificate, use https://" if hub.startswith("http:") else ""
+        return f"closed the connection without an answer{hint}"
+    if refused.status == 404 and not refused.is_of_hub:
+        return f"is no Hive hub, or has another path: it has no {PATH}"
+    if not refused.status:
+        return f"does not answer as a hub does: {refused}"
+    return f"does not let this node in ({refused.status}): {refused}"
+
+
 def _ending(hub: str, code: int, reason: str) -> str:
     if code == CloseCode.NAME_TAKEN:
-        return f"{hub}: another machine is joined with this key; each needs a key of its own; trying again"
+        return f"{hub} does not let this node in: {reason or 'its name is taken'}; trying again"
     return f"the link to {hub} ended: {reason or 'without a reason'} ({code}); dialing again"
 
 

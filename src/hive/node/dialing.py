@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
-from hive.config import SettingsError
+from hive.net.trust import why_no_tls
 from hive.node.proxies import MAX_ANSWER_BYTES, Proxy, read_answer
 from hive.wire.link_dial import Dial
 
 DIAL_SECONDS = 10.0
+DEFAULT_PORT: Final = 4483
 
 
 class DialError(Exception):
@@ -38,13 +38,14 @@ class Dialer:
     def __init__(self, hub: str, key: str, agent: str, proxy: Proxy | None, tls: ssl.SSLContext | None) -> None:
         """`tls` is for https hubs and https proxies."""
         parts = urlsplit(hub)
-        is_tls = parts.scheme in ("https", "wss")
+        is_tls = parts.scheme == "https"
         self.hub = f"{parts.scheme}://{parts.netloc}"
         self._url = hub
         self._key = key
         self._agent = agent
         self._host = (parts.hostname or "").encode("idna").decode()
         self._port = parts.port or (443 if is_tls else 80)
+        self._is_port_given = parts.port is not None
         self._proxy = proxy
         self._tls = tls if is_tls else None
         self._proxy_tls = tls if proxy is not None and proxy.is_tls else None
@@ -62,15 +63,18 @@ class Dialer:
         except TimeoutError:
             opening.abort()
             raise DialError(f"no answer within {DIAL_SECONDS:g} s") from None
-        except ssl.SSLCertVerificationError as error:
-            raise DialError(
-                f"its certificate is not trusted ({error.verify_message}); --ca-file names the authority's file"
-            ) from None
+        except ssl.SSLError as error:
+            raise DialError(why_no_tls(error) or reason(error)) from None
         except OSError as error:
-            raise DialError(reason(error)) from None
+            raise DialError(self._why_unreached(error)) from None
         except BaseException:
             opening.abort()
             raise
+
+    def _why_unreached(self, error: OSError) -> str:
+        if isinstance(error, ConnectionRefusedError) and not self._is_port_given:
+            return f"{reason(error)} (port {self._port}; a hub listens on {DEFAULT_PORT} if not told otherwise)"
+        return reason(error)
 
     async def _connect(self, opening: Opening) -> None:
         loop = asyncio.get_running_loop()
@@ -135,29 +139,6 @@ class _Tunnel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._done.done():
             self._done.set_exception(DialError("the proxy closed the connection"))
-
-
-def make_tls(ca_file: Path | None) -> ssl.SSLContext:
-    """Return what judges certificates: this machine's authorities and those in a file. Raises `SettingsError`."""
-    context = ssl.create_default_context()
-    if not context.cert_store_stats()["x509_ca"] and not _has_system_authorities():
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except ssl.SSLError:
-            raise SettingsError(f"--ca-file: {ca_file} holds no certificate in PEM form") from None
-        except OSError as error:
-            raise SettingsError(f"--ca-file: {ca_file} cannot be read ({error.strerror})") from None
-    return context
-
-
-def _has_system_authorities() -> bool:
-    """Does OpenSSL find authorities on this machine? A Python for macOS comes without."""
-    paths = ssl.get_default_verify_paths()
-    return paths.cafile is not None or paths.capath is not None
 
 
 def reason(error: Exception) -> str:

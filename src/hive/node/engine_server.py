@@ -34,7 +34,6 @@ class EngineServer:
         self.id = name
         """What the hub calls it."""
         self.address = address
-        self.base_path = address.base_path.encode()
         self.host_field = f"{host}:{address.port}".encode()
         self.credential = address.credential
         self._outbox = outbox
@@ -73,7 +72,7 @@ class EngineServer:
     async def ask(self, path: str, timeout: float) -> Reply:
         """GET a path; return the whole answer. Raises `Fault`: unreachable, silent, broken off or garbled."""
         head = b"GET %b HTTP/1.1\r\nHost: %b\r\n%bAccept: application/json\r\n\r\n" % (
-            self.base_path + path.encode(),
+            path.encode(),
             self.host_field,
             self.credential,
         )

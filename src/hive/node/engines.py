@@ -40,7 +40,7 @@ def engine_id(address: EngineAddress) -> str:
     if address.host in ("127.0.0.1", "localhost"):
         name = f"port-{address.port}"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    is_plain = slug == name.lower().replace(".", "-") and not address.base_path and not address.is_tls
+    is_plain = slug == name.lower().replace(".", "-") and not address.is_tls
     if is_plain and len(slug) <= _MAX_ID:
         return slug
     return f"{slug[: _MAX_ID - 9]}-{hashlib.sha256(address.url.encode()).hexdigest()[:8]}"

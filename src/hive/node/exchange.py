@@ -143,8 +143,7 @@ class Exchange:
         self._head = head
         self._is_bodiless = head.method == "HEAD"
         self._is_repeatable = not head.is_chunked and (head.content_length or 0) <= MAX_KEPT_BYTES
-        path = engine.base_path + head.path.encode("latin-1")
-        data = node_request_head(head, path, engine.host_field, engine.credential)
+        data = node_request_head(head, head.path.encode("latin-1"), engine.host_field, engine.credential)
         data += self._framed(self._reader.take_body())
         connection = engine.take_idle() if self._is_repeatable else None
         self._keep(data)

@@ -26,14 +26,13 @@ class EngineAddress:
     host: str
     port: int
     is_tls: bool = False
-    base_path: str = ""
     credential: bytes = field(default=b"", repr=False)
 
     @property
     def url(self) -> str:
         """Return it for people, without the credential."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}{self.base_path}"
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +113,11 @@ def _key(given: Given, environ: Mapping[str, str]) -> Secret:
         return check_secret("HIVE_KEY", environ["HIVE_KEY"].strip())
     if environ.get("HIVE_KEY_FILE"):
         return read_secret("HIVE_KEY_FILE", Path(environ["HIVE_KEY_FILE"]))
+    is_client = bool(environ.get("HIVE_API_KEY", "").strip())
+    hint = " (HIVE_API_KEY is for the client commands; it is HIVE_KEY here)" if is_client else ""
     raise SettingsError(
-        "--key-file: a worker key is needed, here, in HIVE_KEY or by --key; 'hive keys create' makes one"
+        f"--key-file: a worker key is needed, here, in HIVE_KEY or by --key{hint};"
+        " 'hive keys create NAME --role worker' makes one"
     )
 
 
@@ -153,10 +155,10 @@ def read_engine(text: str, credential: bytes = b"") -> EngineAddress:
         raise SettingsError(wanted) from None
     if url.scheme not in _PORTS or not url.hostname or port == 0:
         raise SettingsError(wanted)
+    if url.path not in ("", "/"):
+        raise SettingsError(f"--engine: only scheme, host and port: expected nothing after them, got {shown!r}")
     own = _credential_of(url)
-    return EngineAddress(
-        url.hostname, port or _PORTS[url.scheme], url.scheme == "https", url.path.rstrip("/"), own or credential
-    )
+    return EngineAddress(url.hostname, port or _PORTS[url.scheme], url.scheme == "https", own or credential)
 
 
 def _credential_of(url: SplitResult) -> bytes:

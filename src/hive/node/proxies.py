@@ -34,7 +34,7 @@ class Proxy:
 def find_proxy(url: str, environ: Mapping[str, str]) -> Proxy | None:
     """Return the proxy for a hub's URL, if the environment names one. Raises `SettingsError`."""
     hub = urlsplit(url)
-    is_tls = hub.scheme in ("https", "wss")
+    is_tls = hub.scheme == "https"
     host, port = hub.hostname or "", hub.port or (443 if is_tls else 80)
     for name in ("https_proxy" if is_tls else "http_proxy", "all_proxy"):
         text = environ.get(name) or environ.get(name.upper()) or ""

@@ -129,9 +129,14 @@ class Watcher:
         has_changed = is_alive is not self.is_alive
         if has_changed or error != self._error:
             self.is_alive, self._error = is_alive, error
-            _log.info("engine %s: %s", self.server.address.url, error or f"{self.kind} answers")
+            self._say(logging.INFO if is_alive else logging.WARNING, error or f"{self.kind} answers")
             if not is_alive or not self._is_refreshed:
                 self._on_change()
+
+    def _say(self, level: int, fact: str) -> None:
+        """Log a fact; some name the engine themselves."""
+        url = self.server.address.url
+        _log.log(level, "engine %s: %s", url, fact.removeprefix(f"{url}: "))
 
     # --- models ---
 
@@ -163,7 +168,7 @@ class Watcher:
         try:
             has_changed = await self._read_listings()
         except Fault as fault:
-            _log.info("engine %s: %s", self.server.address.url, fault.message)
+            self._say(logging.INFO, fault.message)
             has_changed = False
             if fault.kind is errors.NODE_UNREACHABLE:  # the hub, which may have found that first, is not told otherwise
                 self._set_life(is_alive=False, error=fault.message)

@@ -15,6 +15,8 @@ from hive.wire.link_messages import one_line
 from hive.wire.link_socket import LinkSocket, Side
 
 _MAX_HEAD_BYTES = 32 << 10
+_TLS_ALERT = b"\x15\x03"
+_ENDED_EARLY = "the connection ended before an answer came"
 
 
 class Refused(Exception):  # noqa: N818 - it names what the hub did
@@ -26,6 +28,10 @@ class Refused(Exception):  # noqa: N818 - it names what the hub did
         self.retry_after = retry_after
         self.is_of_hub = is_of_hub
         """Does the answer bear the hub's marks? A proxy's or a captive portal's does not."""
+
+
+class NoAnswer(Refused):
+    """The connection ended before a byte of HTTP came; a hub that has a certificate does that to plain HTTP."""
 
 
 class Dial:
@@ -41,6 +47,7 @@ class Dial:
         """What to send first. (`send_request` would log the key.)"""
         self._answer = bytearray()
         self._is_refused = False
+        self._has_ended = False
 
     def receive(self, data: bytes, now: float) -> LinkSocket | None:
         """Take bytes of the answer; return the socket once it is open. Raises `Refused`."""
@@ -62,11 +69,16 @@ class Dial:
         return socket
 
     def receive_eof(self) -> None:
-        """The connection ended before it was open. Raises `Refused`."""
+        """The connection ended before it was open; may be said again. Raises `Refused`."""
+        if self._has_ended:
+            raise Refused(0, _ENDED_EARLY)
+        self._has_ended = True
+        if not self._is_refused and (not self._answer or self._answer.startswith(_TLS_ALERT)):
+            raise NoAnswer(0, "it closed the connection without an answer")
         self._protocol.receive_data(bytes(self._answer) if not self._is_refused else b"")
         self._protocol.receive_eof()
         self._feed(b"", 0.0)
-        raise Refused(0, "the connection ended before an answer came")
+        raise Refused(0, _ENDED_EARLY)
 
     def _feed(self, data: bytes, now: float) -> LinkSocket | None:
         protocol = self._protocol
@@ -85,7 +97,7 @@ class Dial:
 
 def _link_uri(hub: str) -> WebSocketURI:
     parts = urlsplit(hub if "://" in hub else f"http://{hub}")
-    secure = {"http": False, "ws": False, "https": True, "wss": True}.get(parts.scheme)
+    secure = {"http": False, "https": True}.get(parts.scheme)
     if secure is None or not parts.hostname:
         raise ValueError(f"hub: expected http://HOST[:PORT] or https://HOST[:PORT], got {_without_user(hub)!r}")
     if parts.username is not None or parts.query or parts.fragment:
