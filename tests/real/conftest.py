@@ -93,11 +93,11 @@ def hub_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., H
     """Return a function that starts a hub of this test's own over engines by a link, `--slots` each."""
     with contextlib.ExitStack() as stack:
 
-        def start(*engines: Any, slots: int | None = None, link: str = DIALED) -> Hub | Direct:
+        def start(*engines: Any, slots: int | None = None, link: str = DIALED, **env: str) -> Hub | Direct:
             if IS_DIRECT:
                 return Direct(Fleet("direct", {"tiny-babble": engines[0]}))
             need_link(link)
             nodes = _named([engine.url for engine in engines])
-            return stack.enter_context(Hub(tmp_path_factory.mktemp("hub"), nodes, slots=slots, link=link))
+            return stack.enter_context(Hub(tmp_path_factory.mktemp("hub"), nodes, slots=slots, link=link, env=env))
 
         yield start
