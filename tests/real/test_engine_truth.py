@@ -319,6 +319,8 @@ def test_concurrent_streams_are_each_whole_and_their_own(
     hub_at: Callable[..., Hub | Direct],
 ) -> None:
     engines = {name: fresh(kind, "tiny-babble", "tiny-endless") for name in ("a", "b")}
+    for engine in engines.values():  # so that no wait for a load decides who serves
+        assert ask(engine.url, "POST", "/api/embed", {"model": "tiny-babble"}).status == 200
     hub = hub_at(*engines.values(), slots=2, link=link, HIVE_POLICY="round_robin")
 
     def body(seed: int) -> dict[str, object]:
