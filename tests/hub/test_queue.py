@@ -166,11 +166,14 @@ def test_who_waits_inside_an_engine_is_taken_back_and_served_elsewhere(monkeypat
 UNLOAD = {"model": "tiny", "keep_alive": 0}
 
 
-def test_a_request_to_unload_needs_no_slot_and_no_load_and_reaches_every_copy() -> None:
+def test_a_request_to_unload_needs_no_slot_and_no_load_and_reaches_every_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hive.hub.probes.LOADED_INTERVAL", 0.1)
     with (
         run_in_thread(SimOptions(slots=1)) as a,
         run_in_thread(SimOptions(slots=1)) as b,
-        run_hub({"a": a.url, "b": b.url}, slots=1) as hub,
+        run_hub({"a": a.url, "b": b.url}, slots=1, probe_interval=0.2) as hub,
     ):
         assert ask(hub.port, request(body=UNLOAD)).json()["done_reason"] == "unload"
         assert [each.state().received.get("/api/embed", 0) for each in (a, b)] == [0, 0], "nothing was loaded for it"

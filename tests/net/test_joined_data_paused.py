@@ -76,6 +76,9 @@ class SlowClient:
     def put_back(self, connection: JoinedConnection) -> None:
         self._note("put back")
 
+    def note_round_trip(self, seconds: float) -> None:
+        pass
+
     def forget(self, connection: JoinedConnection, closed: Closed) -> None:
         self._note("forget")
 

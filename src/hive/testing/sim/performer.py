@@ -103,7 +103,7 @@ class Performer:
     def _timings(self, asked: int, granted: int, began: int) -> Timings:
         """Return what an engine tells of itself: the wait for its slot is in the total alone, as with a real one."""
         now = self.clock()
-        load = min(granted - asked, int(self.options.load_time * 1e9))
+        load = max(1, min(granted - asked, int(self.options.load_time * 1e9)))
         return Timings(now - asked, load, began - granted, now - began)
 
     def _script(self, voice: Voice, interval: float, closing: Callable[[], bytes]) -> Script:
