@@ -258,6 +258,7 @@ http {{
       proxy_pass http://fleet;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
+      proxy_set_header Host 127.0.0.1;
       proxy_buffering off;
       proxy_connect_timeout 3s;
       proxy_read_timeout 600s;
