@@ -44,6 +44,90 @@ def test_the_name_is_read_where_the_model_may_stand_in_it() -> None:
     assert read_fields(b'{"name":"n","model":"m"}', reads_name=True).model == "m"
 
 
+LONG = b'"padding":"%b",' % (b"p" * 5_000)
+"""Puts a body beyond what is read quickly."""
+
+
+@pytest.mark.parametrize("more", [b"", LONG], ids=["quickly", "long"])
+@pytest.mark.parametrize(
+    ("stream", "ollama", "others"),
+    [
+        (b"", True, False),
+        (b'"stream":null,', True, False),
+        (b'"stream":true,', True, True),
+        (b'"stream":false,', False, False),
+        (b'"stream": false ,', False, False),
+    ],
+)
+def test_only_ollamas_own_routes_stream_unless_they_are_told_not_to(
+    stream: bytes, ollama: bool, others: bool, more: bytes
+) -> None:
+    """Nothing is overdue of an answer that comes in one piece."""
+    body = b'{%b%b"model":"m"}' % (stream, more)
+    assert read_fields(body).streams is ollama
+    assert read_fields(body, is_ollama=False).streams is others
+
+
+def load_options(options: bytes, more: bytes = b"") -> str:
+    """Return what decides of these options how the model is loaded."""
+    return read_fields(b'{"model":"m",%b"options":%b}' % (more, options)).load_options
+
+
+@pytest.mark.parametrize(
+    "more", [b"", LONG, rb'"x":"\\",', b'"x":"\xff",'], ids=["quickly", "long", "escaped", "slowly"]
+)
+def test_of_the_options_those_that_decide_how_a_model_is_loaded(more: bytes) -> None:
+    assert load_options(b'{"num_ctx":8192}', more) == '{"num_ctx": 8192}'
+    assert load_options(b'{"temperature":0.1,"use_mmap":false,"num_gpu":3,"seed":4}', more) == (
+        '{"num_gpu": 3, "use_mmap": false}'
+    )
+    assert load_options(b'{"temperature":0.1,"seed":4,"num_predict":9,"stop":["a"]}', more) == ""
+    assert read_fields(b'{"model":"m"}').load_options == ""
+
+
+def test_the_same_options_are_one_spelling_whatever_their_order() -> None:
+    """Else an Ollama would be told to load a model that it has."""
+    written = {load_options(options) for options in (
+        b'{"num_ctx":1,"num_gpu":2,"seed":1}', b'{ "num_gpu" : 2 , "num_ctx" : 1 }',
+        b'{"num_ctx":9,"num_gpu":2,"num_ctx":1}',
+    )}  # fmt: skip
+    assert written == {'{"num_ctx": 1, "num_gpu": 2}'}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        b"null",
+        b"{}",
+        b"[]",
+        b'"num_ctx"',
+        b"7",
+        b'{"num_ctx":"many"}',
+        b'{"num_ctx":null}',
+        b'{"num_ctx":[8192]}',
+        b'{"num_ctx":{"a":1}}',
+        b'{"NUM_CTX":8192}',
+        b'{"num_ctx":1e999}',
+        b'{"num_ctx":%b}' % (b"[" * 900 + b"]" * 900),
+    ],
+)
+def test_what_is_no_number_is_the_engines_to_refuse(options: bytes) -> None:
+    """A load with it would fail: the request itself brings the engine's own words."""
+    for more in (b"", LONG):
+        assert load_options(options, more) == ""
+
+
+def test_options_of_other_dialects_are_not_ollamas() -> None:
+    body = b'{"model":"m","options":{"num_ctx":8192}}'
+    assert read_fields(body, is_ollama=False).load_options == ""
+    assert read_fields(body[:-1] + b"," + LONG[:-1] + b"}", is_ollama=False).load_options == ""
+
+
+def test_options_in_any_case_are_read_as_go_reads_them() -> None:
+    assert read_fields(b'{"model":"m","Options":{"num_ctx":1}}').load_options == '{"num_ctx": 1}'
+    assert refusal(b'{"model":"m","options":{"num_ctx":1},"OPTIONS":{"num_ctx":2}}').kind.code == "repeated_key"
+
+
 # --- keys that repeat ---
 
 TWICE = {

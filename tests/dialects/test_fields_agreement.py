@@ -107,6 +107,7 @@ ROUTING = st.fixed_dictionaries(
         "keep_alive": SCALARS,
         "KEEP_ALIVE": SCALARS,
         "stream": SCALARS,
+        "options": st.dictionaries(st.sampled_from(["num_ctx", "num_gpu", "use_mmap", "seed"]), SCALARS) | SCALARS,
         "x": st.sampled_from(["model", '"model"', {"model": 1}, [{"name": 1, "Name": 2}]]),
     },
 )
@@ -117,7 +118,7 @@ def outcome(body: bytes, reads_name: bool) -> object:
         fields = read_fields(body, reads_name=reads_name)
     except Fault as fault:
         return fault.kind.code
-    return fields.model, fields.has_tools, fields.has_keep_alive
+    return fields
 
 
 @given(ROUTING, st.booleans())

@@ -11,6 +11,8 @@ from hive.errors import Family, Kind
 from hive.fleet.engines import EngineKind
 from hive.fleet.failures import TABLE, Row, Verdict, judge
 
+from ..transcripts import LLAMAS, OLLAMAS, Recorded, recorded
+
 OLLAMA, LLAMA_CPP, VLLM, OPENAI = EngineKind.OLLAMA, EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI
 
 BUSY = [
@@ -256,3 +258,82 @@ def test_no_row_stands_behind_one_that_hides_it() -> None:
     for place, row in enumerate(TABLE):
         earlier = [each for each in TABLE[:place] if each.status == row.status and not each.texts]
         assert all(each.kinds is not None and row.kinds != each.kinds for each in earlier)
+
+
+# --- every refusal that was recorded of a real engine ---
+
+PASS, BUSY_, ELSEWHERE = Verdict.PASS, Verdict.BUSY, Verdict.ELSEWHERE
+KINDS = {"ollama": OLLAMA, "llama": LLAMA_CPP, "xllam": LLAMA_CPP}
+MEANINGS: list[tuple[int, str, Verdict]] = [
+    # Status, what stands in the transcript's name, and what it means; the first that fits counts.
+    (403, "err-origin", ELSEWHERE),
+    (404, "blob", PASS),
+    (404, "", ELSEWHERE),
+    (405, "wrong-method", ELSEWHERE),
+    (400, "tools-unsupported", ELSEWHERE),
+    (501, "embed", ELSEWHERE),
+    (503, "overload", BUSY_),
+    (503, "no-slot", BUSY_),
+    (400, "", PASS),
+    (415, "", PASS),
+    (500, "too-long", PASS),
+    (500, "on-embedding-server", PASS),
+]
+
+
+def kind_of(one: Recorded) -> EngineKind:
+    return next(kind for start, kind in KINDS.items() if one.engine.startswith(start))
+
+
+def row_of(one: Recorded) -> Row:
+    return judge(kind_of(one), one.status, one.body, one.engine.partition("-")[2])
+
+
+REFUSALS = [one for one in recorded(*OLLAMAS, *LLAMAS) if one.status >= 300]
+BROKEN_STREAMS = [
+    one for one in recorded(*OLLAMAS) if "runner-killed-midstream" in one.name and one.path == "/api/chat"
+]
+
+
+@pytest.mark.parametrize("one", REFUSALS, ids=lambda one: one.id)
+def test_a_recorded_refusal_means_what_it_says(one: Recorded) -> None:
+    meaning = next(verdict for status, part, verdict in MEANINGS if status == one.status and part in one.name)
+    row = row_of(one)
+    assert row.verdict is meaning
+    assert row.blames is (one.status == 403), "of what was recorded only a refused credential speaks against a node"
+
+
+@pytest.mark.parametrize("one", BROKEN_STREAMS, ids=lambda one: one.id)
+def test_a_stream_that_opens_with_a_runners_death_may_move(one: Recorded) -> None:
+    """`Relay` asks the table about the error line that stands where the first token should."""
+    line = one.lines[-1].encode() + b"\n"
+    assert line.startswith(b'{"error":"')
+    row = judge(OLLAMA, 500, line, one.engine.partition("-")[2])
+    assert (row.verdict, row.blames) == (ELSEWHERE, True)
+
+
+NEVER_RECORDED = {
+    *((status, ()) for status in (401, 405, 407, 429, 499, 502, 503, 504)),
+    (503, (b"Loading model",)),
+}
+"""Rows whose words nobody recorded: of proxies, of credentials, of other engines, of a moment at a start."""
+
+
+@pytest.mark.skipif(not REFUSALS, reason="the transcripts are not beside the checkout")
+def test_every_other_row_was_asked_about_words_of_real_engines_and_each_about_all_generations_that_say_it() -> None:
+    seen: dict[Row, set[str]] = {}
+    for one in REFUSALS:
+        seen.setdefault(row_of(one), set()).add(one.engine)
+    for one in BROKEN_STREAMS:
+        seen.setdefault(judge(OLLAMA, 500, one.lines[-1].encode()), set()).add(one.engine)
+    missed = {(row.status, row.texts) for row in TABLE if row not in seen}
+    assert missed == NEVER_RECORDED
+    generations = {(row.status, row.kinds): engines for row, engines in seen.items() if row in TABLE}
+    ollama = frozenset({OLLAMA})
+    assert generations[503, ollama] == {"ollama-0.5.4", "ollama-0.9.3"}
+    assert generations[400, ollama] == {"ollama-0.5.4", "ollama-0.9.3", "ollama-0.24.0"}
+    assert generations[404, None] == {*OLLAMAS, *LLAMAS}
+    assert generations[405, None] == {"ollama-0.9.3", "ollama-0.24.0", "ollama-0.33.0-rc2"}
+    assert generations[500, None] == set(OLLAMAS)
+    assert generations[501, None] == {"ollama-0.33.0-rc2", *LLAMAS}
+    assert generations[503, None] == set(LLAMAS)

@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -638,6 +639,188 @@ def test_at_most_two_other_nodes_are_tried() -> None:
             answer = ask(hub.port, request(body=GENERATE))
             assert answer.status >= 500
         assert len(engine.calls) == 3
+
+
+def attempts(answer: Answer) -> tuple[int, str | None]:
+    return answer.status, answer.header("X-Hive-Attempts")
+
+
+@pytest.fixture
+def no_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every connection that dies have been alive: whoever breaks one off may have died of the request."""
+    monkeypatch.setattr("hive.net.upstream.STALE_AFTER", -1.0)
+
+
+def breaks_off(call: Call) -> None:
+    call.reset()
+
+
+@pytest.mark.usefixtures("no_stale")
+def test_a_connection_that_breaks_before_the_first_byte_is_tried_again_where_nobody_else_is_up() -> None:
+    with (
+        run_scripted(breaks_off, breaks_off, lambda call: call.answer(OK)) as engine,
+        run_hub({"a": engine.url}, link="dialed") as hub,
+    ):
+        answer = ask(hub.port, request(body=GENERATE))
+        assert (attempts(answer), answer.body) == ((200, "3"), OK)
+        assert len(engine.calls) == 3
+
+
+@pytest.mark.usefixtures("no_stale")
+def test_after_three_attempts_the_client_hears_why() -> None:
+    with run_scripted(breaks_off) as engine, run_hub({"a": engine.url}, link="dialed") as hub:
+        answer = ask(hub.port, request(body=GENERATE))
+        assert attempts(answer) == (502, "3")
+        assert str(answer.json()["error"]).startswith("node 'a': the engine broke the connection off")
+        assert len(engine.calls) == 3
+        assert hub.call(lambda server: server.hub.fleet.engines[0].health) is Health.READY
+
+
+@pytest.mark.usefixtures("no_stale")
+def test_where_somebody_else_is_up_it_moves_there(engine: ThreadedEngine) -> None:
+    assert ask(engine.port, request(body=GENERATE)).status == 200  # so that it has the model in memory
+    with run_scripted(breaks_off) as bad, run_hub({"bad": bad.url, "a": engine.url}, link="dialed") as hub:
+        hub.until(lambda server: all(each.loaded for each in server.hub.fleet.engines))
+        seen = []
+        while not bad.calls:
+            answer = ask(hub.port, request(body=GENERATE))
+            seen.append((attempts(answer), answer.header("X-Hive-Node")))
+        assert seen[-1] == ((200, "2"), "a")
+        assert set(seen[:-1]) <= {((200, "1"), "a")}
+        assert len(bad.calls) == 1
+
+
+@pytest.mark.usefixtures("no_stale")
+def test_other_failures_are_not_tried_again_on_the_same_engine() -> None:
+    """Nonsense stays nonsense."""
+    with (
+        run_scripted(lambda call: call.send(b"nonsense\r\n\r\n")) as engine,
+        run_hub({"a": engine.url}, link="dialed") as hub,
+    ):
+        assert attempts(ask(hub.port, request(body=GENERATE))) == (502, "1")
+        assert len(engine.calls) == 1
+
+
+@pytest.mark.usefixtures("no_stale")
+def test_nothing_is_tried_again_of_which_the_client_has_had_a_byte(engine: ThreadedEngine) -> None:
+    line = b'{"response":"a","done":false}\n'
+
+    def script(call: Call) -> None:
+        call.begin()
+        call.chunk(line)
+        call.reset()
+
+    with run_scripted(script) as bad, run_hub({"a": bad.url}, link="dialed") as hub:
+        answer = ask(hub.port, request(body=STREAM))
+        assert (attempts(answer), answer.is_whole) == ((200, "1"), True)
+        assert answer.body.startswith(line + b'{"error":"node \'a\': ')
+        assert len(bad.calls) == 1
+
+
+@pytest.mark.usefixtures("no_stale")
+@pytest.mark.parametrize("link", ["dialed", "joined"])
+@pytest.mark.parametrize("body", [GENERATE, STREAM], ids=["whole", "stream"])
+def test_the_only_engine_dies_before_the_first_byte_and_comes_back(link: str, body: dict[str, object]) -> None:
+    """Its client waits, and has one whole answer."""
+    with ExitStack() as first, ExitStack() as stack:
+        dying = first.enter_context(run_in_thread(SimOptions(ttft=60)))
+        hub = stack.enter_context(run_hub({"a": dying.url}, link=link, probe_interval=0.2))
+        wire = stack.enter_context(Wire(hub.port))
+        wire.send(request(body=body))
+        dying.until(lambda state: state.running == 1)
+        first.close()
+        hub.until(lambda server: server.hub.queue.waiting_count == 1)
+        stack.enter_context(run_in_thread(port=dying.port))
+        answer = wire.answer()
+        assert (attempts(answer), answer.is_whole) == ((200, "2"), True)
+        assert answer.ndjson()[-1]["done"] is True
+
+
+# --- whose fault it was ---
+
+
+def blame(hub: ThreadedHub, node: str) -> tuple[int, bool]:
+    """Return how often in a row an engine failed by its own fault, and whether it rests."""
+
+    def look(server: HubServer) -> tuple[int, bool]:
+        (engine,) = [each for each in server.hub.fleet.engines if each.node == node]
+        return engine.signs.blames, engine.rests_until > server.hub.now()
+
+    return hub.call(look)
+
+
+DIED = b'{"error":"llama runner process has terminated: exit status 2"}'
+
+
+def dies(call: Call) -> None:
+    call.answer(DIED, status="500 Internal Server Error")
+
+
+def test_an_engine_alone_is_not_blamed_but_asked_again() -> None:
+    with run_scripted(dies) as engine, run_hub({"a": engine.url}) as hub:
+        for _ in range(3):
+            answer = ask(hub.port, request(body=GENERATE))
+            assert (attempts(answer), answer.body) == ((500, "1"), DIED)
+        assert blame(hub, "a") == (0, False)
+
+
+def test_an_engine_that_fails_where_there_is_another_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hive.hub.queue.BLAMED_REST", 60.0)
+    monkeypatch.setattr("hive.hub.queue.LONGEST_REST", 600.0)
+    with (
+        run_scripted(dies) as bad,
+        run_scripted(lambda call: call.answer(OK)) as good,
+        run_hub({"bad": bad.url, "good": good.url}) as hub,
+    ):
+        while not bad.calls:
+            assert ask(hub.port, request(body=GENERATE)).body == OK
+        assert blame(hub, "bad") == (1, True)
+        for _ in range(8):
+            answer = ask(hub.port, request(body=GENERATE))
+            assert (attempts(answer), answer.header("X-Hive-Node")) == ((200, "1"), "good")
+        assert len(bad.calls) == 1
+
+
+def test_of_engines_that_all_fail_one_is_left_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hive.hub.queue.BLAMED_REST", 60.0)
+    monkeypatch.setattr("hive.hub.queue.LONGEST_REST", 600.0)
+    with run_scripted(dies) as a, run_scripted(dies) as b, run_hub({"a": a.url, "b": b.url}, queue_timeout=0.5) as hub:
+        first = ask(hub.port, request(body=GENERATE))
+        assert (attempts(first), first.body) == ((500, "2"), DIED)
+        assert sorted([blame(hub, "a"), blame(hub, "b")]) == [(0, False), (1, True)]
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error"])
+def test_a_bad_option_blames_nobody(status: str) -> None:
+    """It would be refused everywhere: trying on would sicken the whole fleet."""
+    words = rb'{"error":"option \"temperature\" must be of type float32"}'
+    with (
+        run_scripted(lambda call: call.answer(words, status=status)) as a,
+        run_scripted(lambda call: call.answer(words, status=status)) as b,
+        run_hub({"a": a.url, "b": b.url}) as hub,
+    ):
+        for _ in range(20):
+            answer = ask(hub.port, request(body=GENERATE | {"options": {"temperature": "x"}}))
+            assert (answer.status, answer.body) == (int(status[:3]), words)
+            assert answer.header("X-Hive-Attempts") == "1"
+        assert len(a.calls) + len(b.calls) == 20
+        assert (blame(hub, "a"), blame(hub, "b")) == ((0, False), (0, False))
+        assert hub.call(lambda server: {each.health for each in server.hub.fleet.engines}) == {Health.READY}
+
+
+# --- how many engines were tried ---
+
+
+def test_every_answer_of_an_engine_tells_how_many_were_tried(
+    engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hive.scheduling.slots.BUSY_REST", 0.05)
+    monkeypatch.setattr("hive.hub.core.TICK", 0.05)
+    with run_hub({"a": engine.url}) as hub:
+        for body in (GENERATE, STREAM, GENERATE | {"options": {"temperature": "x"}}):
+            assert ask(hub.port, request(body=body)).header("X-Hive-Attempts") == "1"
+        engine.set_fault("busy", count=2, path="/api/generate")
+        assert attempts(ask(hub.port, request(body=GENERATE))) == (200, "1"), "busy is no attempt"
 
 
 def test_429_is_not_passed_on_raw() -> None:

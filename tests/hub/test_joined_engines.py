@@ -7,13 +7,13 @@ import json
 import pytest
 
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
-from hive.fleet.health import NOT_BACK
+from hive.fleet.health import DOUBTFUL_AFTER, NOT_BACK, SILENT_ON_SUSPECT, Patience, Transition, silence_limit
 from hive.hub.health import HealthWatch
-from hive.hub.joined_engines import MAX_MODELS, JoinedEngine
+from hive.hub.joined_engines import MAX_MODELS, STANDSTILL, JoinedEngine
 from hive.wire import link_messages as messages
-from hive.wire.link_messages import json_object
+from hive.wire.link_messages import EngineBeat, json_object
 
-from ..joining import an_engine
+from ..joining import TINY, an_engine
 
 
 class ReadFleet(Fleet):
@@ -157,3 +157,186 @@ def test_what_is_worth_remembering_does_not_change_by_the_minute(
     before = learner.joined.lasting
     learner.joined.learn(an_engine(**{"slots": 4, **changes}))
     assert (learner.joined.lasting != before) is is_lasting
+
+
+# --- heartbeats ---
+
+
+class Stream:
+    """A begun stream on an engine; its bytes come when a test says."""
+
+    has_answered = True
+
+    def __init__(self, engine: Engine, last_byte_at: float) -> None:
+        self.engine = engine
+        self.last_byte_at = last_byte_at
+
+    def is_excused(self, now: float) -> bool:
+        return False
+
+
+class Bedside(Learner):
+    """A joined engine whose node sends heartbeats, with a clock that tests turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.told: list[Health] = []
+        self.asked: list[str] = []
+        """Reports that were asked for."""
+        self.running: list[Stream] = []
+        self.health = HealthWatch(self.fleet, lambda: self.now, self._note)
+        self.health.watch(self.engine)
+        self.joined = JoinedEngine(
+            self.engine, self.fleet, self.health, self.asked.append, self.changes.append, lambda: self.now
+        )
+        self.joined.learn(an_engine(slots=4))
+        self.told.clear()
+
+    def _note(self, change: Transition) -> None:
+        self.told.append(change.after)
+
+    def begin(self) -> Stream:
+        """Let a stream run whose last byte came just now."""
+        stream = Stream(self.engine, self.now)
+        self.running.append(stream)
+        self.engine.running += 1
+        self.engine.running_of = {"tiny:latest": self.engine.running}
+        return stream
+
+    def end(self) -> None:
+        """Let all streams end."""
+        self.running.clear()
+        self.engine.running, self.engine.running_of = 0, {}
+
+    def beat(self, beat: EngineBeat | None, seconds: float = 2.0) -> None:
+        """Let time pass with its sweeps, then hear a heartbeat."""
+        for _ in range(int(seconds * 2)):
+            self.now += 0.5
+            self.health.sweep(self.running, self.now)
+        self.joined.take_beat(beat)
+
+
+@pytest.fixture
+def bed() -> Bedside:
+    return Bedside()
+
+
+IDLE = EngineBeat(True, idle_s=STANDSTILL)
+BUSY = EngineBeat(True, idle_s=0.5)
+UNKNOWN = EngineBeat(True, idle_s=None)
+
+
+def test_a_heartbeat_is_a_sign_of_life_and_its_absence_none(bed: Bedside) -> None:
+    for _ in range(20):
+        bed.beat(EngineBeat(True))
+    assert bed.told == []
+    for beat in (None, EngineBeat(False), None):
+        bed.beat(beat)
+    assert bed.told == [Health.SUSPECT]
+    bed.beat(EngineBeat(True))
+    assert bed.told == [Health.SUSPECT, Health.READY]
+
+
+def test_idle_processors_mean_nothing_on_an_engine_that_has_nothing_to_do(bed: Bedside) -> None:
+    for _ in range(10):
+        bed.beat(EngineBeat(True, idle_s=3600.0))
+    assert (bed.told, bed.engine.signs.has_stopped) == ([], False)
+
+
+def test_nor_while_a_stream_flows_or_its_client_is_slow(bed: Bedside) -> None:
+    stream = bed.begin()
+    for _ in range(10):
+        bed.beat(IDLE)
+        stream.last_byte_at = bed.now
+    assert bed.told == []
+
+
+def test_a_doubtful_engine_whose_processors_are_idle_is_suspect(bed: Bedside) -> None:
+    bed.begin()
+    bed.beat(IDLE, DOUBTFUL_AFTER - 1)
+    assert bed.told == []
+    bed.beat(BUSY)
+    assert bed.told == [Health.DOUBTFUL]
+    bed.beat(EngineBeat(True, idle_s=STANDSTILL - 0.1))
+    assert bed.told == [Health.DOUBTFUL]
+    bed.beat(IDLE)
+    assert bed.told == [Health.DOUBTFUL, Health.SUSPECT]
+    assert bed.engine.error == "its agent sees it stand still"
+    limit = silence_limit(bed.engine.signs, bed.now, Patience(), has_begun=True, has_tools=True)
+    assert limit == SILENT_ON_SUSPECT
+
+
+@pytest.mark.parametrize("beat", [BUSY, UNKNOWN])
+def test_one_that_computes_or_of_which_nothing_is_known_stays_doubtful(bed: Bedside, beat: EngineBeat) -> None:
+    bed.begin()
+    for _ in range(20):
+        bed.beat(beat)
+    assert bed.told == [Health.DOUBTFUL]
+
+
+def test_one_that_waits_for_somebody_elses_processors_stays_doubtful(bed: Bedside) -> None:
+    """A model that runs in a cloud is listed, and never in the engine's memory."""
+    far = {"name": "far:cloud", "model": "far:cloud", "remote_model": "far", "remote_host": "https://far.example"}
+    bed.joined.learn(an_engine(slots=4, tags=json_object(json.dumps({"models": [TINY, far]}).encode())))
+    bed.begin()
+    bed.engine.running_of = {"far:cloud": 1}
+    for _ in range(20):
+        bed.beat(IDLE)
+    assert bed.told == [Health.DOUBTFUL]
+
+
+def test_it_stays_suspect_as_long_as_what_runs_there_stands_still(bed: Bedside) -> None:
+    """Else it would get work again with each heartbeat, and lose it with the next."""
+    bed.begin()
+    for _ in range(20):
+        bed.beat(IDLE)
+    assert bed.told == [Health.DOUBTFUL, Health.SUSPECT]
+
+
+def test_it_is_ready_again_when_it_computes_again(bed: Bedside) -> None:
+    stream = bed.begin()
+    for _ in range(5):
+        bed.beat(IDLE)
+    stream.last_byte_at = bed.now
+    bed.beat(BUSY)
+    assert bed.told == [Health.DOUBTFUL, Health.SUSPECT, Health.READY]
+
+
+def test_when_all_that_stood_still_has_ended_it_may_be_idle(bed: Bedside) -> None:
+    bed.begin()
+    for _ in range(5):
+        bed.beat(IDLE)
+    bed.end()
+    bed.beat(IDLE)
+    assert bed.told == [Health.DOUBTFUL, Health.SUSPECT, Health.READY]
+    for _ in range(10):
+        bed.beat(IDLE)
+    assert bed.told == [Health.DOUBTFUL, Health.SUSPECT, Health.READY]
+
+
+def test_a_stopped_process_is_suspect_whatever_runs_and_is_back_when_it_goes_on(bed: Bedside) -> None:
+    for _ in range(30):
+        bed.beat(EngineBeat(True, stopped=True))
+    assert bed.told == [Health.SUSPECT]
+    bed.beat(EngineBeat(True))
+    assert bed.told == [Health.SUSPECT, Health.READY]
+
+
+def test_a_drained_engine_that_stands_still_stays_drained_and_what_runs_there_does_not_wait_for_it(
+    bed: Bedside,
+) -> None:
+    bed.begin()
+    bed.health.drain(bed.engine, "an operator drains it")
+    bed.beat(EngineBeat(True, stopped=True))
+    assert bed.told == [Health.DRAINING]
+    limit = silence_limit(bed.engine.signs, bed.now, Patience(), has_begun=True, has_tools=False)
+    assert limit == SILENT_ON_SUSPECT
+
+
+def test_a_heartbeat_brings_no_engine_back_that_is_down_but_has_its_node_asked(bed: Bedside) -> None:
+    bed.joined.fail("connection refused")
+    bed.beat(EngineBeat(True))
+    assert (bed.told, bed.asked) == ([Health.DOWN], ["ollama"])
+    bed.joined.learn(an_engine(slots=4))
+    assert bed.told == [Health.DOWN, Health.PROBATION]

@@ -382,6 +382,68 @@ def test_a_drained_node_stays_drained_when_it_comes_back(hub: ThreadedHub) -> No
         assert [entry["status"] for entry in nodes(hub)] == ["ready", "ready"]
 
 
+def test_a_node_that_drains_by_itself_is_not_resumed_by_an_operator(hub: ThreadedHub) -> None:
+    with joined(hub) as node:
+        node.control.say(Draining())
+        eventually(lambda: states(hub) == {"desk": "draining"})
+        assert drain(hub, "desk") == 200
+        assert drain(hub, "desk", "resume") == 200
+        assert states(hub) == {"desk": "draining"}
+
+
+def test_a_node_that_drained_by_itself_and_left_is_down_and_trusted_when_it_is_back(hub: ThreadedHub) -> None:
+    with joined(hub) as node:
+        node.control.say(Draining())
+        eventually(lambda: states(hub) == {"desk": "draining"})
+    eventually(lambda: states(hub) == {"desk": "down"})
+    with joined(hub, key=node.key):
+        assert states(hub) == {"desk": "ready"}
+
+
+def test_a_drained_node_that_leaves_stays_drained_and_is_down_when_it_is_resumed(hub: ThreadedHub) -> None:
+    with joined(hub) as node:
+        assert drain(hub, "desk") == 200
+    eventually(lambda: [entry["heartbeat_age"] for entry in nodes(hub)] == [None])
+    assert states(hub) == {"desk": "draining"}
+    assert drain(hub, "desk", "resume") == 200
+    assert states(hub) == {"desk": "down"}
+    assert "left" in why(hub)
+    with joined(hub, key=node.key):
+        assert states(hub) == {"desk": "probation"}
+
+
+def test_a_resumed_node_is_not_ready_before_it_gives_a_sign(hub: ThreadedHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with joined(hub) as node:
+        assert drain(hub, "desk") == 200
+        monkeypatch.setattr("hive.fleet.health.SUSPECT_AFTER", 0.2)
+        hub.until(lambda server: server.hub.now() - server.hub.fleet.engines[0].signs.last_sign > 0.2)
+        assert drain(hub, "desk", "resume") == 200
+        assert states(hub)["desk"] in ("joining", "suspect")
+        monkeypatch.setattr("hive.fleet.health.SUSPECT_AFTER", 5.0)
+        node.control.say(Heartbeat(1, Machine(), {"ollama": EngineBeat(True)}))
+        eventually(lambda: states(hub) == {"desk": "ready"})
+
+
+def test_a_node_on_probation_gets_one_exchange_at_a_time_until_it_has_served_three(hub: ThreadedHub) -> None:
+    with joined(hub) as node:
+        pass
+    eventually(lambda: states(hub) == {"desk": "down"})
+    with joined(hub, key=node.key) as again, ThreadPoolExecutor(8) as pool:
+        data = [again.data() for _ in range(3)]
+        answers = [pool.submit(ask, hub.port, request(body=GENERATE)) for _ in range(6)]
+        hub.until(lambda server: server.hub.queue.waiting_count == 5)
+        for served in range(3):
+            assert states(hub) == {"desk": "probation"}
+            assert hub.call(lambda server: server.hub.fleet.engines[0].running) == 1
+            data[-1].answer(data[-1].request()[0], ANSWER)
+            hub.until(lambda server, done=6 - served: len(server.hub.exchanges) == done - 1)  # type: ignore[misc]
+        eventually(lambda: states(hub) == {"desk": "ready"})
+        hub.until(lambda server: server.hub.fleet.engines[0].running == 3)
+        for wire in data:
+            wire.answer(wire.request()[0], ANSWER)
+        assert [answer.result().status for answer in answers] == [200] * 6
+
+
 def test_an_unknown_node_cannot_be_drained(hub: ThreadedHub) -> None:
     assert drain(hub, "nobody") == 404
 

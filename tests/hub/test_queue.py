@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -9,11 +10,16 @@ from contextlib import contextmanager
 
 import pytest
 
+from hive.dialects.measures import Measured
+from hive.fleet.engines import Engine
+from hive.hub.queue import BLAMED_REST, LONGEST_REST, MEASURE_PAUSE, Queue
+from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 from hive.testing import SimOptions, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, ScriptedEngine, run_scripted
 
 from ..raw import GENERATE, STREAM, Wire, ask, eventually, metric, request
+from ..scheduling.fleets import Floor
 
 OK = b'{"response":"whole","done":true}'
 
@@ -190,3 +196,183 @@ def test_a_request_to_unload_needs_no_slot_and_no_load_and_reaches_every_copy(
             assert ask(hub.port, request(body=UNLOAD)).status == 200
             hub.until(lambda server: not any(engine.loaded for engine in server.hub.fleet.engines))
         eventually(lambda: sum(each.state().received["/api/generate"] for each in (a, b)) >= 5)
+
+
+# --- with a clock that tests turn ---
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose time stands still until it is told otherwise."""
+
+    now = 100.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class Counter:
+    """A queue over a floor of engines, in a loop of its own; `run` lets those who wait go on."""
+
+    def __init__(self, loop: Clock) -> None:
+        self.loop = loop
+        self.floor = Floor()
+        self.ordered: list[LoadOrder] = []
+        self.queue = loop.run_until_complete(self._make())
+        self.waits: dict[Ticket, asyncio.Task[Lease]] = {}
+
+    async def _make(self) -> Queue:
+        return Queue(self.floor.dispatcher, self.ordered.append)
+
+    def ask(self, model: str = "m", **more: object) -> Lease | None:
+        """Ask for a slot; whoever gets none waits."""
+        ticket = self.floor.ticket(model, **more)  # type: ignore[arg-type]
+        lease = self.queue.try_lease(ticket)
+        if lease is None:
+            self.waits[ticket] = self.loop.create_task(self.queue.wait(ticket))
+            self.run()
+        return lease
+
+    def run(self) -> None:
+        """Let everybody go on who can."""
+        for _ in range(3):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    def served(self) -> list[Lease]:
+        """Return the leases of those who waited, in the order in which they came."""
+        self.run()
+        return [wait.result() for wait in self.waits.values() if wait.done()]
+
+
+@pytest.fixture
+def counter() -> Iterator[Counter]:
+    loop = Clock()
+    counter = Counter(loop)
+    yield counter
+    for wait in counter.waits.values():
+        wait.cancel()
+    counter.run()
+    loop.close()
+
+
+def test_an_engine_that_fails_by_its_own_fault_rests_the_longer_the_more_it_fails(counter: Counter) -> None:
+    engine = counter.floor.add("a", loaded="m")
+    rests = []
+    for _ in range(12):
+        counter.queue.note_blamed(engine)
+        rests.append(engine.rests_until - counter.loop.now)
+    assert rests == [pytest.approx(min(BLAMED_REST * (1 + place), LONGEST_REST)) for place in range(12)]
+    assert (rests[0], rests[-1]) == (pytest.approx(0.5), pytest.approx(5.0))
+
+
+def test_whoever_it_serves_then_ends_the_row(counter: Counter) -> None:
+    engine = counter.floor.add("a", loaded="m")
+    for _ in range(5):
+        counter.queue.note_blamed(engine)
+    counter.loop.now += LONGEST_REST
+    lease = counter.ask()
+    assert lease is not None
+    counter.queue.note_served(lease, Measured)
+    counter.queue.note_blamed(engine)
+    assert engine.rests_until - counter.loop.now == pytest.approx(BLAMED_REST)
+
+
+def test_who_rests_gets_nothing_until_the_rest_is_over(counter: Counter) -> None:
+    engine = counter.floor.add("a", loaded="m")
+    counter.queue.note_blamed(engine)
+    assert counter.ask() is None
+    counter.queue.tick()
+    assert counter.served() == []
+    counter.loop.now += BLAMED_REST
+    counter.queue.tick()
+    assert [lease.engine for lease in counter.served()] == [engine]
+
+
+def test_while_it_is_held_nothing_is_decided_and_at_the_end_all_at_once(counter: Counter) -> None:
+    """A report of several engines is one change: else whoever waits would all go to the first of them."""
+    a = counter.floor.add("a", models="x", slots=2)
+    for _ in range(4):
+        counter.ask()
+    with counter.queue.held():
+        engines = [a, counter.floor.add("b", loaded="m", slots=2), counter.floor.add("c", loaded="m", slots=2)]
+        counter.queue.serve()
+        assert counter.served() == []
+    assert sorted(lease.engine.node for lease in counter.served()) == ["b", "b", "c", "c"]
+    assert [engine.running for engine in engines] == [0, 2, 2]
+
+
+def test_what_goes_wrong_meanwhile_holds_nobody_up(counter: Counter) -> None:
+    def fail() -> None:
+        with counter.queue.held():
+            counter.floor.add("a", loaded="m")
+            raise ZeroDivisionError
+
+    counter.ask()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(counter.served()) == 1
+
+
+def test_a_slot_that_comes_free_while_it_is_held_is_given_at_the_end(counter: Counter) -> None:
+    counter.floor.add("a", loaded="m")
+    lease = counter.ask()
+    assert lease is not None
+    counter.ask()
+    with counter.queue.held():
+        counter.queue.release(lease)
+        assert counter.served() == []
+    assert len(counter.served()) == 1
+
+
+class Measure:
+    """Counts how often an answer was measured."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> Measured:
+        self.count += 1
+        return Measured(prompt_tokens=200, prompt_seconds=0.1)
+
+
+def test_not_each_of_many_answers_is_measured(counter: Counter) -> None:
+    engine = counter.floor.add("a", "mn", loaded="mn", slots=100)
+    measure = Measure()
+    for _ in range(10):
+        lease = counter.ask()
+        assert lease is not None
+        counter.queue.note_served(lease, measure)
+    assert measure.count == 1
+    counter.loop.now += 1.5 * MEASURE_PAUSE
+    counter.queue.note_served(lease, measure)
+    assert measure.count == 2
+    other = counter.ask("n")
+    assert other is not None
+    counter.queue.note_served(other, measure)
+    assert measure.count == 3, "each model for itself"
+    assert engine.signs.served == 12, "all of them count for health"
+
+
+def test_a_load_is_ordered_for_who_waits_and_its_end_serves_them_all(counter: Counter) -> None:
+    engine = counter.floor.add("a", slots=2)
+    assert (counter.ask(), counter.ask()) == (None, None)
+    (order,) = counter.ordered
+    assert (order.engine, order.model) == (engine, "m")
+    counter.loop.now += 60
+    counter.queue.tick()
+    assert (counter.served(), len(counter.ordered)) == ([], 1)
+    counter.queue.load_finished(order, True)
+    assert [lease.engine for lease in counter.served()] == [engine, engine]
+
+
+def test_who_leaves_while_it_loads_leaves_the_load(counter: Counter) -> None:
+    engine: Engine = counter.floor.add("a")
+    counter.ask()
+    (ticket,) = counter.waits
+    counter.waits.pop(ticket).cancel()
+    counter.run()
+    counter.queue.forget(ticket)
+    (order,) = counter.ordered
+    assert engine.loading == "m"
+    counter.queue.load_finished(order, True)
+    assert counter.ask() is not None
+    assert len(counter.ordered) == 1

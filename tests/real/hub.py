@@ -170,6 +170,14 @@ class Hub:
         """Return what hub and agents wrote so far."""
         return "".join(path.read_text(errors="replace") for path in sorted(self._folder.glob("*.log")))
 
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """Return what the hub says of each node, by its name."""
+        return {entry["name"]: entry for entry in self._manage("GET", "/nodes")["nodes"]}
+
+    def waiting(self) -> int:
+        """Return how many requests wait in the hub's queue."""
+        return int(self._manage("GET", "/queue")["waiting"])
+
     def _is_up(self, process: subprocess.Popen[bytes]) -> bool:
         if process.poll() is not None:
             raise AssertionError(f"the hub ended with {process.returncode}: {self.log()[-2000:]}")

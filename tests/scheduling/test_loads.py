@@ -8,6 +8,7 @@ import pytest
 
 from hive.dialects.operations import methods_of
 from hive.fleet.engines import Engine, EngineKind, Health
+from hive.scheduling.dispatcher import POLICIES
 from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, is_running, room_bytes
 from hive.scheduling.tickets import Lease, LoadOrder, Ticket
 
@@ -41,6 +42,28 @@ def test_a_cold_model_is_ordered_and_its_tickets_wait_for_it() -> None:
     second, lease = floor.ask(load_options="num_ctx=8192")
     assert (lease, orders(floor, 1.0)) == (None, [])
     assert finish(floor, order, 4.0) == [first, second]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("memory", [None, 100 * GB])
+def test_what_an_engine_lists_while_it_still_loads_it_is_not_there_yet(policy: str, memory: int | None) -> None:
+    """An Ollama lists a model from the moment in which its load begins: nobody is served or loads elsewhere by that."""
+    floor = Floor(policy=policy)
+    engines = [floor.add(node, slots=4) for node in "ab"]
+    for engine in engines:
+        engine.memory_bytes = memory
+    first, _ = floor.ask()
+    order = only_order(floor)
+    for now in (0.1, 2.5, 4.0):
+        floor.load(order.engine, "m")
+        floor.dispatcher.note_listing(order.engine, now)
+        step = floor.dispatcher.step(now)
+        assert (step.leases, step.loads) == ([], [])
+        assert not order.engine.is_warm("m")
+    second, lease = floor.ask(now=4.0)
+    assert lease is None
+    floor.dispatcher.load_finished(order, True, 5.0)
+    assert [each.ticket for each in floor.dispatcher.serve(5.0).leases] == [first, second]
 
 
 def test_nobodys_departure_ends_a_load() -> None:

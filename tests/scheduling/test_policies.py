@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hive.fleet.engines import Engine, Health
 from hive.scheduling.dispatcher import POLICIES
+from hive.scheduling.tickets import LoadOrder
 
 from .fleets import GB, Floor
 
@@ -279,6 +280,61 @@ def test_a_long_queue_is_worth_a_second_copy() -> None:
     for _ in range(20):
         floor.ask()
     assert [each.engine for each in floor.dispatcher.step(0.5).loads] == [cold]
+
+
+def pressed(floor: Floor, seconds: int, start: int = 0, pause: int = 0) -> list[LoadOrder]:
+    """Keep an engine with one slot at work, a request a second, two always waiting; return what was loaded meanwhile.
+
+    Every `pause` seconds nobody waits for a moment, if it is not 0.
+    """
+    orders: list[LoadOrder] = []
+    _, lease = floor.ask(now=float(start))
+    for now in range(start, start + seconds):
+        is_pause = pause > 0 and now % pause == 0
+        while floor.dispatcher.waiting_count < 2 and not is_pause:
+            floor.ask(now=float(now))
+        assert lease is not None
+        floor.dispatcher.release(lease)
+        while is_pause and floor.dispatcher.waiting_count:
+            (lease,) = floor.dispatcher.serve(float(now)).leases
+            floor.dispatcher.release(lease)
+        if is_pause:
+            _, lease = floor.ask(now=float(now))
+            continue
+        step = floor.dispatcher.step(now + 1.0)
+        orders += step.loads
+        (lease,) = step.leases
+    return orders
+
+
+def one_warm_one_idle() -> Floor:
+    floor = Floor()
+    floor.teach(floor.add("warm", loaded="m"), service=1.0)
+    floor.add("idle", size=20 * GB)
+    return floor
+
+
+def test_one_more_idle_engine_loads_what_somebody_has_waited_for_as_long_as_the_load_takes() -> None:
+    """Though each of them waits far less than a load takes."""
+    floor = one_warm_one_idle()
+    seconds = floor.dispatcher.estimates.load(floor.fleet.engines[1], "m")
+    assert seconds == pytest.approx(21)
+    assert pressed(floor, 20) == []
+    (order,) = pressed(one_warm_one_idle(), 80)
+    assert (order.engine.node, order.model, order.unload) == ("idle", "m", ())
+
+
+def test_when_nobody_waited_for_a_moment_the_time_begins_anew() -> None:
+    assert pressed(one_warm_one_idle(), 300, start=1, pause=20) == []
+
+
+def test_an_engine_that_has_something_to_do_is_no_idle_one() -> None:
+    """Though the model would fit beside what runs there."""
+    for running, count in ((1, 0), (0, 1)):
+        floor = one_warm_one_idle()
+        other = floor.fleet.engines[1]
+        other.memory_bytes, other.running, other.running_of = 100 * GB, running, dict.fromkeys("n" * running, 1)
+        assert len(pressed(floor, 80)) == count
 
 
 def test_a_rarely_used_engine_is_taken_for_a_load_rather_than_a_busy_one() -> None:

@@ -6,14 +6,19 @@ Anthropic's `usage` only counts. Only the last bytes of an answer are read; insi
 
 from __future__ import annotations
 
-from typing import TypeVar
+import re
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 TAIL_BYTES = 1024
 """So many bytes of an answer's end are read."""
 _NANO = 1e-9
 _MILLI = 1e-3
+_Whole = Annotated[int, Meta(ge=0, lt=1 << 53)]
+_Decimal = Annotated[float, Meta(ge=0, lt=1 << 53)]
+"""What no engine could mean is not believed, and no arithmetic fails on the rest."""
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -41,35 +46,35 @@ class Measured(msgspec.Struct, frozen=True):
 class _Durations(msgspec.Struct):
     """Of Ollama's final line: in nanoseconds, and left out when there is nothing to tell."""
 
-    total_duration: int
-    load_duration: int = 0
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
+    total_duration: _Whole
+    load_duration: _Whole = 0
+    prompt_eval_count: _Whole | None = None
+    prompt_eval_duration: _Whole | None = None
+    eval_count: _Whole | None = None
+    eval_duration: _Whole | None = None
 
     @property
     def prompt_seconds(self) -> float | None:
         """Return how long the prompt took; of embeddings, which tell no more, all but the load."""
         if self.prompt_eval_duration is not None:
             return self.prompt_eval_duration * _NANO
-        return (self.total_duration - self.load_duration) * _NANO if self.eval_count is None else None
+        return max(0, self.total_duration - self.load_duration) * _NANO if self.eval_count is None else None
 
 
 class _Timings(msgspec.Struct):
     """Of llama.cpp's last event: in milliseconds."""
 
-    prompt_n: int
-    prompt_ms: float
-    predicted_n: int
-    predicted_ms: float
+    prompt_n: _Whole
+    prompt_ms: _Decimal
+    predicted_n: _Whole
+    predicted_ms: _Decimal
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: _Whole | None = None
+    completion_tokens: _Whole | None = None
+    input_tokens: _Whole | None = None
+    output_tokens: _Whole | None = None
 
 
 T = TypeVar("T", _Durations, _Timings, _Usage)
@@ -79,6 +84,7 @@ _usage = msgspec.json.Decoder(_Usage)
 _DURATIONS = b'"total_duration":'
 _TIMINGS = b'"timings":{'
 _USAGE = b'"usage":{'
+_DETAILS = re.compile(rb"\{[^{}]*\}")
 
 
 def read_measured(tail: bytes, first_byte: float | None = None) -> Measured:
@@ -113,11 +119,8 @@ def _object_with(tail: bytes, mark: bytes, skip: int, decoder: msgspec.json.Deco
     if start < 0:
         return None
     start += skip
-    end = tail.find(b"}", start)
-    text = tail[start:end]
-    if b"{" in text:
-        text = text[: text.index(b"{")].rpartition(b",")[0]  # details of details come last, and are not asked for
+    text, end, _ = _DETAILS.sub(b"0", tail[start:]).partition(b"}")  # details of details are not asked for
     try:
-        return decoder.decode(b"{%b}" % text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decoder.decode(b"{%b}" % text) if end else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -232,6 +232,8 @@ class Engine:
         """Could it begin a request for this model, with these options, without loading anything?"""
         if self.kind is not EngineKind.OLLAMA:
             return True
+        if model == self.loading:
+            return False  # whatever it lists: a model stands there from the moment in which its load begins
         known = self.loaded_as.get(model)
         return known == load_options if known is not None else model in self.warm
 

@@ -44,21 +44,22 @@ class _Collector:
 async def ask(link: Link, path: str, timeout: float, body: bytes | None = None) -> tuple[ResponseHead, bytes]:
     """GET a path of an engine, or POST JSON to it; return head and body of the answer.
 
+    A pooled connection that had died unused is replaced by a new one; who died later may have died of the request.
     Raises `Fault`: unreachable, silent, broken off or garbled.
     """
-    head = _head(link, path, body)
+    head, now = _head(link, path, body), asyncio.get_running_loop().time
     try:
         async with asyncio.timeout(timeout):
             connection = link.take_idle()
             is_reused = connection is not None
             while True:
                 connection = connection or await link.dial()
-                collector = _Collector()
+                collector, sent_at = _Collector(), now()
                 try:
                     connection.send(head, body or b"", collector)
                     await collector.done
                 except Fault:
-                    if not is_reused or connection.has_answered:
+                    if not is_reused or not connection.is_lost_unheard(now() - sent_at):
                         raise
                     connection, is_reused = None, False
                     continue

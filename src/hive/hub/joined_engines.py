@@ -59,6 +59,12 @@ def _works_elsewhere(engine: Engine) -> bool:
     return any(model in engine.models and engine.models[model].is_remote for model in engine.running_of)
 
 
+def _should_work(engine: Engine) -> bool:
+    """Has it streams that stand still, or does it stand still already with something left to do?"""
+    is_asked = engine.health is Health.DOUBTFUL or (engine.signs.has_stopped and engine.running > 0)
+    return is_asked and not _works_elsewhere(engine)
+
+
 class JoinedEngine:
     """The one writer of what is known of an engine behind a joined link. `on_listing` is called after a report."""
 
@@ -139,8 +145,8 @@ class JoinedEngine:
         if beat is None or not beat.alive:
             return  # silence is no death: exchanges on it may still bring bytes
         signs = engine.signs
-        is_idle = engine.health is Health.DOUBTFUL and beat.idle_s is not None and beat.idle_s >= STANDSTILL
-        signs.has_stopped = beat.stopped or (is_idle and not _works_elsewhere(engine))
+        is_idle = beat.idle_s is not None and beat.idle_s >= STANDSTILL
+        signs.has_stopped = beat.stopped or (is_idle and _should_work(engine))
         if signs.has_stopped:
             self._health.judge(engine)
         elif engine.health is Health.DOWN:

@@ -270,7 +270,10 @@ class Relay:
             self.fail(errors.NODE_GARBLED, f"the engine sent {malformed}")
             return
         if units:
+            before = self.last_units
             self._send_units(units)
+            if ending is Ending.WHOLE:
+                self.last_units = before + self.last_units  # what an engine measured stands before its end mark
         if ending is not None:
             self._ending = ending
 

@@ -62,7 +62,8 @@ class Best:
         cold: list[Engine] = []
         least = hope = _NEVER
         for engine in engines:
-            if (model not in engine.warm or engine.loaded_as) and not engine.is_warm(model, options):
+            is_clear = model in engine.warm and not engine.loaded_as and not engine.loading
+            if not is_clear and not engine.is_warm(model, options):
                 cold.append(engine)
                 continue
             running = engine.running

@@ -96,13 +96,24 @@ class Call:
 Script = Callable[[Call], None]
 
 
+def _load(call: Call) -> None:
+    call.answer(b'{"embeddings":[]}')
+
+
 class ScriptedEngine:
-    """Plays `scripts` one after the other, the last one for ever; each request for work (a POST) gets one."""
+    """Plays `scripts` one after the other, the last one for ever; each request for work (a POST) gets one.
+
+    A request to embed nothing is a load, which is the hub's own doing: `on_load` answers it, and no script.
+    """
 
     def __init__(self, *scripts: Script, models: Sequence[str] = ("tiny:latest",)) -> None:
         self.scripts: Sequence[Script] = scripts
+        self.on_load: Script = _load
         self.models = tuple(models)
+        self.loaded = self.models
+        """What it lists as in its memory."""
         self.calls: list[Call] = []
+        self.loads: list[Call] = []
         self.errors: list[BaseException] = []
         """What scripts raised, but for a hub that went away."""
         self.connections = 0
@@ -189,9 +200,15 @@ class ScriptedEngine:
         call = Call(head, b"", len(self.calls), connection, sock)
         length = int(call.fields.get("content-length", "0"))
         call.body = rest + _read_exactly(sock, length - len(rest))
-        self.calls.append(call)
+        if call.path.endswith("/api/embed") and b'"input"' not in call.body:
+            call.number = len(self.loads)
+            self.loads.append(call)
+            script = self.on_load
+        else:
+            self.calls.append(call)
+            script = self.scripts[min(call.number, len(self.scripts) - 1)]
         self._note()
-        self.scripts[min(call.number, len(self.scripts) - 1)](call)
+        script(call)
         return not call.is_over
 
     def probe_answer(self, path: str) -> bytes:
@@ -209,7 +226,13 @@ class ScriptedEngine:
         known: dict[str, object] = {
             "/api/version": {"version": OLLAMA_API_VERSION},
             "/api/tags": {"models": listed},
-            "/api/ps": {"models": [{**one, "expires_at": "2030-01-01T00:00:00Z", "size_vram": 1} for one in listed]},
+            "/api/ps": {
+                "models": [
+                    {**one, "expires_at": "2030-01-01T00:00:00Z", "size_vram": 1}
+                    for one in listed
+                    if one["name"] in self.loaded
+                ]
+            },
         }
         path = path[max(path.find("/api/"), 0) :]
         body = msgspec.json.encode(known.get(path, {"error": "unknown"}))
