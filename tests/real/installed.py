@@ -36,7 +36,11 @@ LLAMA_BINARIES = {
 }
 OLLAMAS = tuple(OLLAMA_BINARIES)
 LLAMAS = tuple(LLAMA_BINARIES)
-EACH_OLLAMA = (NEWEST_OLLAMA, "ollama-0.9.3", pytest.param("ollama-0.24.0", marks=pytest.mark.long))
+EACH_OLLAMA = (
+    NEWEST_OLLAMA,
+    pytest.param("ollama-0.9.3", marks=pytest.mark.long),
+    pytest.param("ollama-0.24.0", marks=pytest.mark.long),
+)
 EACH_LLAMA = ("llama-server", pytest.param("xllamacpp", marks=pytest.mark.long))
 """For parameters: the last is the same server in another build."""
 
