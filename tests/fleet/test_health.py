@@ -74,6 +74,7 @@ ROWS: list[tuple[Health, dict[str, object], Health, str]] = [
     (G, {"drained_by": "its agent stops", "has_left": True, "failure": "its agent has stopped"}, X, "has stopped"),
     (X, {"has_left": True, "answered_at": NOW, "since": NOW - 9}, R, "planned end"),
     (X, {"is_remembered": True}, R, "come back"),
+    (X, {"drained_by": "an operator drains it"}, G, "operator"),
     (G, {}, J, "may serve again"),
     (P, {"falls": 1, "since": NOW - PROBATION}, R, "no failure for 10 s"),
     (P, {"falls": 1, "since": NOW - 2, "served": PROVEN_BY}, R, "served 3"),

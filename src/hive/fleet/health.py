@@ -61,6 +61,10 @@ def _is_drained(signs: Signs, now: float) -> str:
     return signs.drained_by
 
 
+def _is_back_drained(signs: Signs, now: float) -> str:
+    return signs.drained_by if _is_back(signs, now) else ""
+
+
 def _is_resumed(signs: Signs, now: float) -> str:
     return "" if signs.drained_by else "it may serve again"
 
@@ -146,6 +150,7 @@ def _is_proven(signs: Signs, now: float) -> str:
 
 TABLE: tuple[Rule, ...] = (
     Rule(_ANY - {Health.DRAINING, Health.DOWN}, Health.DRAINING, _is_drained),
+    Rule(frozenset({Health.DOWN}), Health.DRAINING, _is_back_drained),
     Rule(frozenset({Health.DRAINING}), Health.DOWN, _has_gone),
     Rule(frozenset({Health.DRAINING}), Health.JOINING, _is_resumed),
     Rule(_ANY - {Health.DRAINING, Health.DOWN}, Health.DOWN, _has_failed),
