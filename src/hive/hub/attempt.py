@@ -116,7 +116,7 @@ class Attempt:
             model = engine.models.get(wanted.model)  # None: it was lost in this very moment, and the engine will say so
             body, renaming = rename(body, wanted.routing, model.id if model is not None else wanted.routing.model)
         path = link.base_path + wanted.operation.path.encode()
-        head = request_head(path, link.host_field, link.credential, self._stream.head.fields, len(body))
+        head = request_head(path, link.host_field, link.credential, self._stream.head, len(body))
         return head, body, renaming
 
     async def _dial(self, engine: Engine, link: Link) -> Connection | None:

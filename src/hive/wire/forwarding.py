@@ -64,12 +64,18 @@ _CREDENTIAL = re.compile(
 """What says who somebody is: a node lets none of a hub's callers speak to its engine in another's name."""
 
 
-def request_head(path: bytes, host: bytes, credential: bytes, fields: dict[bytes, bytes], length: int) -> bytes:
-    """Return the head of a POST to an engine. `credential` is a whole header line, or nothing."""
-    lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
+def request_head(path: bytes, host: bytes, credential: bytes, head: RequestHead, length: int) -> bytes:
+    """Return the head of a POST to an engine, for a client's. `credential` is a whole header line, or nothing."""
+    lines = head.lines_up
+    if lines is None:
+        lines = head.lines_up = _lines_up(head.fields)
+    return b"POST %b HTTP/1.1\r\nHost: %b\r\n%b%bContent-Length: %d\r\n\r\n" % (path, host, credential, lines, length)
+
+
+def _lines_up(fields: dict[bytes, bytes]) -> bytes:
+    lines: list[bytes] = []
     _add_fields_up(lines, fields, _crosses_hub)
-    content_type = fields.get(b"content-type", b"application/json")
-    lines += (b"Content-Type: ", content_type, b"\r\nContent-Length: %d\r\n\r\n" % length)
+    lines += (b"Content-Type: ", fields.get(b"content-type", b"application/json"), b"\r\n")
     return b"".join(lines)
 
 
@@ -116,12 +122,19 @@ def response_fields(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
         if name == b"connection":
             named |= _named_by_connection(value)
     for name, value in fields:
-        if name in _NEVER_DOWN or name.startswith(_NEVER_DOWN_PREFIXES) or name in named:
+        start = _start_of_line_down(name)
+        if start is None or name in named or (name == b"vary" and b"origin" in value.lower()):
             continue
-        if name == b"vary" and b"origin" in value.lower():
-            continue
-        lines += (_SPELLINGS.get(name, name), b": ", value, b"\r\n")
+        lines += (start, value, b"\r\n")
     return b"".join(lines)
+
+
+@lru_cache(maxsize=256)
+def _start_of_line_down(name: bytes) -> bytes | None:
+    """Return how a header line of an answer begins; None for one that the client does not get."""
+    if name in _NEVER_DOWN or name.startswith(_NEVER_DOWN_PREFIXES):
+        return None
+    return _SPELLINGS.get(name, name) + b": "
 
 
 def _named_by_connection(value: bytes) -> frozenset[bytes]:

@@ -46,6 +46,10 @@ _SINGLE = frozenset(
         b"origin",
     }
 )
+_COUNTED = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})\r\n", re.IGNORECASE)
+_MAX_DIGITS = 15
+_MAX_KNOWN_BYTES = 4096
+"""Of a head that is remembered: each connection keeps one."""
 _MAX_PIECES = 1000
 """Of a body, kept apart: each takes 34 bytes more than it holds."""
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~0123456789")
@@ -65,6 +69,8 @@ class RequestHead:
     is_chunked: bool = False
     path_key: bytes | None = field(default=None, repr=False)
     """A key that stood as `/k/KEY` before the path; `path` is without it."""
+    lines_up: bytes | None = field(default=None, repr=False, compare=False)
+    """What of it goes on to an engine, once that is known (`forwarding.request_head`)."""
 
     @property
     def has_body(self) -> bool:
@@ -75,6 +81,31 @@ class RequestHead:
     def expects_continue(self) -> bool:
         """Does the client wait for `100 Continue`?"""
         return self.is_http11 and self.fields.get(b"expect", b"").lower() == b"100-continue"
+
+
+    def with_length(self, digits: bytes) -> RequestHead:
+        """Return the head of a request that differs in its length only."""
+        return RequestHead(
+            self.method,
+            self.path,
+            self.query,
+            self.is_http11,
+            {**self.fields, b"content-length": digits},
+            self.keep_alive,
+            int(digits),
+            self.is_chunked,
+            self.path_key,
+            self.lines_up,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownHead:
+    """A head that was read before, as bytes around the digits of its length, and what it means."""
+
+    before: bytes
+    after: bytes
+    head: RequestHead
 
 
 def split_key(path: str) -> tuple[str, bytes | None]:
@@ -93,11 +124,13 @@ class RequestReader:
         "_fault",
         "_fields",
         "_gathered",
+        "_known",
         "_known_host",
         "_max_head_bytes",
         "_merged",
         "_overhead_bytes",
         "_parser",
+        "_remaining",
         "_url",
         "body_bytes",
         "has_excess",
@@ -110,6 +143,7 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self._known_host: bytes | None = None
         """The last Host that was found well-formed: a client repeats itself."""
+        self._known: _KnownHead | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -124,6 +158,8 @@ class RequestReader:
         self._url = b""
         self._fields: dict[bytes, bytes] = {}
         self._overhead_bytes = 0
+        self._remaining: int | None = None
+        """Bytes of the body that are still to come behind a known head; None where the parser counts them."""
         self._fault: Fault | None = None
 
     @property
@@ -145,16 +181,55 @@ class RequestReader:
         if self.is_complete:
             self.has_excess = self.has_excess or bool(data.strip(b"\r\n"))
             return
+        if self._remaining is not None:
+            self._take(data, self._remaining)
+            return
         if self.head is None:
-            if not data:
+            if not data or (self._known is not None and self._gathered is None and self._recognise(data, self._known)):
                 return
             end = data.find(b"\r\n\r\n") + 4
             if self._gathered is not None or end == 3 or data[0] in b"\r\n":
                 data, end = self._gather(data)
                 if not end:
                     return
-            data = self._check_head(data, end)
-        self._parse(data)
+            checked = self._check_head(data, end)
+            self._parse(checked)
+            if checked is data and end <= _MAX_KNOWN_BYTES:
+                self._remember(data, end)
+        else:
+            self._parse(data)
+
+    # --- a head that repeats the last one, but for its length ---
+
+    def _remember(self, data: bytes, end: int) -> None:
+        """Keep a head with a counted body: on a connection that is kept, the next one is likely to be the same."""
+        counted = _COUNTED.search(data, 0, end)
+        if counted is not None and self.head is not None and self.head.keep_alive:
+            self._known = _KnownHead(data[: counted.start(1)], data[counted.end(1) : end], self.head)
+
+    def _recognise(self, data: bytes, known: _KnownHead) -> bool:
+        """Read a known head and what comes behind it; False for any other: the parser is to see it."""
+        start = len(known.before)
+        if not data.startswith(known.before):
+            return False
+        stop = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        digits = data[start:stop]
+        if stop < 0 or not digits.isdigit() or not data.startswith(known.after, stop):
+            return False
+        head = known.head
+        self.head = head if digits == head.fields[b"content-length"] else head.with_length(digits)
+        self._take(data[stop + len(known.after) :], int(digits))
+        return True
+
+    def _take(self, data: bytes, remaining: int) -> None:
+        """Take bytes of a body of which so many are still to come."""
+        if len(data) > remaining:
+            self.has_excess = bool(data[remaining:].strip(b"\r\n"))
+            data = data[:remaining]
+        if data:
+            self.on_body(data)
+        self._remaining = remaining - len(data)
+        self.is_complete = not self._remaining
 
     # --- the head ---
 
