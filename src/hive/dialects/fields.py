@@ -79,12 +79,15 @@ def read_fields(body: bytes, *, reads_name: bool = False, is_ollama: bool = True
     return _pick(pairs, reads_name=reads_name, is_ollama=is_ollama)
 
 
+_ABSENT = msgspec.Raw(b"null")
+
+
 class _Short(msgspec.Struct):
     model: str = ""
-    stream: msgspec.Raw = msgspec.Raw(b"null")
-    options: msgspec.Raw = msgspec.Raw(b"null")
-    tools: msgspec.Raw = msgspec.Raw(b"[]")
-    keep_alive: msgspec.Raw = msgspec.Raw(b"null")
+    stream: msgspec.Raw = _ABSENT
+    options: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = _ABSENT
+    keep_alive: msgspec.Raw = _ABSENT
 
 
 _decode_short = msgspec.json.Decoder(_Short).decode
@@ -101,13 +104,14 @@ def _read_quickly(body: bytes, *, is_ollama: bool) -> RoutingFields | None:
         return None
     if not short.model:
         return None
+    keep_alive = b"null" if short.keep_alive is _ABSENT else bytes(short.keep_alive)
     return RoutingFields(
         short.model,
-        _has_tools(bytes(short.tools)),
-        bytes(short.keep_alive) != b"null",
+        short.tools is not _ABSENT and _has_tools(bytes(short.tools)),
+        keep_alive != b"null",
         _streams(bytes(short.stream), is_ollama=is_ollama),
-        _load_options(bytes(short.options)) if is_ollama else "",
-        is_ollama and bytes(short.keep_alive) in _NO_TIME and _asks_for_nothing(body),
+        _load_options(bytes(short.options)) if is_ollama and short.options is not _ABSENT else "",
+        is_ollama and keep_alive in _NO_TIME and _asks_for_nothing(body),
     )
 
 
