@@ -73,6 +73,15 @@ def test_a_report_that_says_something_else_is_read(learner: Learner, changes: di
     assert (learner.fleet.reads, learner.take_changes()) == (2, 1)
 
 
+def test_the_same_report_is_read_when_the_hub_has_come_to_believe_something_else(learner: Learner) -> None:
+    learner.fleet.forget_loaded(learner.engine, "tiny:latest")
+    assert learner.engine.loaded == {}
+    learner.joined.learn(an_engine(slots=4))
+    assert list(learner.engine.loaded) == ["tiny:latest"], "it has the model still"
+    learner.joined.learn(an_engine(slots=4))
+    assert learner.fleet.reads == 2, "what is believed again need not be read"
+
+
 def test_the_same_report_brings_an_engine_back_that_was_down(learner: Learner) -> None:
     learner.joined.fail("connection refused")
     assert learner.engine.health is Health.DOWN

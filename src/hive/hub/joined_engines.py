@@ -88,6 +88,8 @@ class JoinedEngine:
         self._now = now
         self._last: bytes | None = None
         """A digest of the last report: the report itself would keep its whole message in memory."""
+        self._reported = engine.loaded
+        """What that report made of the engine's memory; the hub believes other things after an unload."""
         self._refresh_due: float | None = None
         self._refreshed_at = float("-inf")
 
@@ -100,7 +102,7 @@ class JoinedEngine:
             self.fail(reported.error or "its node finds no engine there")
             return
         mark = _mark(reported)
-        if mark != self._last:
+        if mark != self._last or engine.loaded is not self._reported:
             try:
                 report = read_report(reported)
             except UnreadableListing as unreadable:
@@ -110,7 +112,7 @@ class JoinedEngine:
                 self.fail(f"its node reports more than {MAX_MODELS} models")
                 return
             self._fleet.learn(engine, report)
-            self._last = mark
+            self._last, self._reported = mark, engine.loaded
         self._health.note_answer(engine)
         self._on_listing(engine)
 

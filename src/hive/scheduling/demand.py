@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from hive.fleet.engines import Engine
 
-K = TypeVar("K")
+K = TypeVar("K", bound=Hashable)
 
 SPAN = 900.0
 """Seconds over which demand is averaged, about."""
@@ -14,6 +15,35 @@ SERVE_SPAN = 10.0
 LEAST_SPAN = 0.05
 """A rate over less time than this says nothing."""
 _NOTHING = 1e-4
+_LEAST_SCALE = 0.5
+"""All averages are written anew when they have fallen by so much, and those that are next to nothing forgotten."""
+
+
+class Rates(Generic[K]):
+    """Averages a second of what is counted by key. What is not counted costs nothing while it fades."""
+
+    def __init__(self) -> None:
+        self._scaled: dict[K, float] = {}
+        self._scale = 1.0
+        """What a number in `_scaled` is to be multiplied by: it alone falls, and all averages with it."""
+
+    def __len__(self) -> int:
+        return len(self._scaled)
+
+    def of(self, key: K) -> float:
+        """Return the average for a key."""
+        return self._scaled.get(key, 0.0) * self._scale
+
+    def fade(self, share: float) -> None:
+        """Let all averages fall by a share."""
+        self._scale *= 1.0 - share
+        if self._scale < _LEAST_SCALE:
+            scale, self._scale = self._scale, 1.0
+            self._scaled = {key: rate * scale for key, rate in self._scaled.items() if rate * scale > _NOTHING}
+
+    def add(self, key: K, rate: float) -> None:
+        """Raise the average for a key."""
+        self._scaled[key] = self._scaled.get(key, 0.0) + rate / self._scale
 
 
 class Demand:
@@ -27,53 +57,48 @@ class Demand:
         self.ended = 0
         """Leases that ended since the last fold."""
         self.serves_per_second = 0.0
-        self._models: dict[str, float] = {}
-        self._engines: dict[Engine, float] = {}
-        self._pairs: dict[tuple[Engine, str], float] = {}
+        self._models: Rates[str] = Rates()
+        self._engines: Rates[Engine] = Rates()
+        self._pairs: Rates[tuple[Engine, str]] = Rates()
         self._all = 0.0
         self._folded_at: float | None = None
 
     def of_model(self, model: str) -> float:
         """Return how many tickets for a model come in a second."""
-        return self._models.get(model, 0.0)
+        return self._models.of(model)
 
     def of_engine(self, engine: Engine) -> float:
         """Return how many exchanges an engine begins in a second."""
-        return self._engines.get(engine, 0.0)
+        return self._engines.of(engine)
 
     def share_of(self, engine: Engine) -> float:
         """Return the share of all exchanges that an engine begins."""
-        return self._engines.get(engine, 0.0) / self._all if self._all else 0.0
+        return self._engines.of(engine) / self._all if self._all > _NOTHING else 0.0
 
     def of_pair(self, engine: Engine, model: str) -> float:
         """Return how many exchanges with a model an engine begins in a second."""
-        return self._pairs.get((engine, model), 0.0)
+        return self._pairs.of((engine, model))
 
     def fold(self, now: float) -> None:
-        """Bring the rates up to date with what was counted."""
+        """Bring the rates up to date with what was counted: in a time that grows with that alone."""
         if self._folded_at is None:
             self._folded_at = now
         elapsed = now - self._folded_at
         if elapsed < LEAST_SPAN:
             return
         self._folded_at = now
-        _fold(self._models, self.arrived, elapsed)
-        _fold(self._pairs, self.granted, elapsed)
-        self._engines = {}
-        self._all = sum(self._pairs.values())
-        for (engine, _), rate in self._pairs.items():
-            self._engines[engine] = self._engines.get(engine, 0.0) + rate
+        share = min(1.0, elapsed / SPAN)
+        for rates in (self._models, self._engines, self._pairs):
+            rates.fade(share)
+        self._all *= 1.0 - share
+        weight = share / elapsed
+        for model, count in self.arrived.items():
+            self._models.add(model, count * weight)
+        for pair, count in self.granted.items():
+            self._pairs.add(pair, count * weight)
+            self._engines.add(pair[0], count * weight)
+            self._all += count * weight
+        self.arrived.clear()
+        self.granted.clear()
         self.serves_per_second += (self.ended / elapsed - self.serves_per_second) * min(1.0, elapsed / SERVE_SPAN)
         self.ended = 0
-
-
-def _fold(rates: dict[K, float], counts: dict[K, int], elapsed: float) -> None:
-    share = min(1.0, elapsed / SPAN)
-    for key in [*rates, *(key for key in counts if key not in rates)]:
-        rate = rates.get(key, 0.0)
-        rate += (counts.get(key, 0) / elapsed - rate) * share
-        if rate > _NOTHING:
-            rates[key] = rate
-        else:
-            rates.pop(key, None)
-    counts.clear()

@@ -82,7 +82,6 @@ class RequestHead:
         """Does the client wait for `100 Continue`?"""
         return self.is_http11 and self.fields.get(b"expect", b"").lower() == b"100-continue"
 
-
     def with_length(self, digits: bytes) -> RequestHead:
         """Return the head of a request that differs in its length only."""
         return RequestHead(
