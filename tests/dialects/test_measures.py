@@ -144,6 +144,15 @@ def test_usage_counts(tail: bytes, prompt: int | None, output: int | None) -> No
     assert read_measured(tail, 0.1) == Measured(0.1, prompt, None, output)
 
 
+@pytest.mark.parametrize(("tail", "prompt", "output"), USAGES)
+def test_so_do_those_with_spaces_and_the_time_of_an_answer_in_one_piece(
+    tail: bytes, prompt: int | None, output: int | None
+) -> None:
+    spaced = tail.replace(b'":', b'": ')
+    assert read_measured(spaced, whole=2.0) == Measured(None, prompt, None, output, whole_seconds=2.0)
+    assert read_measured(LLAMA_CPP.replace(b'":', b'": '), whole=2.0) == LLAMA_CPP_SAYS, "its own clock is better"
+
+
 def test_what_waited_inside_is_the_rest_of_the_whole() -> None:
     assert OLLAMA_SAYS.waited_inside == pytest.approx(0.25)
     assert LLAMA_CPP_SAYS.waited_inside is None

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hive.dialects.measures import Measured
+from hive.fleet.engines import Engine
 from hive.fleet.pace import BANDS, FIXED_TOKENS, Curve, Mean, band, crowd_factor
 from hive.scheduling.demand import LEAST_SPAN, SPAN, Demand
 from hive.scheduling.estimates import LOAD_OVERHEAD, USUAL_PROMPT
@@ -122,6 +123,43 @@ def test_service_is_measured_else_worked_out_from_the_pace_of_decoding() -> None
     floor.teach(known, service=3.0)
     assert estimates.service_of(known, "m") == pytest.approx(3.0)
     assert estimates.service_of(fresh, "m") == pytest.approx(1.0), "100 tokens at 10 ms"
+
+
+def whole(floor: Floor, engine: Engine, seconds: float, *, prompt: int | None = 200, output: int = 100) -> None:
+    """Have an engine answer in one piece, telling no more than the counts of tokens."""
+    lease = Lease(engine, floor.ticket("m"), "", granted_at=0.0)
+    measured = Measured(prompt_tokens=prompt, output_tokens=output, whole_seconds=seconds)
+    floor.dispatcher.estimates.note_served(lease, measured, seconds)
+
+
+def test_answers_in_one_piece_tell_which_engine_is_faster() -> None:
+    floor = Floor()
+    fast, slow = floor.add("fast"), floor.add("slow")
+    for _ in range(5):
+        whole(floor, fast, 1.0)
+        whole(floor, slow, 4.0)
+    first_byte = floor.dispatcher.estimates.first_byte
+    assert first_byte(slow, "m", 250, 1) == pytest.approx(4 * first_byte(fast, "m", 250, 1))
+    assert first_byte(fast, "m", 250, 1) == pytest.approx(0.5 / (0.5 + 3.0)), "as prompts and answers usually share"
+    assert slow.paces["m"].is_rough
+
+
+def test_one_without_counts_tells_nothing_but_its_time() -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    whole(floor, engine, 1.0, prompt=None)
+    assert (engine.paces["m"].prompt.count, engine.service.value) == (0, 1.0)
+
+
+def test_what_was_worked_out_is_forgotten_when_better_is_known_and_never_added_to_it() -> None:
+    floor = Floor()
+    engine = floor.add("a")
+    whole(floor, engine, 100.0)
+    floor.teach(engine, seconds=0.1)
+    measured = engine.paces["m"].prompt.seconds[1]
+    assert measured == pytest.approx(0.1 / 250)
+    whole(floor, engine, 100.0)
+    assert engine.paces["m"].prompt.seconds[1] == measured
 
 
 def test_demand_is_counted_and_averaged_and_forgotten() -> None:

@@ -33,6 +33,8 @@ class Measured(msgspec.Struct, frozen=True):
     load_seconds: float | None = None
     total_seconds: float | None = None
     """By the engine's own clock, from request to end."""
+    whole_seconds: float | None = None
+    """From the request to the end of an answer in one piece, as the hub saw it; where no engine's clock tells more."""
 
     @property
     def waited_inside(self) -> float | None:
@@ -81,15 +83,16 @@ T = TypeVar("T", _Durations, _Timings, _Usage)
 _durations = msgspec.json.Decoder(_Durations)
 _timings = msgspec.json.Decoder(_Timings)
 _usage = msgspec.json.Decoder(_Usage)
-_DURATIONS = b'"total_duration":'
-_TIMINGS = b'"timings":{'
-_USAGE = b'"usage":{'
+_DURATIONS = (b'"total_duration":',)
+_TIMINGS = b'"timings":{', b'"timings": {'
+_USAGE = b'"usage":{', b'"usage": {'
+"""Each as engines write it, without and with a space."""
 _DETAILS = re.compile(rb"\{[^{}]*\}")
 
 
-def read_measured(tail: bytes, first_byte: float | None = None) -> Measured:
-    """Return what the end of an answer tells, beside the seconds to its first byte that the hub saw itself."""
-    told = _object_with(tail, _DURATIONS, 0, _durations)
+def read_measured(tail: bytes, first_byte: float | None = None, whole: float | None = None) -> Measured:
+    """Return what the end of an answer tells, beside the seconds to its first byte, or to its end, that the hub saw."""
+    told = _object_with(tail, _DURATIONS, _durations, is_inside=True)
     if told is not None:
         return Measured(
             first_byte,
@@ -100,25 +103,31 @@ def read_measured(tail: bytes, first_byte: float | None = None) -> Measured:
             told.load_duration * _NANO,
             told.total_duration * _NANO,
         )
-    timed = _object_with(tail, _TIMINGS, len(_TIMINGS), _timings)
+    timed = _object_with(tail, _TIMINGS, _timings)
     if timed is not None:
         return Measured(
             first_byte, timed.prompt_n, timed.prompt_ms * _MILLI, timed.predicted_n, timed.predicted_ms * _MILLI
         )
-    used = _object_with(tail, _USAGE, len(_USAGE), _usage)
+    used = _object_with(tail, _USAGE, _usage)
     if used is None:
         return Measured(first_byte)
     prompt = used.prompt_tokens if used.prompt_tokens is not None else used.input_tokens
     output = used.completion_tokens if used.completion_tokens is not None else used.output_tokens
-    return Measured(first_byte, prompt, None, output)
+    return Measured(first_byte, prompt, None, output, whole_seconds=whole)
 
 
-def _object_with(tail: bytes, mark: bytes, skip: int, decoder: msgspec.json.Decoder[T]) -> T | None:
-    """Return the members from the last `mark` on to the next closing brace as an object; None without any."""
-    start = tail.rfind(mark, -TAIL_BYTES)
-    if start < 0:
+def _object_with(
+    tail: bytes, marks: tuple[bytes, ...], decoder: msgspec.json.Decoder[T], *, is_inside: bool = False
+) -> T | None:
+    """Return the object behind the last mark, or the one that a mark stands in, from there on; None without any."""
+    for mark in marks:
+        start = tail.rfind(mark, -TAIL_BYTES)
+        if start >= 0:
+            break
+    else:
         return None
-    start += skip
+    if not is_inside:
+        start += len(mark)
     text, end, _ = _DETAILS.sub(b"0", tail[start:]).partition(b"}")  # details of details are not asked for
     try:
         return decoder.decode(b"{%b}" % text) if end else None

@@ -81,5 +81,17 @@ class Pace:
     """Seconds for each token of the answer."""
     load: Mean = field(default_factory=Mean)
     """Seconds until the model was in memory."""
+    is_rough: bool = False
+    """Was it only worked out from answers that came in one piece?"""
     measured_at: float = float("-inf")
     """When the newest measurement was taken."""
+
+    @property
+    def may_be_rough(self) -> bool:
+        """Is nothing better known?"""
+        return self.is_rough or not self.prompt.count
+
+    def forget_rough(self) -> None:
+        """Better is known from now on."""
+        self.is_rough = False
+        self.prompt, self.decode = Curve(), Curve()

@@ -195,7 +195,7 @@ class Attempt:
         """Return the expected seconds to its first byte; infinite for who knows."""
         routing, ticket, engine = self._wanted.routing, self.lease.ticket, self.lease.engine
         pace = engine.paces.get(ticket.model)
-        is_known = pace is not None and pace.prompt.count >= ENOUGH_MEASURED
+        is_known = pace is not None and pace.prompt.count >= ENOUGH_MEASURED and not pace.is_rough
         if not is_known or routing.has_tools or not routing.streams or self._wanted.operation.name not in _STREAMING:
             return float("inf")
         if not engine.is_warm(ticket.model, ticket.load_options):
@@ -244,10 +244,11 @@ class Attempt:
         """Return what its answer tells of the engine's pace."""
         relay = self.relay
         assert relay is not None
-        first_byte = None
-        if relay.is_stream and self._was_warm and relay.first_byte_at is not None:
-            first_byte = relay.first_byte_at - relay.started_at
-        return read_measured(relay.tail, first_byte)
+        if not self._was_warm or relay.first_byte_at is None:
+            return read_measured(relay.tail)
+        if relay.is_stream:
+            return read_measured(relay.tail, relay.first_byte_at - relay.started_at)
+        return read_measured(relay.tail, whole=relay.last_byte_at - relay.started_at)
 
 
 def _describe(silence: float, *, has_begun: bool) -> str:

@@ -112,20 +112,27 @@ class Estimates:
             pace = engine.paces[model] = Pace()
         pace.measured_at = now
         facts = self._facts(model)
-        seconds = measured.prompt_seconds
+        tokens = lease.ticket.prompt_tokens if measured.prompt_tokens is None else measured.prompt_tokens
+        seconds, decode = measured.prompt_seconds, measured.decode_seconds
         if seconds is None and measured.first_byte is not None and not measured.load_seconds:
             seconds = max(measured.first_byte - engine.round_trip, 0.0)
         if seconds is not None:
-            tokens = lease.ticket.prompt_tokens if measured.prompt_tokens is None else measured.prompt_tokens
-            pace.prompt.add(band(lease.running), seconds / (tokens + FIXED_TOKENS))
+            if pace.is_rough:
+                pace.forget_rough()
+        elif measured.whole_seconds is not None and measured.prompt_tokens and pace.may_be_rough:
+            pace.is_rough = True
+            seconds, decode = _split(max(measured.whole_seconds - engine.round_trip, 0.0), measured)
+        of_band = band(lease.running)
+        if seconds is not None:
+            pace.prompt.add(of_band, seconds / (tokens + FIXED_TOKENS))
             facts.notes += 1
             if pace.prompt.count == 1:
                 facts.stale_at = 0
             self._compare(engine, pace.prompt, self._middle(engine, model))
         if measured.output_tokens:
             facts.output.add(measured.output_tokens)
-            if measured.decode_seconds is not None:
-                pace.decode.add(band(lease.running), measured.decode_seconds / measured.output_tokens)
+            if decode is not None:
+                pace.decode.add(of_band, decode / measured.output_tokens)
 
     def note_load(self, engine: Engine, model: str, seconds: float) -> None:
         """Learn how long a load took."""
@@ -168,6 +175,13 @@ class Estimates:
             facts.base = median(bases) if bases else facts.prompt
             facts.decode = median(decodes) if decodes else USUAL_DECODE * factor
         return facts
+
+
+def _split(seconds: float, measured: Measured) -> tuple[float, float]:
+    """Return what the prompt and the tokens of an answer may have taken that came in one piece, as is usual."""
+    prompt = ((measured.prompt_tokens or 0) + FIXED_TOKENS) * USUAL_PROMPT
+    decode = (measured.output_tokens or 0) * USUAL_DECODE
+    return seconds * prompt / (prompt + decode), seconds * decode / (prompt + decode)
 
 
 def _relative(engine: Engine) -> float:
