@@ -13,7 +13,7 @@ from hive.hub.joined_engines import MAX_MODELS, STANDSTILL, JoinedEngine
 from hive.wire import link_messages as messages
 from hive.wire.link_messages import EngineBeat, json_object
 
-from ..joining import TINY, an_engine
+from ..joining import an_engine
 
 
 class ReadFleet(Fleet):
@@ -281,17 +281,6 @@ def test_one_that_computes_or_of_which_nothing_is_known_stays_doubtful(bed: Beds
     bed.begin()
     for _ in range(20):
         bed.beat(beat)
-    assert bed.told == [Health.DOUBTFUL]
-
-
-def test_one_that_waits_for_somebody_elses_processors_stays_doubtful(bed: Bedside) -> None:
-    """A model that runs in a cloud is listed, and never in the engine's memory."""
-    far = {"name": "far:cloud", "model": "far:cloud", "remote_model": "far", "remote_host": "https://far.example"}
-    bed.joined.learn(an_engine(slots=4, tags=json_object(json.dumps({"models": [TINY, far]}).encode())))
-    bed.begin()
-    bed.engine.running_of = {"far:cloud": 1}
-    for _ in range(20):
-        bed.beat(IDLE)
     assert bed.told == [Health.DOUBTFUL]
 
 

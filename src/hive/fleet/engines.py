@@ -237,6 +237,11 @@ class Engine:
         known = self.loaded_as.get(model)
         return known == load_options if known is not None else model in self.warm
 
+    def relays(self, model: str) -> bool:
+        """Does another machine work for this model (Ollama's cloud)? It costs this one nothing."""
+        known = self.models.get(model)
+        return known is not None and known.is_remote
+
     def find_warm(self) -> None:
         """Find out which models need no load, after a listing has changed."""
         models = self.models
@@ -304,6 +309,11 @@ class Fleet:
             engine.find_warm()
             self._change()
         return (report.loaded is not None and self.learn_loaded(engine, report.loaded)) or changed
+
+    def only_relays(self, key: str) -> bool:
+        """Does every engine that lists a model only relay it?"""
+        having = self.having(key)
+        return bool(having) and all(engine.relays(key) for engine in having)
 
     def _learn_slots(self, engine: Engine, reported: int | None) -> None:
         engine.reported_slots = reported

@@ -90,16 +90,18 @@ TABLE: tuple[Row, ...] = (
     Row(None, 504, (), Verdict.ELSEWHERE, blames=True),
 )
 _PASS = Row(None, 0, (), Verdict.PASS)
+_RELAYED = Row(None, 0, (), Verdict.ELSEWHERE)
+"""What another machine refused, where an engine only relayed: this one did no wrong, and its words are the client's."""
 _REDIRECT = Row(None, 0, (), Verdict.ELSEWHERE, errors.NODE_FAILED, blames=True)
 """The hub follows no engine elsewhere, and sends no client there."""
 
 
-def judge(kind: EngineKind, status: int, body: bytes, version: str = "") -> Row:
+def judge(kind: EngineKind, status: int, body: bytes, version: str = "", *, is_relayed: bool = False) -> Row:
     """Return the first row that fits an engine's answer; one that passes it on when none does."""
     if 300 <= status < 400:
         return _REDIRECT
     numbers = version_numbers(version)
     for row in TABLE:
         if row.fits(kind, status, body, numbers):
-            return row
+            return _RELAYED if is_relayed and (row.blames or row.verdict is Verdict.BUSY) else row
     return _PASS

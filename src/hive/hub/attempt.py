@@ -171,7 +171,7 @@ class Attempt:
     def is_excused(self, now: float) -> bool:
         """May it be silent for as long as it is, on an engine that works?"""
         relay = self.relay
-        if relay is None:
+        if relay is None or self.engine.relays(self._wanted.model):
             return True
         if relay.first_byte_at is not None:
             return self._stream.is_paused or relay.has_ended

@@ -27,7 +27,7 @@ from hive.hub.records import Outcome, Record, outcome_of
 from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
-from hive.scheduling.tickets import UNLOAD, Lease, Ticket
+from hive.scheduling.tickets import UNLOAD, Lease, Ticket, without_slot
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import response_fields
 from hive.wire.multipart import read_model
@@ -157,10 +157,14 @@ class Exchange:
     async def _serve(self) -> None:
         hub, record, routing = self._hub, self.record, self._routing
         wanted = Wanted(self._operation, self._model, routing, self._body, self._fields)
-        unloads = routing.unloads and self._operation in (GENERATE, CHAT)
+        operation = self._operation
+        if routing.unloads and operation in (GENERATE, CHAT):
+            operation = UNLOAD
+        elif hub.fleet.only_relays(self._model):
+            operation = without_slot(operation)
         ticket = self.ticket = Ticket(
             self._model,
-            UNLOAD if unloads else self._operation,
+            operation,
             deadline=0,
             prompt_tokens=min(len(self._body) // BYTES_A_TOKEN, MOST_TOKENS),
             load_options=routing.load_options,
@@ -281,7 +285,7 @@ class Exchange:
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()
         assert head is not None
-        row = judge(engine.kind, head.status, body, engine.version)
+        row = judge(engine.kind, head.status, body, engine.version, is_relayed=engine.relays(self._model))
         if row.verdict is Verdict.BUSY:
             self.record.attempts -= 1
             self._hub.queue.note_busy(engine)

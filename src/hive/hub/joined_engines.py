@@ -54,15 +54,9 @@ def _kind_of(text: str) -> EngineKind:
     return EngineKind.OPENAI if kind is EngineKind.UNKNOWN else kind
 
 
-def _works_elsewhere(engine: Engine) -> bool:
-    """Might it wait for somebody else's processors?"""
-    return any(model in engine.models and engine.models[model].is_remote for model in engine.running_of)
-
-
 def _should_work(engine: Engine) -> bool:
     """Has it streams that stand still, or does it stand still already with something left to do?"""
-    is_asked = engine.health is Health.DOUBTFUL or (engine.signs.has_stopped and engine.running > 0)
-    return is_asked and not _works_elsewhere(engine)
+    return engine.health is Health.DOUBTFUL or (engine.signs.has_stopped and engine.running > 0)
 
 
 class JoinedEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import msgspec
 
@@ -15,6 +16,14 @@ LaneKey = tuple[str, str, str, frozenset[int]]
 """What decides which engines accept a ticket: model, operation, load-time options, and who failed it (by `id`)."""
 UNLOAD = replace(GENERATE, name="unload", takes_slot=False)
 """What a request for nothing is that keeps its model for no time (`ollama stop`): it needs neither slot nor load."""
+
+
+@cache
+def without_slot(operation: Operation) -> Operation:
+    """Return an operation as it is for a model that its engines only relay: no slot of theirs is taken."""
+    return replace(operation, name=f"{operation.name}, relayed", takes_slot=False)
+
+
 _NOBODY: frozenset[int] = frozenset()
 
 

@@ -110,6 +110,8 @@ class ScriptedEngine:
         self.scripts: Sequence[Script] = scripts
         self.on_load: Script = _load
         self.models = tuple(models)
+        self.relayed: tuple[str, ...] = ()
+        """What it lists as models for which another machine works."""
         self.loaded = self.models
         """What it lists as in its memory."""
         self.calls: list[Call] = []
@@ -220,6 +222,7 @@ class ScriptedEngine:
                 "modified_at": "2026-01-01T00:00:00Z",
                 "size": 1,
                 "digest": "a" * 64,
+                **({"remote_model": name, "remote_host": "https://far.example"} if name in self.relayed else {}),
             }
             for name in self.models
         ]
