@@ -40,6 +40,20 @@ def test_a_record_is_dated_whoever_writes_it() -> None:
     assert datetime.fromisoformat(record.time).utcoffset() == timedelta(0)
 
 
+def test_each_has_the_time_at_which_it_ended_not_that_of_the_settling() -> None:
+    async def run() -> list[Record]:
+        records = Records(lambda _: None)
+        first, second = Record(), Record()
+        records.add(first)
+        await asyncio.sleep(0.05)
+        records.add(second)
+        records.settle()
+        return [first, second]
+
+    first, second = (datetime.fromisoformat(record.time) for record in asyncio.run(run()))
+    assert timedelta(seconds=0.04) < second - first < timedelta(seconds=5)
+
+
 def test_records_are_settled_together() -> None:
     written, sizes = settled(MAX_UNSETTLED + 5)
     assert [record.request_id for record in written] == [str(number) for number in range(MAX_UNSETTLED + 5)]

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -46,7 +47,12 @@ def outcome_of(kind: Kind) -> Outcome:
 def timestamp(seconds: float) -> str:
     """Return a Unix time as RFC 3339 in UTC, with milliseconds."""
     whole = int(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+    return f"{_whole_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _whole_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 class Record(msgspec.Struct):
@@ -139,6 +145,8 @@ class Records:
         self._write = write
         self._tallies = Tallies()
         self._unsettled: list[Record] = []
+        self._ended_at: list[float] = []
+        """When each of them came, by the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -151,6 +159,7 @@ class Records:
     def add(self, record: Record) -> None:
         """Take the record of an exchange."""
         self._unsettled.append(record)
+        self._ended_at.append(self._loop.time())
         if self._timer is None:
             self._timer = self._loop.call_later(SETTLE_INTERVAL, self.settle)
         elif len(self._unsettled) >= MAX_UNSETTLED:
@@ -162,10 +171,11 @@ class Records:
             self._timer.cancel()
             self._timer = None
         records, self._unsettled = self._unsettled, []
+        ended_at, self._ended_at = self._ended_at, []
         if not records:
             return
-        now = timestamp(time.time())
-        for record in records:
-            record.time = now
+        offset = time.time() - self._loop.time()
+        for record, at in zip(records, ended_at, strict=True):
+            record.time = timestamp(offset + at)
             self._tallies.add(record)
         self._write(records)
