@@ -30,7 +30,7 @@ def build(nodes: int, models: int, each: int, loaded: int, limit: int = 20_000) 
     """Return a dispatcher over Ollamas that list `each` of the models, with some of them in memory, all measured."""
     rng = random.Random(1)
     fleet = Fleet()
-    dispatcher = Dispatcher(fleet, limit, orders_loads=True, rng=rng)
+    dispatcher = Dispatcher(fleet, limit, rng=rng)
     names = [f"model-{number}" for number in range(models)]
     for number in range(nodes):
         engine = Engine(f"n{number}", f"http://n{number}", configured_slots=2, health=Health.READY)

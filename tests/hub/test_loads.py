@@ -522,6 +522,21 @@ def test_an_engine_that_is_too_busy_to_load_rests_and_another_one_loads(hub: Thr
         assert wire.answer().status == 200
 
 
+def test_a_load_that_the_only_engine_was_too_busy_for_is_asked_again(
+    hub: ThreadedHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hive.scheduling.slots.BUSY_REST", 0.05)
+    with node(hub) as desk, asking(hub) as wire:
+        for _ in range(2):
+            load = desk.next()
+            assert load.is_load, "the request itself is not sent before its model is there"
+            load.answer(BUSY, "503 Service Unavailable")
+        desk.next().answer(LOADED)
+        desk.next().answer()
+        answer = wire.answer()
+        assert (answer.status, answer.header("X-Hive-Attempts")) == (200, "1")
+
+
 def test_a_busy_engine_without_another_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hive.scheduling.slots.BUSY_REST", 0.05)
     monkeypatch.setattr("hive.hub.core.TICK", 0.05)

@@ -13,7 +13,7 @@ import pytest
 from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine
 from hive.hub.queue import BLAMED_REST, LONGEST_REST, MEASURE_PAUSE, Queue
-from hive.scheduling.tickets import Lease, LoadOrder, Ticket
+from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 from hive.testing import SimOptions, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, ScriptedEngine, run_scripted
@@ -360,7 +360,7 @@ def test_a_load_is_ordered_for_who_waits_and_its_end_serves_them_all(counter: Co
     counter.loop.now += 60
     counter.queue.tick()
     assert (counter.served(), len(counter.ordered)) == ([], 1)
-    counter.queue.load_finished(order, True)
+    counter.queue.load_finished(order, LoadEnd.DONE)
     assert [lease.engine for lease in counter.served()] == [engine, engine]
 
 
@@ -373,6 +373,6 @@ def test_who_leaves_while_it_loads_leaves_the_load(counter: Counter) -> None:
     counter.queue.forget(ticket)
     (order,) = counter.ordered
     assert engine.loading == "m"
-    counter.queue.load_finished(order, True)
+    counter.queue.load_finished(order, LoadEnd.DONE)
     assert counter.ask() is not None
     assert len(counter.ordered) == 1

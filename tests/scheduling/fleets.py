@@ -27,12 +27,11 @@ def report(
 
 
 class Floor:
-    """A dispatcher that orders loads, over engines that tests name: `a`, `b`, ...; all are Ollamas and ready."""
+    """A dispatcher over engines that tests name: `a`, `b`, ...; all are Ollamas and ready."""
 
-    def __init__(self, *, policy: str = "best", limit: int = 100, seed: int = 1, orders_loads: bool = True) -> None:
+    def __init__(self, *, policy: str = "best", limit: int = 100, seed: int = 1) -> None:
         self.fleet = Fleet()
-        rng = random.Random(seed)
-        self.dispatcher = Dispatcher(self.fleet, limit, policy=policy, orders_loads=orders_loads, rng=rng)
+        self.dispatcher = Dispatcher(self.fleet, limit, policy=policy, rng=random.Random(seed))
 
     def add(
         self, node: str, models: str = "m", *, loaded: str = "", slots: int | None = 1, size: int = 5 * GB

@@ -8,7 +8,7 @@ import pytest
 
 from hive.dialects.operations import CHAT, GENERATE, SHOW, Operation, methods_of
 from hive.errors import Fault
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
 
@@ -19,7 +19,7 @@ NEVER = 1e9
 
 
 class Hall:
-    """A dispatcher over Ollamas `a`, `b`, ... with their slots and models, and a clock that tests turn."""
+    """A dispatcher over Ollamas `a`, `b`, ... with their slots and models in memory, and a clock that tests turn."""
 
     def __init__(self, *engines: tuple[int, str], queue_limit: int = 10) -> None:
         self.engines = []
@@ -27,9 +27,11 @@ class Hall:
             self.engines.append(Engine(name, f"http://{name}", configured_slots=slots, health=Health.READY))
         self.fleet = Fleet(self.engines)
         for engine, (_, models) in zip(self.engines, engines, strict=True):
-            listed = tuple(Model(key, key, "d", 1, "", b"{}", b"{}") for key in models)
-            self.fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.9.3", listed, ()))
+            self.learn(engine, models)
         self.dispatcher = Dispatcher(self.fleet, queue_limit, rng=random.Random(1))
+
+    def learn(self, engine: Engine, models: str) -> None:
+        self.fleet.learn(engine, report(*models, loaded=tuple(models), version="0.9.3"))
 
     def ticket(self, model: str = "m", operation: Operation = CHAT, deadline: float = NEVER) -> Ticket:
         return Ticket(model, operation, deadline)
@@ -252,7 +254,7 @@ def test_a_model_that_left_the_fleet_is_given_up_after_a_moment() -> None:
     hall = Hall((1, "m"))
     hall.offer()
     ticket, _ = hall.offer()
-    hall.fleet.learn(hall.engines[0], EngineReport(EngineKind.OLLAMA, "0.9.3", (), ()))
+    hall.learn(hall.engines[0], "")
     assert refused(hall, 1.0) == []
     assert refused(hall, GONE_AFTER) == []
     assert refused(hall, GONE_AFTER + 1.0) == [(ticket, "no_node")]
@@ -263,10 +265,9 @@ def test_a_model_that_comes_back_in_time_is_served() -> None:
     hall = Hall((1, "m"))
     hall.fleet.set_health(hall.engines[0], Health.DOWN)
     ticket, _ = hall.offer()
-    listed = tuple(hall.engines[0].models.values())
-    hall.fleet.learn(hall.engines[0], EngineReport(EngineKind.OLLAMA, "0.9.3", (), ()))
+    hall.learn(hall.engines[0], "")
     assert refused(hall, 1.0) == []
-    hall.fleet.learn(hall.engines[0], EngineReport(EngineKind.OLLAMA, "0.9.3", listed, ()))
+    hall.learn(hall.engines[0], "m")
     hall.fleet.set_health(hall.engines[0], Health.READY)
     assert [lease.ticket for lease in hall.dispatcher.step(100.0).leases] == [ticket]
 
@@ -421,7 +422,7 @@ def test_who_waits_for_drained_engines_alone_hears_so_at_the_deadline() -> None:
 
 
 def test_a_removed_engine_gets_nothing_when_its_last_exchange_ends() -> None:
-    floor = Floor(orders_loads=False)
+    floor = Floor()
     a = floor.add("a", loaded="m")
     _, lease = floor.ask()
     waiting, _ = floor.ask()
@@ -431,7 +432,7 @@ def test_a_removed_engine_gets_nothing_when_its_last_exchange_ends() -> None:
     assert floor.dispatcher.serve(1.0).leases == []
     b = Engine("b", "http://b", health=Health.READY)
     floor.fleet.add(b)
-    floor.fleet.learn(b, report("m"))
+    floor.fleet.learn(b, report("m", loaded=("m",)))
     (lease,) = floor.dispatcher.serve(2.0).leases
     assert (lease.engine, lease.ticket) == (b, waiting)
 

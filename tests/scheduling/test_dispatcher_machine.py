@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hive.config import Policy
 from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT, SHOW, methods_of
 from hive.errors import Fault
 from hive.fleet.engines import IN_SERVICE, Engine, EngineKind, Fleet, Health
-from hive.scheduling.dispatcher import GONE_AFTER, POLICIES, Dispatcher, Step
-from hive.scheduling.tickets import Lease, LoadOrder, Ticket
+from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher, Step
+from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
 from .fleets import report
 
@@ -258,7 +259,7 @@ TestLeastBusy = machine("least_busy").TestCase
 
 def test_every_policy_has_its_machine() -> None:
     assert {name.lower() for name in globals() if name.startswith("Test")} >= {
-        f"test{policy.replace('_', '')}" for policy in POLICIES
+        f"test{policy.replace('_', '')}" for policy in Policy
     }
     assert GONE_AFTER > 0
 
@@ -274,7 +275,7 @@ class LoadsMachine(RuleBasedStateMachine):
         self.waiting: set[Ticket] = set()
 
     @initialize(
-        policy=st.sampled_from(POLICIES),
+        policy=st.sampled_from(Policy),
         engines=st.lists(
             st.tuples(st.sampled_from([None, 1, 2]), st.sets(st.sampled_from("mnop"), min_size=1), st.booleans()),
             min_size=1,
@@ -290,7 +291,7 @@ class LoadsMachine(RuleBasedStateMachine):
         for engine, (_, models, is_told) in zip(self.engines, engines, strict=True):
             self.fleet.learn(engine, report(*sorted(models)))
             engine.memory_bytes = 13_000_000_000 if is_told else None
-        self.dispatcher = Dispatcher(self.fleet, 50, policy=policy, orders_loads=True, rng=random.Random(0))
+        self.dispatcher = Dispatcher(self.fleet, 50, policy=policy, rng=random.Random(0))
 
     def act(self, step: Step) -> None:
         for order in step.loads:
@@ -327,10 +328,10 @@ class LoadsMachine(RuleBasedStateMachine):
         self.act(self.dispatcher.serve(self.now))
 
     @precondition(lambda self: self.orders)
-    @rule(data=st.data(), ok=st.booleans())
-    def a_load_ends(self, data: st.DataObject, ok: bool) -> None:
+    @rule(data=st.data(), end=st.sampled_from(LoadEnd))
+    def a_load_ends(self, data: st.DataObject, end: LoadEnd) -> None:
         order = self.orders.pop(data.draw(st.integers(0, len(self.orders) - 1)))
-        self.dispatcher.load_finished(order, ok, self.now)
+        self.dispatcher.load_finished(order, end, self.now)
         self.act(self.dispatcher.serve(self.now))
 
     @precondition(lambda self: self.waiting)
@@ -364,6 +365,7 @@ class LoadsMachine(RuleBasedStateMachine):
             assert [bool(each.loading) for each in self.engines] == [
                 each in self.dispatcher.loads.orders for each in self.engines
             ]
+            assert all(each.loading for each in self.engines if each.loads_alone)
 
     def teardown(self) -> None:
         """When all loads end well and everybody is done in a second, everybody is served within the bound."""
@@ -374,7 +376,7 @@ class LoadsMachine(RuleBasedStateMachine):
                 self.dispatcher.release(lease)
             self.held.clear()
             for order in self.orders:
-                self.dispatcher.load_finished(order, True, self.now)
+                self.dispatcher.load_finished(order, LoadEnd.DONE, self.now)
             self.orders.clear()
             for engine in self.engines:
                 self.dispatcher.note_listing(engine, self.now)

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from hive.config import Policy
 from hive.dialects.operations import methods_of
 from hive.fleet.engines import Engine, EngineKind, Health
-from hive.scheduling.dispatcher import POLICIES
 from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, is_running, room_bytes
-from hive.scheduling.tickets import Lease, LoadOrder, Ticket
+from hive.scheduling.slots import BUSY_REST
+from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
 from .fleets import GB, Floor, report
 
@@ -26,9 +27,9 @@ def only_order(floor: Floor, now: float = 0.0) -> LoadOrder:
     return order
 
 
-def finish(floor: Floor, order: LoadOrder, now: float, ok: bool = True) -> list[Ticket]:
+def finish(floor: Floor, order: LoadOrder, now: float, end: LoadEnd = LoadEnd.DONE) -> list[Ticket]:
     """End a load; return the tickets that were served thereby."""
-    floor.dispatcher.load_finished(order, ok, now)
+    floor.dispatcher.load_finished(order, end, now)
     return [lease.ticket for lease in floor.dispatcher.serve(now).leases]
 
 
@@ -44,7 +45,7 @@ def test_a_cold_model_is_ordered_and_its_tickets_wait_for_it() -> None:
     assert finish(floor, order, 4.0) == [first, second]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", Policy)
 @pytest.mark.parametrize("memory", [None, 100 * GB])
 def test_what_an_engine_lists_while_it_still_loads_it_is_not_there_yet(policy: str, memory: int | None) -> None:
     """An Ollama lists a model from the moment in which its load begins: nobody is served or loads elsewhere by that."""
@@ -62,7 +63,7 @@ def test_what_an_engine_lists_while_it_still_loads_it_is_not_there_yet(policy: s
         assert not order.engine.is_warm("m")
     second, lease = floor.ask(now=4.0)
     assert lease is None
-    floor.dispatcher.load_finished(order, True, 5.0)
+    floor.dispatcher.load_finished(order, LoadEnd.DONE, 5.0)
     assert [each.ticket for each in floor.dispatcher.serve(5.0).leases] == [first, second]
 
 
@@ -229,7 +230,7 @@ def test_whose_model_nobody_was_served_for_may_evict() -> None:
     assert lease is None, "else the engine would never come to evict it"
     assert engine.limit == 0
     floor.load(engine, "n")
-    floor.dispatcher.load_finished(order, True, 70.0)
+    floor.dispatcher.load_finished(order, LoadEnd.DONE, 70.0)
     assert [each.ticket.model for each in floor.dispatcher.serve(70.0).leases] == ["n"]
     assert list(floor.dispatcher.waiting()) == [starves_it]
 
@@ -239,17 +240,17 @@ def test_a_load_that_failed_rests_and_the_engine_itself_says_why() -> None:
     engine = floor.add("a")
     ticket, _ = floor.ask()
     order = only_order(floor)
-    assert finish(floor, order, 1.0, ok=False) == [ticket]
+    assert finish(floor, order, 1.0, LoadEnd.FAILED) == [ticket]
     assert engine.loading == ""
     other = Floor()
     other.add("a", slots=2)
     other.add("b", slots=2)
     ticket, _ = other.ask()
     first = only_order(other)
-    other.dispatcher.load_finished(first, False, 1.0)
+    other.dispatcher.load_finished(first, LoadEnd.FAILED, 1.0)
     second = only_order(other, 1.0)
     assert second.engine is not first.engine
-    other.dispatcher.load_finished(second, False, 2.0)
+    other.dispatcher.load_finished(second, LoadEnd.FAILED, 2.0)
     (lease,) = other.dispatcher.serve(2.0).leases
     assert "load failed" in lease.reason
     other.dispatcher.release(lease)
@@ -257,24 +258,71 @@ def test_a_load_that_failed_rests_and_the_engine_itself_says_why() -> None:
     assert len(orders(other, FAILED_REST + 3.0)) == 1
 
 
+def test_a_load_that_failed_keeps_nobody_from_loading_with_other_options() -> None:
+    floor = Floor()
+    floor.add("a")
+    bad, _ = floor.ask(load_options="num_ctx=1000000000")
+    floor.dispatcher.load_finished(only_order(floor), LoadEnd.FAILED, 1.0)
+    (lease,) = floor.dispatcher.serve(1.0).leases
+    assert (lease.ticket, lease.reason) == (bad, "its load failed: the engine says why")
+    floor.dispatcher.release(lease)
+    good, _ = floor.ask(now=2.0)
+    order = only_order(floor, 2.0)
+    assert order.load_options == ""
+    assert finish(floor, order, 4.0) == [good]
+    floor.ask(load_options="num_ctx=1000000000", now=5.0)
+    assert orders(floor, 6.0) == [], "that one is not tried again so soon"
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_what_was_listed_while_it_was_loaded_in_vain_is_not_there(policy: str) -> None:
+    """Else all who wait for it would be sent to the engine that could not load it."""
+    floor = Floor(policy=policy)
+    engines = {floor.add(node) for node in "ab"}
+    floor.ask()
+    first = only_order(floor)
+    floor.load(first.engine, "m")
+    floor.dispatcher.load_finished(first, LoadEnd.FAILED, 3.0)
+    assert not first.engine.is_warm("m")
+    assert floor.fleet.copies == {}
+    step = floor.dispatcher.serve(3.0)
+    assert (step.leases, {order.engine for order in step.loads}) == ([], engines - {first.engine})
+
+
+def test_after_a_load_with_other_options_failed_those_before_are_not_there_either() -> None:
+    floor = Floor()
+    engine = floor.add("a", loaded="m")
+    engine.loaded_as["m"] = ""
+    floor.ask(load_options="num_ctx=8192")
+    floor.dispatcher.load_finished(only_order(floor), LoadEnd.FAILED, 1.0)
+    assert not engine.is_warm("m")
+
+
+def test_a_load_that_an_engine_was_too_busy_for_is_ordered_again_after_its_rest() -> None:
+    floor = Floor()
+    engine = floor.add("a", loaded="m")
+    engine.loaded_as["m"] = ""
+    ticket, _ = floor.ask(load_options="num_ctx=8192")
+    order = only_order(floor)
+    assert finish(floor, order, 1.0, LoadEnd.BUSY) == []
+    assert engine.rests_until == 1.0 + BUSY_REST
+    assert engine.is_warm("m", ""), "what it had, it has still"
+    assert orders(floor, 0.9 + BUSY_REST) == []
+    again = only_order(floor, 1.0 + BUSY_REST)
+    assert finish(floor, again, 5.0) == [ticket]
+
+
 def test_the_end_of_a_load_counts_once_and_a_strangers_not_at_all() -> None:
     floor = Floor()
     engine = floor.add("a")
     floor.ask()
     order = only_order(floor)
-    floor.dispatcher.load_finished(LoadOrder(engine, "m", "", "", 0.0), True, 1.0)
+    floor.dispatcher.load_finished(LoadOrder(engine, "m", "", "", 0.0), LoadEnd.DONE, 1.0)
     assert engine.loading == "m"
-    floor.dispatcher.load_finished(order, True, 4.0)
-    floor.dispatcher.load_finished(order, False, 5.0)
+    floor.dispatcher.load_finished(order, LoadEnd.DONE, 4.0)
+    floor.dispatcher.load_finished(order, LoadEnd.FAILED, 5.0)
     assert engine.is_warm("m")
     assert floor.dispatcher.loads.count_of == {}
-
-
-def test_without_load_orders_the_first_request_loads() -> None:
-    floor = Floor(orders_loads=False)
-    floor.add("a")
-    assert floor.ask()[1] is not None
-    assert floor.dispatcher.step(1.0).loads == []
 
 
 def test_who_finds_the_queue_full_orders_nothing() -> None:
@@ -331,7 +379,7 @@ def test_other_options_wait_no_longer_than_a_minute_beside_steady_traffic() -> N
     assert [(order.model, order.load_options) for order in step.loads] == [("m", odd.load_options)]
     assert engine.limit == 0, "what runs ends first, and nothing new begins meanwhile"
     (order,) = step.loads
-    floor.dispatcher.load_finished(order, True, 70.0)
+    floor.dispatcher.load_finished(order, LoadEnd.DONE, 70.0)
     assert odd in [lease.ticket for lease in floor.dispatcher.serve(70.0).leases]
 
 
@@ -344,4 +392,4 @@ def test_what_expired_while_another_was_loaded_has_not_been_evicted() -> None:
     floor.load(engine, "n")
     floor.dispatcher.note_listing(engine, 33.0)
     assert engine.full_bytes == float("inf")
-    floor.dispatcher.load_finished(order, True, 33.0)
+    floor.dispatcher.load_finished(order, LoadEnd.DONE, 33.0)

@@ -165,7 +165,7 @@ class Engine:
     loading: str = ""
     """The model that the hub has it load now."""
     loads_alone: bool = False
-    """May that load evict what is there? Then nothing is given to it meanwhile."""
+    """Does it load something that may evict what is there? Then nothing is given to it meanwhile."""
     loaded_as: dict[str, str] = field(default_factory=dict)
     """Models that the hub had it load, with the options that decide how (`Ticket.load_options`)."""
     memory_bytes: int | None = None
@@ -263,7 +263,7 @@ class Engine:
         if not self.is_sized and self.kind is EngineKind.OLLAMA:
             self.slots = believed * max(1, len(self.loaded.keys() | self.loaded_as.keys()))
         self.is_unproven = self.health is Health.PROBATION
-        self.limit = 0 if self.loading and self.loads_alone else 1 if self.is_unproven else self.slots
+        self.limit = 0 if self.loads_alone else 1 if self.is_unproven else self.slots
 
     def serves(self, operation: Operation) -> bool:
         """Does this engine itself have the route?"""

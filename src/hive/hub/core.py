@@ -62,7 +62,7 @@ class Hub:
         self.links: dict[Engine, Link] = {}
         self.health = HealthWatch(self.fleet, self.now, self._on_transition)
         self.patience = Patience(settings.first_byte_timeout, settings.stream_gap_timeout, settings.tools_gap_timeout)
-        dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=str(settings.policy), orders_loads=True)
+        dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=str(settings.policy))
         self.loader = Loader(self)
         self.queue = Queue(dispatcher, self.loader.start)
         self.catalog = Catalog(self.fleet)

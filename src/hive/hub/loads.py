@@ -17,7 +17,7 @@ from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import silence_limit
 from hive.hub.ask import ask
 from hive.scheduling.loads import EVICTED_AFTER
-from hive.scheduling.tickets import LoadOrder
+from hive.scheduling.tickets import LoadEnd, LoadOrder
 from hive.wire.link_messages import one_line
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Loader:
         """End the loads of an engine: it is gone."""
         for load in list(self.running.values()):
             if load.engine is engine:
-                self._finish(load, ok=False)
+                self._finish(load, LoadEnd.FAILED)
                 if load.task is not None:
                     load.task.cancel()
 
@@ -96,17 +96,17 @@ class Loader:
         order = load.order
         instead = f" instead of {', '.join(order.unload)}" if order.unload else ""
         _log.info("node %s: loads %s%s (%s)", order.engine.node, order.model, instead, order.reason)
-        is_ok = False
+        end = LoadEnd.FAILED
         try:
-            is_ok = await self._load(order)
+            end = await self._load(order)
         except Fault as fault:
             _log.warning("node %s: %s is not loaded: %s", order.engine.node, order.model, fault.message)
         except Exception:
             _log.exception("node %s: the load of %s", order.engine.node, order.model)
         finally:
-            self._finish(load, ok=is_ok)
+            self._finish(load, end)
 
-    async def _load(self, order: LoadOrder) -> bool:
+    async def _load(self, order: LoadOrder) -> LoadEnd:
         link = self._hub.links[order.engine]
         for model in order.unload:
             body = msgspec.json.encode({"model": _spelling(order.engine, model), "keep_alive": 0})
@@ -116,18 +116,18 @@ class Loader:
             wanted["options"] = msgspec.Raw(order.load_options.encode())
         engine = order.engine
         head, answer = await ask(link, LOAD_PATH, self._hub.patience.first_byte, msgspec.json.encode(wanted))
-        if head.status != 200:
-            said = one_line(answer[:200].decode(errors="replace"))
-            _log.warning("node %s: does not load %s: %d %s", engine.node, order.model, head.status, said)
-            if judge(engine.kind, head.status, answer, engine.version).verdict is Verdict.BUSY:
-                self._hub.queue.note_busy(engine)
-        return head.status == 200
+        if head.status == 200:
+            return LoadEnd.DONE
+        said = one_line(answer[:200].decode(errors="replace"))
+        _log.warning("node %s: does not load %s: %d %s", engine.node, order.model, head.status, said)
+        is_busy = judge(engine.kind, head.status, answer, engine.version).verdict is Verdict.BUSY
+        return LoadEnd.BUSY if is_busy else LoadEnd.FAILED
 
-    def _finish(self, load: Load, *, ok: bool) -> None:
+    def _finish(self, load: Load, end: LoadEnd) -> None:
         if self.running.pop(load.order, None) is None:
             return
         self._hub.kick(load.engine)
-        self._hub.queue.load_finished(load.order, ok)
+        self._hub.queue.load_finished(load.order, end)
 
 
 def _spelling(engine: Engine, key: str) -> str:

@@ -11,7 +11,7 @@ from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.scheduling.dispatcher import Dispatcher, Step
 from hive.scheduling.estimates import Estimates
-from hive.scheduling.tickets import Lease, LoadOrder, Ticket
+from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
 BLAMED_REST = 0.5
 """Seconds, times the failures in a row: who fails fast would get most of the work otherwise."""
@@ -23,10 +23,10 @@ MEASURE_PAUSE = 0.02
 class Queue:
     """Turns the dispatcher's decisions into leases for those who wait."""
 
-    def __init__(self, dispatcher: Dispatcher, start_load: Callable[[LoadOrder], None] | None = None) -> None:
+    def __init__(self, dispatcher: Dispatcher, start_load: Callable[[LoadOrder], None]) -> None:
         self._dispatcher = dispatcher
         self._start_load = start_load
-        """Begins an exchange that loads a model; its end goes to `load_finished`. Only for a dispatcher that orders."""
+        """Begins an exchange that loads a model; its end goes to `load_finished`."""
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[Ticket, asyncio.Future[Lease]] = {}
         self._is_held = False
@@ -101,9 +101,9 @@ class Queue:
         if pace is None or now - pace.measured_at >= MEASURE_PAUSE:
             self._dispatcher.note_served(lease, measure(), now)
 
-    def load_finished(self, order: LoadOrder, ok: bool) -> None:
+    def load_finished(self, order: LoadOrder, end: LoadEnd) -> None:
         """A load is over: serve who waited for it."""
-        self._dispatcher.load_finished(order, ok, self._loop.time())
+        self._dispatcher.load_finished(order, end, self._loop.time())
         self.serve()
 
     def note_listing(self, engine: Engine) -> None:
@@ -134,7 +134,6 @@ class Queue:
         for lease in step.leases:
             self._grant(lease)
         for order in step.loads:
-            assert self._start_load is not None
             self._start_load(order)
         for ticket, fault in step.refused:
             self._refuse(ticket, fault)

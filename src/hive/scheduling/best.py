@@ -134,7 +134,7 @@ class Best:
             place = self._placement.cheapest(ticket, now, [(each, self._cold_seconds(each, ticket)) for each in cold])
         if least < _NEVER:
             if place.engine is not None and place.counts < wait and place.counts * MARGIN < least:
-                return self._load(place, "loading is sooner than a slow engine", busy, declines=True)
+                return _load(place, "loading is sooner than a slow engine", busy, declines=True)
             since = ticket.declined_since
             may_decline = since is None or now - since < least
             if wait * MARGIN < least and may_decline:
@@ -142,9 +142,9 @@ class Best:
             return None
         if place.engine is not None:
             if place.counts * ELECTIVE < wait or situation.loads.is_starved(ticket, now):
-                return self._load(place, "soonest to load it", busy)
+                return _load(place, "soonest to load it", busy)
             if self._is_worth_another(place, place.engine, ticket, now):
-                return self._load(place, "many have waited for it, longer than a load takes", busy)
+                return _load(place, "many have waited for it, longer than a load takes", busy)
         if wait < _NEVER or place.counts < _NEVER:
             return Choice(Action.WAIT, None, "its engines are busy", busy)
         return last_resort(situation, lane, ticket, now)
@@ -162,12 +162,6 @@ class Best:
         """Return the seconds to the first byte on an engine, once it has loaded the model."""
         seconds = self._situation.estimates.first_byte(engine, ticket.model, ticket.size, engine.running + 1)
         return seconds * UNPROVEN_WEIGHT if engine.is_unproven else seconds
-
-    def _load(
-        self, place: Place, reason: str, compared: list[tuple[Engine, float]], *, declines: bool = False
-    ) -> Choice:
-        action = Action.LOAD if self._situation.orders_loads else Action.SERVE
-        return Choice(action, place.engine, reason, compared, place.unload, declines and action is Action.LOAD)
 
     def _wait(
         self, ticket: Ticket, now: float, busy: list[tuple[Engine, float]], cold: list[Engine], least: float
@@ -211,3 +205,7 @@ class Best:
             if waiting:
                 count += waiting * engines / max(copies.get(model, 1), engines)
         return max(count, 1.0)
+
+
+def _load(place: Place, reason: str, compared: list[tuple[Engine, float]], *, declines: bool = False) -> Choice:
+    return Choice(Action.LOAD, place.engine, reason, compared, place.unload, declines)

@@ -24,9 +24,8 @@ from hive.scheduling.loads import Loads
 from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open
 from hive.scheduling.queue import Lane, TicketQueue, wish_of
 from hive.scheduling.refusals import queue_full, retry_after, too_late
-from hive.scheduling.tickets import UNLOAD, Lease, LoadOrder, Ticket
+from hive.scheduling.tickets import UNLOAD, Lease, LoadEnd, LoadOrder, Ticket
 
-POLICIES = ("best", "round_robin", "random", "least_busy")
 GONE_AFTER = 10.0
 """Seconds for which no engine lists a model, until those that wait for it are refused."""
 REVIEWS = 32
@@ -45,16 +44,10 @@ class Step:
 
 
 class Dispatcher:
-    """All tickets, leases and loads of a hub."""
+    """All tickets, leases and loads of a hub. `policy` is one of `hive.config.Policy`."""
 
     def __init__(
-        self,
-        fleet: Fleet,
-        queue_limit: int,
-        *,
-        policy: str = "best",
-        orders_loads: bool = False,
-        rng: random.Random | None = None,
+        self, fleet: Fleet, queue_limit: int, *, policy: str = "best", rng: random.Random | None = None
     ) -> None:
         self._fleet = fleet
         self._queue = TicketQueue(queue_limit)
@@ -62,7 +55,7 @@ class Dispatcher:
         self.estimates = Estimates(fleet)
         self.loads = Loads(self._queue)
         self.demand = Demand()
-        situation = Situation(fleet, self._queue, self.loads, self.estimates, self.demand, self._rng, orders_loads)
+        situation = Situation(fleet, self._queue, self.loads, self.estimates, self.demand, self._rng)
         self._policy: Policy = Best(situation) if policy == "best" else Turns(policy, situation)
         self._situation = situation
         self._last_number = 0
@@ -168,12 +161,18 @@ class Dispatcher:
         engine.rests_until = max(engine.rests_until, until)
         heappush(self._resting, (engine.rests_until, id(engine), engine))
 
-    def load_finished(self, order: LoadOrder, ok: bool, now: float) -> None:
-        """A load is over; `ok` says whether the model is in memory."""
-        if self.loads.finish(order, ok, now):
-            if ok:
-                self.estimates.note_load(order.engine, order.model, max(now - order.ordered_at, 0.0))
-            self._dirty.add(order.engine)
+    def load_finished(self, order: LoadOrder, end: LoadEnd, now: float) -> None:
+        """A load is over."""
+        if not self.loads.finish(order, end, now):
+            return
+        engine, model = order.engine, order.model
+        self._dirty.add(engine)
+        if end is LoadEnd.DONE:
+            self.estimates.note_load(engine, model, max(now - order.ordered_at, 0.0))
+        elif end is LoadEnd.FAILED:  # an Ollama has listed it from the moment in which the load began
+            self._fleet.forget_loaded(engine, model)
+        else:
+            self.note_busy(engine, now)
 
     def note_listing(self, engine: Engine, now: float) -> None:
         """An engine was asked what it has in memory, and the fleet has learned it."""
@@ -233,7 +232,7 @@ class Dispatcher:
 
     def _models_of_use(self, engine: Engine, now: float) -> Iterable[str]:
         """Return the models for which a change on this engine may mean something: those it has, unless it is idle."""
-        if not self._situation.orders_loads or not engine.loads_models or self._could_load(engine, now):
+        if not engine.loads_models or self._could_load(engine, now):
             by_model = self._queue.by_model
             if len(by_model) < len(engine.models):
                 return [model for model in by_model if model in engine.models]
@@ -269,14 +268,11 @@ class Dispatcher:
         """Could this engine begin with the ticket now?"""
         if not ticket.operation.takes_slot:
             return engine.rests_until <= now
-        is_warm = not self._situation.orders_loads or engine.is_warm(ticket.model, ticket.load_options)
-        return is_warm and is_open(engine, ticket.model, now)
+        return engine.is_warm(ticket.model, ticket.load_options) and is_open(engine, ticket.model, now)
 
     def _could_load(self, engine: Engine, now: float) -> bool:
-        """Has this engine nothing to do?"""
-        if not self._situation.orders_loads or not engine.loads_models:
-            return False
-        return not engine.running and not engine.loading and engine.rests_until <= now
+        """Has this engine nothing to do, so that it may load something?"""
+        return engine.loads_models and not engine.running and not engine.loading and engine.rests_until <= now
 
     def _choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
         if not lane.engines:

@@ -14,7 +14,7 @@ from hive.fleet.engines import Engine
 from hive.fleet.pace import Mean
 from hive.scheduling.estimates import size_bytes
 from hive.scheduling.queue import TicketQueue, Wish, wish_of
-from hive.scheduling.tickets import LoadOrder, Ticket
+from hive.scheduling.tickets import LoadEnd, LoadOrder, Ticket
 
 AGEING = 60.0
 FAILED_REST = 30.0
@@ -44,14 +44,14 @@ class Loads:
         """Seconds that tickets waited before a load was ordered for them."""
         self._unsure: set[Engine] = set()
         """Engines of which nobody has asked what a load has evicted."""
-        self._failed: dict[tuple[Engine, str], float] = {}
-        """Until when a failed load is not tried again."""
+        self._failed: dict[tuple[Engine, str, str], float] = {}
+        """Until when a failed load is not tried again, by engine, model and load options."""
 
     def may_load(self, engine: Engine, ticket: Ticket, now: float) -> bool:
         """May this engine load the ticket's model now?"""
         if not engine.loads_models or engine.loading or engine.rests_until > now:
             return False
-        if self._failed and self.has_failed(engine, ticket.model, now):
+        if self._failed and self.has_failed(engine, ticket, now):
             return False
         return self._is_harmless(engine, ticket.model) or self.is_starved(ticket, now)
 
@@ -67,9 +67,9 @@ class Loads:
         wish = wish_of(ticket.lane)
         return now - max(self._queue.served_at.get(wish, _NEVER), self.begun_at.get(wish, _NEVER)) >= AGEING
 
-    def has_failed(self, engine: Engine, model: str, now: float) -> bool:
-        """Did this load fail a moment ago?"""
-        until = self._failed.get((engine, model))
+    def has_failed(self, engine: Engine, ticket: Ticket, now: float) -> bool:
+        """Did the load that the ticket needs fail there a moment ago?"""
+        until = self._failed.get((engine, ticket.model, ticket.load_options))
         return until is not None and now < until
 
     @staticmethod
@@ -147,8 +147,6 @@ class Loads:
         self.begun_at = {wish: begun for wish, begun in self.begun_at.items() if now - begun < AGEING}
         self.begun_at[wish_of(ticket.lane)] = now
         self.count_of[ticket.model] = self.count_of.get(ticket.model, 0) + 1
-        for each in unload:
-            engine.loaded_as.pop(each, None)
         self._unsure.add(engine)
         engine.loading = ticket.model
         is_anew = ticket.model in engine.warm  # with other options: what runs must end first
@@ -156,7 +154,7 @@ class Loads:
         engine.apply_slots()
         return order
 
-    def finish(self, order: LoadOrder, ok: bool, now: float) -> bool:
+    def finish(self, order: LoadOrder, end: LoadEnd, now: float) -> bool:
         """Take note of a load's end; False for an order that is not under way."""
         engine = order.engine
         if self.orders.get(engine) is not order:
@@ -165,12 +163,12 @@ class Loads:
         self.count_of[order.model] -= 1
         if not self.count_of[order.model]:
             del self.count_of[order.model]
-        engine.loading = ""
+        engine.loading, engine.loads_alone = "", False
         self._failed = {key: until for key, until in self._failed.items() if now < until}
-        if ok:
+        if end is LoadEnd.DONE:
             engine.loaded_as[order.model] = order.load_options
-        else:
-            self._failed[engine, order.model] = now + FAILED_REST
+        elif end is LoadEnd.FAILED:
+            self._failed[engine, order.model, order.load_options] = now + FAILED_REST
         engine.apply_slots()
         return True
 

@@ -51,10 +51,7 @@ class Placement:
         places: list[Place] = []
         later = _NEVER
         for engine, seconds in cold:
-            if not situation.orders_loads:
-                if engine.running < engine.limit and engine.rests_until <= now:
-                    places.append(Place(situation.estimates.load(engine, model) + seconds, engine))
-            elif engine.loads_models and not engine.loading and engine.rests_until <= now:
+            if not engine.loading and engine.rests_until <= now:
                 place = self._weigh(engine, ticket, waiting, now)
                 place.counts += seconds
                 if place.engine is None:
@@ -83,7 +80,7 @@ class Placement:
         """Return what a load on this engine counts; without the engine where it may not begin yet."""
         situation, model = self._situation, ticket.model
         loads, demand = situation.loads, situation.demand
-        if loads.has_failed(engine, model, now):
+        if loads.has_failed(engine, ticket, now):
             return Place()
         seconds = situation.estimates.load(engine, model)
         unload = loads.room_for(engine, model, lambda each: self._loss(engine, each))

@@ -56,8 +56,6 @@ class Situation:
     estimates: Estimates
     demand: Demand
     rng: random.Random
-    orders_loads: bool
-    """Are models loaded by exchanges of their own? Else by whoever asks first."""
 
 
 class Policy(Protocol):
@@ -125,7 +123,7 @@ class Turns:
         may_load = loads.count_of.get(model, 0) <= others_waiting or loads.is_starved(ticket, now)
         compared: list[tuple[Engine, float]] = []
         for engine in engines:
-            if not situation.orders_loads or engine.is_warm(model, ticket.load_options):
+            if engine.is_warm(model, ticket.load_options):
                 if is_open(engine, model, now):
                     compared.append((engine, self._weigh(engine)))
             elif may_load and loads.may_load_blindly(engine, ticket, now):
@@ -136,9 +134,9 @@ class Turns:
         chosen = situation.rng.choice([engine for engine, weight in compared if weight == least])
         self._last += 1
         self._turns[chosen] = self._last
-        is_warm = not situation.orders_loads or chosen.is_warm(model, ticket.load_options)
+        action = Action.SERVE if chosen.is_warm(model, ticket.load_options) else Action.LOAD
         reason = "only choice" if len(compared) == 1 else self.name
-        return Choice(Action.SERVE if is_warm else Action.LOAD, chosen, reason, compared)
+        return Choice(action, chosen, reason, compared)
 
     def _last_turn(self, engine: Engine) -> float:
         return self._turns.get(engine, 0)
@@ -155,9 +153,9 @@ def _busyness(engine: Engine) -> float:
 def last_resort(situation: Situation, lane: Lane, ticket: Ticket, now: float) -> Choice:
     """Return a choice for a ticket that nobody can serve well: an engine that just failed to load may say why."""
     loads, model = situation.loads, ticket.model
-    if not situation.orders_loads or model in loads.count_of:
+    if model in loads.count_of:
         return Choice(Action.WAIT)
-    if not all(loads.has_failed(engine, model, now) for engine in lane.engines if engine.loads_models):
+    if not all(loads.has_failed(engine, ticket, now) for engine in lane.engines if engine.loads_models):
         return Choice(Action.WAIT)
     for engine in lane.engines:
         if engine.loads_models and not engine.is_warm(model, ticket.load_options) and is_open(engine, model, now):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cache
 
 import msgspec
@@ -124,6 +125,17 @@ class Lease(msgspec.Struct, eq=False):
         return Decision(
             self.policy, self.reason, engine.node, engine.id or None, self.running, candidates, self.failure
         )
+
+
+class LoadEnd(StrEnum):
+    """How a load ended."""
+
+    DONE = "done"
+    """The model is in memory."""
+    FAILED = "failed"
+    """It is not: the same load is not tried again there for a while."""
+    BUSY = "busy"
+    """The engine could take nothing more just then: it rests, and nothing is known of the load."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

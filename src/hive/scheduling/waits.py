@@ -40,7 +40,7 @@ def why_not(engine: Engine, ticket: Ticket, now: float) -> str:
         return engine.error or f"it is {engine.health}"
     if engine.loading == model:
         return "it loads the model"
-    if engine.loading and engine.loads_alone:
+    if engine.loads_alone:
         return f"it loads {engine.loading}"
     if engine.rests_until > now:
         return f"it was busy or failed, and rests for {engine.rests_until - now:.1f} s"

@@ -10,6 +10,7 @@ from statistics import mean
 
 import pytest
 
+from hive.config import Policy
 from hive.scheduling.dispatcher import Dispatcher
 from hive.scheduling.queue import Lane, TicketQueue
 from hive.scheduling.tickets import Lease, Ticket
@@ -35,7 +36,7 @@ def test_what_must_hold_holds_in_a_few_worlds(outcomes: list[Outcome]) -> None:
 def test_the_few_worlds_are_worth_it(outcomes: list[Outcome]) -> None:
     """Every kind of fault strikes, every policy runs, every kind of end is reached."""
     assert {fault.kind for outcome in outcomes for fault in outcome.faults} == set(STRIKES)
-    assert {outcome.policy for outcome in outcomes} == {"best", "round_robin", "random", "least_busy"}
+    assert {outcome.policy for outcome in outcomes} == set(Policy)
     ends: Counter[str] = sum((outcome.answers for outcome in outcomes), Counter())
     assert {"ok", "client gone", "failed", "broken off"} <= set(ends)
     assert {"503 queue_full", "503 queue_timeout", "503 no_node"} <= set(ends)

@@ -92,7 +92,7 @@ class Audit:
                 served_at = max(ticket.since, self._granted_at.get(ticket.model, 0.0), begun_at)
                 if now - served_at > STARVED and ticket.model not in dispatcher.loads.count_of:
                     useful = [each.node for each in idle if ticket.model in each.models and ticket.accepts(each)]
-                    failed = [each for each in idle if dispatcher.loads.has_failed(each, ticket.model, now)]
+                    failed = [each for each in idle if dispatcher.loads.has_failed(each, ticket, now)]
                     self.demand(not useful or bool(failed), f"ticket {ticket.number} starves beside {useful}")
 
     def check_end(self, dispatcher: Dispatcher, requests: int) -> None:

@@ -8,10 +8,11 @@ from functools import partial
 
 from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import HealthMonitor, Patience, Transition, silence_limit
 from hive.fleet.signs import Signs
 from hive.scheduling.dispatcher import Dispatcher, Step
-from hive.scheduling.tickets import Lease, LoadOrder
+from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder
 from hive.testing.simulation.audit import Audit
 from hive.testing.simulation.clock import Act, Clock
 from hive.testing.simulation.exchange import Exchange, Request
@@ -31,7 +32,6 @@ class Rules:
     queue_limit: int = 1000
     queue_timeout: float = 600.0
     slots: int | None = None
-    orders_loads: bool = True
     patience: Patience = field(default_factory=Patience)
 
 
@@ -42,9 +42,7 @@ class SimulatedHub:
         self.clock, self.rules, self.audit = clock, rules, audit
         self.fleet = Fleet()
         self.monitor = HealthMonitor()
-        self.dispatcher = Dispatcher(
-            self.fleet, rules.queue_limit, policy=rules.policy, orders_loads=rules.orders_loads, rng=rng
-        )
+        self.dispatcher = Dispatcher(self.fleet, rules.queue_limit, policy=rules.policy, rng=rng)
         self.machines: dict[Engine, Machine] = {}
         self.exchanges: dict[int, Exchange] = {}
         self.ended: list[Exchange] = []
@@ -127,12 +125,12 @@ class SimulatedHub:
             machine.network.send("up", partial(machine.unload, model))
         machine.network.send("up", lambda: machine.submit(load.job))
 
-    def finish_load(self, order: LoadOrder, ok: bool) -> None:
+    def finish_load(self, order: LoadOrder, end: LoadEnd) -> None:
         """A load is over."""
         if self.loads.pop(order, None) is not None:
-            self.audit.tell(f"load of {order.model} on {order.engine.node} {'done' if ok else 'failed'}")
+            self.audit.tell(f"load of {order.model} on {order.engine.node} {end}")
             self.signs(order.engine).computing -= 1
-            self.dispatcher.load_finished(order, ok, self.now())
+            self.dispatcher.load_finished(order, end, self.now())
             self.serve()
 
     # --- looking after the engines ---
@@ -151,7 +149,7 @@ class SimulatedHub:
             limit = silence_limit(self.signs(order.engine), now, self.rules.patience, has_begun=False, has_tools=False)
             if limit == 0.0 or now - order.ordered_at > LOAD_TIMEOUT:
                 self.machines[order.engine].leave(load.job)
-                self.finish_load(order, False)
+                self.finish_load(order, LoadEnd.FAILED)
         self.audit.check(self.dispatcher, self.fleet.engines, now)
 
     def _judge(self, engine: Engine) -> None:
@@ -165,7 +163,7 @@ class SimulatedHub:
         self.fleet.set_health(change.engine, change.after, change.cause)
         if change.after is Health.DOWN:
             for order in [each for each in self.loads if each.engine is change.engine]:
-                self.finish_load(order, False)
+                self.finish_load(order, LoadEnd.FAILED)
         self.serve()
 
     def _probe(self, engine: Engine) -> None:
@@ -222,10 +220,12 @@ class _Load(Caller):
         self.job = Job(order.model, 0, 0, self)
 
     def on_end(self, pieces: int, measured: Measured) -> None:
-        self._hub.receive(lambda: self._hub.finish_load(self._order, True))
+        self._hub.receive(lambda: self._hub.finish_load(self._order, LoadEnd.DONE))
 
     def on_refusal(self, status: int, body: bytes) -> None:
-        self._hub.receive(lambda: self._hub.finish_load(self._order, False))
+        engine = self._order.engine
+        is_busy = judge(engine.kind, status, body, engine.version).verdict is Verdict.BUSY
+        self._hub.receive(lambda: self._hub.finish_load(self._order, LoadEnd.BUSY if is_busy else LoadEnd.FAILED))
 
     def on_broken(self) -> None:
-        self._hub.receive(lambda: self._hub.finish_load(self._order, False))
+        self._hub.receive(lambda: self._hub.finish_load(self._order, LoadEnd.FAILED))

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
+from hive.config import Policy
 from hive.fleet.health import Patience
 from hive.testing.simulation.audit import Audit
 from hive.testing.simulation.clock import Clock
@@ -19,7 +20,8 @@ SPAN = 120.0
 """Seconds in which requests come and faults begin."""
 AFTERMATH = 2_000.0
 """Seconds in which everything must have ended: longer than any deadline."""
-POLICIES = ("best", "best", "best", "round_robin", "random", "least_busy")
+POLICIES = (Policy.BEST, Policy.BEST, *Policy)
+"""`best` counts three times."""
 
 _WITHOUT_FAULT = {"ok", "client gone", "503 queue_full", "503 queue_timeout"}
 """How a request may end where nothing goes wrong; the machines may be too few."""
