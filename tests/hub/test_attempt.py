@@ -88,7 +88,7 @@ class Scene:
         def act(server: HubServer) -> bool:
             exchange, attempt = only(server), running(server)
             engine, relay = attempt.engine, attempt.relay
-            now, before = attempt.last_byte_at + seconds, engine.health
+            now, before = attempt.last_byte_at + seconds + 1e-6, engine.health  # a sum may be rounded down
             engine.signs.last_sign = now if heard else now - SUSPECT_AFTER
             engine.health = health or before
             exchange.check_deadlines(now)

@@ -96,6 +96,16 @@ def test_other_slots_alone_are_told_once(learner: Learner, slots: int) -> None:
     assert (learner.engine.slots, learner.take_changes()) == (slots, 1)
 
 
+def test_a_report_of_a_silent_engine_is_no_sign_of_its_life(learner: Learner) -> None:
+    learner.engine.signs.last_sign = before = -3.0
+    learner.joined.learn(an_engine(slots=2, is_silent=True))
+    assert (learner.engine.slots, learner.engine.health) == (2, Health.READY), "what it has may be news all the same"
+    assert learner.engine.signs.last_sign == before
+    assert learner.take_changes() == 0
+    learner.joined.learn(an_engine(slots=2))
+    assert learner.engine.signs.last_sign == 0.0
+
+
 def test_too_many_models_make_an_engine_down_and_are_not_learned(learner: Learner) -> None:
     entries = [{"name": f"m{number}"} for number in range(MAX_MODELS + 1)]
     learner.joined.learn(an_engine(tags=json_object(json.dumps({"models": entries}).encode())))

@@ -391,7 +391,7 @@ def test_an_engine_that_dies_and_comes_back_is_reported() -> None:
     run(main())
 
 
-def test_an_engine_that_freezes_is_not_alive_within_five_seconds() -> None:
+def test_an_engine_that_freezes_gives_no_sign_of_life_within_five_seconds() -> None:
     async def main() -> None:
         async with SimulatedEngine() as engine, joined(engine.url) as hub:
             loop = asyncio.get_running_loop()
@@ -399,7 +399,9 @@ def test_an_engine_that_freezes_is_not_alive_within_five_seconds() -> None:
             engine.set_fault("freeze")
             await until(lambda: hub.heartbeats and not hub.heartbeats[-1].engines[f"port-{engine.port}"].alive)
             assert loop.time() - began < 7
-            assert "no answer to /api/version within 2 s" in hub.reports[-1].engines[0].error
+            assert all(each.engines[0].is_alive for each in hub.reports), "it may only be slow"
+            engine.clear_faults()
+            await until(lambda: hub.heartbeats[-1].engines[f"port-{engine.port}"].alive)
 
     run(main())
 

@@ -142,6 +142,42 @@ def test_a_listing_that_blocks_does_not_make_an_engine_dead() -> None:
     run(main())
 
 
+def test_an_engine_that_is_slow_to_answer_is_silent_and_not_dead() -> None:
+    async def main() -> None:
+        async with SimulatedEngine() as engine:
+            watched = Watched(engine.port)
+            await until(lambda: watched.watcher.is_alive and watched.changes > 0)
+            engine.set_fault("freeze")
+            await until(lambda: watched.watcher.is_silent)
+            assert (watched.watcher.is_alive, watched.watcher.report().is_silent) == (True, True)
+            before = watched.changes
+            engine.clear_faults()
+            await until(lambda: not watched.watcher.is_silent)
+            assert (watched.watcher.is_alive, watched.watcher.report().error) == (True, "")
+            await until(lambda: watched.changes > before)
+            await watched.end()
+
+    run(main())
+
+
+def test_one_that_stays_silent_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DOWN_AFTER", 0.5)
+
+    async def main() -> None:
+        async with SimulatedEngine() as engine:
+            watched = Watched(engine.port)
+            await until(lambda: watched.watcher.is_alive)
+            engine.set_fault("freeze")
+            await until(lambda: not watched.watcher.is_alive)
+            report = watched.watcher.report()
+            assert (report.is_silent, report.error) == (False, "no answer to /api/version within 0.2 s")
+            engine.clear_faults()
+            await until(lambda: watched.watcher.is_alive)
+            await watched.end()
+
+    run(main())
+
+
 def test_a_list_that_is_no_json_is_not_passed_on() -> None:
     async def main() -> None:
         async with RawEngine() as engine:

@@ -55,7 +55,7 @@ MACHINE_TEXT = (
 OLLAMA = Engine("ollama", "ollama", "0.33.0", "http://127.0.0.1:11434", tags=json_object(b'{"models": [ ], "new":1}'))
 OLLAMA_TEXT = (
     '{"id":"ollama","kind":"ollama","version":"0.33.0","address":"http://127.0.0.1:11434","slots":null,'
-    '"is_alive":true,"error":"","tags":{"models": [ ], "new":1},"ps":null,"v1_models":null}'
+    '"is_alive":true,"is_silent":false,"error":"","tags":{"models": [ ], "new":1},"ps":null,"v1_models":null}'
 )
 HEARTBEAT = Heartbeat(7, MACHINE, {"ollama": EngineBeat(True, 1.5), "vllm": EngineBeat(False, None, True)})
 MESSAGES: list[tuple[MessageDecoder[Any], Message, str]] = [

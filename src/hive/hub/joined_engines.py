@@ -107,8 +107,9 @@ class JoinedEngine:
                 return
             self._fleet.learn(engine, report)
             self._last, self._reported = mark, engine.loaded
-        self._health.note_answer(engine)
-        self._on_listing(engine)
+        if not reported.is_silent:
+            self._health.note_answer(engine)
+            self._on_listing(engine)
 
     @property
     def lasting(self) -> tuple[object, ...]:

@@ -96,7 +96,7 @@ class Engines:
         for name, watcher in self._watchers.items():
             activity = self._machine.activity.get(name)
             idle_s, is_stopped = (activity.idle_s, activity.is_stopped) if activity else (None, False)
-            beats[name] = EngineBeat(watcher.is_alive, idle_s, is_stopped)
+            beats[name] = EngineBeat(watcher.is_alive and not watcher.is_silent, idle_s, is_stopped)
         return beats
 
     def refresh(self, name: str) -> None:

@@ -15,6 +15,7 @@ from msgspec import Raw
 from hive import errors
 from hive.errors import Fault
 from hive.fleet.engines import EngineKind
+from hive.fleet.health import DOWN_AFTER
 from hive.fleet.identity import Identity, Steps, check, identify, slots_in_props
 from hive.node.engine_server import EngineServer
 from hive.wire.link_messages import NOTHING, Engine, json_object, one_line
@@ -46,6 +47,9 @@ class Watcher:
         self._identity: Identity | None = None
         self._own_slots: int | None = None
         self.is_alive = False
+        self.is_silent = False
+        """Has it not answered the last probe in time? That alone is no death: it may only be busy."""
+        self._answered_at = float("-inf")
         self._error = "not asked yet"
         self._listings = {"tags": NOTHING, "ps": NOTHING, "v1_models": NOTHING}
         self._loaded: object = None
@@ -80,6 +84,7 @@ class Watcher:
             address=one_line(self.server.address.url),
             slots=self._slots or self._own_slots,
             is_alive=self.is_alive,
+            is_silent=self.is_silent,
             error=one_line(self._error),
             **self._listings,
         )
@@ -112,9 +117,11 @@ class Watcher:
         try:
             found = await ask_steps(self.server, check(known) if known else identify())
         except Fault as fault:
-            self._set_life(is_alive=False, error=fault.message)
+            if not self._is_merely_silent(fault):
+                self._set_life(is_alive=False, error=fault.message)
             self.has_looked.set()
             return
+        self._answered_at = asyncio.get_running_loop().time()
         if found != known:
             self._identity = found
             if known is None or found.kind is not known.kind:
@@ -125,8 +132,19 @@ class Watcher:
             self._kick.set()
         self._set_life(is_alive=True, error="")
 
+    def _is_merely_silent(self, fault: Fault) -> bool:
+        """Take note of a probe without an answer; False for an engine that is taken for dead."""
+        silence = asyncio.get_running_loop().time() - self._answered_at
+        if not self.is_alive or fault.kind is not errors.NODE_SILENT or silence >= DOWN_AFTER:
+            return False
+        if not self.is_silent:
+            self.is_silent = True
+            self._say(logging.WARNING, fault.message)
+        return True
+
     def _set_life(self, *, is_alive: bool, error: str) -> None:
-        has_changed = is_alive is not self.is_alive
+        has_changed = is_alive is not self.is_alive or self.is_silent
+        self.is_silent = False
         if has_changed or error != self._error:
             self.is_alive, self._error = is_alive, error
             self._say(logging.INFO if is_alive else logging.WARNING, error or f"{self.kind} answers")

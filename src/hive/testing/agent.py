@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from hive.errors import Fault
+from hive.errors import NODE_SILENT, Fault
 from hive.hub.ask import ask
 from hive.net.dialed import DialedLink
 from hive.net.outbox import Outbox
@@ -207,7 +207,7 @@ class Agent:
     def _beat(self) -> None:
         assert self.control is not None
         if self.beats and isinstance(self.control.machine, NodeControl):
-            alive = {each.id: EngineBeat(each.is_alive) for each in self._engines()}
+            alive = {each.id: EngineBeat(each.is_alive and not each.is_silent) for each in self._engines()}
             self.control.machine.heartbeat(MACHINE, alive)
 
     # --- data sockets ---
@@ -291,6 +291,8 @@ class Agent:
         except Fault as fault:
             known = self._known.get(name, engine)
             error = one_line(fault.message)
+            if fault.kind is NODE_SILENT and name in self._known:
+                return msgspec.structs.replace(known, is_silent=True)
             return msgspec.structs.replace(known, is_alive=False, error=error, tags=NOTHING, ps=NOTHING)
 
 

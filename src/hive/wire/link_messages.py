@@ -95,6 +95,8 @@ class Engine(msgspec.Struct, frozen=True):
     """For people; the hub names the engine by `id` alone."""
     slots: Slots | None = None
     is_alive: bool = True
+    is_silent: bool = False
+    """Has it not answered its last probe in time? Nothing else is wrong with it, and its lists are from before."""
     error: LongText = ""
     tags: Raw = NOTHING
     ps: Raw = NOTHING
