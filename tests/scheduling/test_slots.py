@@ -143,6 +143,27 @@ def test_what_ran_at_once_without_a_wait_is_proven() -> None:
     assert engine(kind=EngineKind.VLLM).proven == float("inf")
 
 
+def test_one_that_ends_after_those_before_it_proves_nothing() -> None:
+    """A short wait for one that was about to end looks like none."""
+    made = engine()
+    made.running, made.running_of = 2, {"m": 2}
+    lease = Lease(made, Floor().ticket("m"), "", running=2, of_model=2, ended_before=made.ended)
+    made.ended += 1
+    note_served(lease, SMOOTH, 1.0)
+    assert made.proven == 1
+
+
+def test_a_wait_inside_disproves_what_was_proven() -> None:
+    made = engine()
+    serve(made, SMOOTH, 1.0, running=3)
+    assert made.proven == 3
+    serve(made, WAITED, 2.0, running=3)
+    assert made.proven == 2
+    serve(made, WAITED, 3.0, running=2)
+    serve(made, WAITED, 4.0, running=2)
+    assert made.proven == 1
+
+
 def test_what_an_operator_said_is_not_doubted_for_a_wait_inside() -> None:
     made = engine(4)
     serve(made, WAITED, 1.0)

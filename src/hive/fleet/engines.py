@@ -160,6 +160,8 @@ class Engine:
     running: int = 0
     running_of: dict[str, int] = field(default_factory=dict)
     """The same by model."""
+    ended: int = 0
+    """How many exchanges have ended here."""
     rests_until: float = 0.0
     """It said busy: no new work before this time."""
     loading: str = ""

@@ -125,6 +125,7 @@ class Dispatcher:
             if lease.ticket.operation.takes_slot:
                 engine, model = lease.engine, lease.ticket.model
                 engine.running -= 1
+                engine.ended += 1
                 left = engine.running_of[model] - 1
                 if left:
                     engine.running_of[model] = left
@@ -295,7 +296,8 @@ class Dispatcher:
             of_model = running_of[ticket.model] = running_of.get(ticket.model, 0) + 1
             granted, pair = self.demand.granted, (engine, ticket.model)
             granted[pair] = granted.get(pair, 0) + 1
-        return Lease(engine, ticket, choice.reason, now, engine.running, of_model, self._policy.name, choice.compared)
+        name = self._policy.name
+        return Lease(engine, ticket, choice.reason, now, engine.running, of_model, name, choice.compared, engine.ended)
 
     def _let_wait(self, lane: Lane, ticket: Ticket) -> None:
         self._queue.push(ticket, lane)

@@ -37,6 +37,7 @@ def note_inside(lease: Lease, now: float) -> None:
     """An exchange waits, or has waited, inside its engine for another one: so many do not fit."""
     engine = lease.engine
     half = max(1.0, lease.of_model / 2.0)
+    engine.proven = min(engine.proven, max(1, lease.of_model - 1))
     if engine.guess <= half and now < engine.may_raise_at:
         return
     engine.guess = min(engine.guess, half)
@@ -54,8 +55,8 @@ def note_served(lease: Lease, measured: Measured, now: float) -> None:
         if waited > _LONG_INSIDE and waited > _LONG_SHARE * total:
             note_inside(lease, now)
             return
-    if waited is not None and lease.of_model > engine.proven:
-        engine.proven = lease.of_model
+    if waited is not None and lease.of_model > engine.proven and lease.ended_before == engine.ended:
+        engine.proven = lease.of_model  # it overtook all who were there before: nobody stood in its way
     if engine.guess >= engine.most_slots or now < engine.may_raise_at:
         return
     is_proof = waited is not None or engine.guess < engine.first_slots

@@ -112,6 +112,8 @@ class Lease(msgspec.Struct, eq=False):
     policy: str = ""
     compared: Sequence[tuple[Engine, float]] = ()
     """The engines that were considered, and what was expected of each; none where there was only one."""
+    ended_before: int = 0
+    """How many exchanges had ended on the engine then."""
     is_held: bool = True
     failure: str = ""
     """Why its attempt brought no whole answer."""
