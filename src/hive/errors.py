@@ -36,6 +36,8 @@ class Fault(Exception):  # noqa: N818 - the domain's word: a fault becomes an an
     headers: tuple[tuple[str, str], ...] = field(default=())
     delay: float = 0.0
     """Seconds to hold the answer back."""
+    key: str = ""
+    """The name of the key that was shown, if the hub knows it."""
 
     def __str__(self) -> str:
         return f"{self.kind.code}: {self.message}"

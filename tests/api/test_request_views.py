@@ -261,7 +261,7 @@ def test_every_attempt_has_its_decision() -> None:
         first, second = moved["decisions"]
         assert (first["node"], second["node"], moved["node"]) == ("bad", "good", "good")
         assert (first["policy"], first["running"]) == ("round_robin", 1)
-        assert first["reason"] in ("round_robin", "only choice")
+        assert first["reason"] in ("its turn", "the only one free now")
         assert {each["node"] for each in first["candidates"]} >= {"bad"}
         assert [each["node"] for each in second["candidates"]] == ["good"]
         assert all(each.keys() == {"node", "engine", "seconds"} for each in first["candidates"])

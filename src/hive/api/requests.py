@@ -77,6 +77,8 @@ class EndedView:
     outcome: Outcome
     status: int
     error: str
+    detail: str
+    """What its client was told, where the hub or a node was to blame."""
     node: str
     why: str
     attempts: int

@@ -102,6 +102,20 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
     return any(parsed in network for network in networks)
 
 
+def _refusal(key: Key, right: Right, rights: frozenset[Right], *, is_in_path: bool) -> Fault | None:
+    """Return why a known key does not do, if it does not."""
+    if key.revoked_at is not None:
+        return Fault(UNAUTHENTICATED, "this key has been revoked", key=key.name)
+    if is_in_path and key.role is not Role.CLIENT:
+        return Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key", key=key.name)
+    if right in rights:
+        return None
+    if right is Right.WORK:
+        what = f"key {key.name!r} ({key.role}) is not a worker key"
+        return Fault(FORBIDDEN, f"{what}; make one with --role worker", key=key.name)
+    return Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right {right.value!r}", key=key.name)
+
+
 class Guesses:
     """Slows down who tries different wrong keys; the same one again is a client's retry and costs nothing."""
 
@@ -144,15 +158,9 @@ class Door:
                 unknown = secret if unknown is None else unknown
                 continue
             key, rights = found
-            if key.revoked_at is not None:
-                raise Fault(UNAUTHENTICATED, "this key has been revoked")
-            if secret is head.path_key and key.role is not Role.CLIENT:
-                raise Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key")
-            if right is Right.WORK and right not in rights:
-                what = f"key {key.name!r} ({key.role}) is not a worker key"
-                raise Fault(FORBIDDEN, f"{what}; make one with --role worker")
-            if right not in rights:
-                raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right {right.value!r}")
+            refusal = _refusal(key, right, rights, is_in_path=secret is head.path_key)
+            if refusal is not None:
+                raise refusal
             return key.name
         return self._admit_without_key(head, peer, right, now, unknown, locally_open)
 

@@ -184,8 +184,8 @@ class Hub:
     def note_refusal(self, operation: Operation | None, request_id: str, fault: Fault, size: int) -> None:
         """A request was refused before it became an exchange: it has its line and its count all the same."""
         name = operation.name if operation is not None else "none"
-        record = Record(request_id=request_id, operation=name, status=fault.kind.status, error=fault.kind.code)
-        record.outcome = outcome_of(fault.kind)
+        record = Record(request_id=request_id, operation=name, key=fault.key)
+        record.status, record.error, record.outcome = fault.kind.status, fault.kind.code, outcome_of(fault.kind)
         record.bytes_out = size
         self.records.add(record)
 

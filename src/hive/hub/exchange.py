@@ -28,6 +28,7 @@ from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
 from hive.scheduling.tickets import UNLOAD, Lease, Ticket, without_slot
+from hive.scheduling.waits import why_waiting
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import response_fields
 from hive.wire.multipart import read_model
@@ -181,7 +182,7 @@ class Exchange:
             attempt = self.attempt = Attempt(hub, self._stream, wanted, lease)
             try:
                 relay = await attempt.run(self._answer_fields())
-                lease.failure = _failure_of(relay)
+                lease.failure = _failure_of(relay, lease.engine)
                 is_over = self._consider(relay, lease.engine, ticket)
                 if relay is not None and relay.finished.value is Result.DELIVERED:
                     hub.queue.note_served(lease, attempt.measured)
@@ -200,14 +201,18 @@ class Exchange:
             self.record.first_byte_ms = (relay.first_byte_at - self.began_at) * 1000
 
     async def _wait(self, ticket: Ticket) -> Lease:
-        since = self._waits_since = self._hub.now()
+        hub = self._hub
+        since = self._waits_since = hub.now()
         try:
             self._check_route()
-            return await self._hub.queue.wait(ticket)
+            reason = why_waiting(ticket, hub.fleet.having(self._model), since)
+            lease = await hub.queue.wait(ticket)
+            lease.waited_for = reason
+            return lease
         finally:
             self._waits_since = None
-            self._hub.queue.forget(ticket)
-            self.record.queued_ms += (self._hub.now() - since) * 1000
+            hub.queue.forget(ticket)
+            self.record.queued_ms += (hub.now() - since) * 1000
 
     def _check_route(self) -> None:
         """Raise `Fault` when waiting is in vain, because no engine with the model has the route."""
@@ -234,7 +239,8 @@ class Exchange:
         result = relay.finished.value
         if result is Result.DELIVERED or result is Result.ENGINE_ERROR:
             record.status = relay.head.status if relay.head else 0
-            record.outcome = Outcome.OK if result is Result.DELIVERED else Outcome.NODE_ERROR
+            if result is Result.ENGINE_ERROR:
+                record.outcome, record.error = Outcome.NODE_ERROR, "engine_error"
             return True
         if result is Result.REFUSED:
             return self._consider_refusal(relay, engine, ticket)
@@ -327,7 +333,7 @@ class Exchange:
 
     def _break_off(self, relay: Relay, fault: Fault) -> None:
         """End an answer that has begun with its dialect's own error; one that has none for it is cut."""
-        self.record.outcome, self.record.error = outcome_of(fault.kind), fault.kind.code
+        self._note_fault(fault)
         self.record.status = 200
         if not relay.is_stream:
             self._stream.cut()
@@ -338,13 +344,19 @@ class Exchange:
 
     def _answer_fault(self, fault: Fault) -> None:
         record = self.record
-        record.status, record.error = fault.kind.status, fault.kind.code
-        record.outcome = outcome_of(fault.kind)
+        self._note_fault(fault)
         if self._stream.has_started:
             self._stream.cut()
             return
         status, fields, body = self._hub.refuse(self._stream.head, record.request_id, fault)
-        self._stream.send(status, fields + (self._answer_fields() if record.node else self._fields), body)
+        own = self._answer_fields() if record.node else self._fields + b"X-Hive-Attempts: 0\r\n"
+        self._stream.send(status, fields + own, body)
+
+    def _note_fault(self, fault: Fault) -> None:
+        record, kind = self.record, fault.kind
+        record.status, record.error, record.outcome = kind.status, kind.code, outcome_of(kind)
+        if kind.family is not Family.CLIENT:
+            record.detail = fault.message
 
     def give_up(self, fault: Fault) -> None:
         """End the exchange from outside, with an error for its client."""
@@ -369,10 +381,10 @@ class Exchange:
         self._hub.end_exchange(self)
 
 
-def _failure_of(relay: Relay | None) -> str:
+def _failure_of(relay: Relay | None, engine: Engine) -> str:
     """Return why an attempt brought no whole answer, without anything that an engine said; "" when it did."""
     if relay is None:
-        return "there was no way to it"
+        return f"there was no way to it ({engine.error})" if engine.error else "there was no way to it"
     result = relay.finished.value
     if result is Result.DELIVERED:
         return ""

@@ -75,6 +75,8 @@ class Record(msgspec.Struct):
     attempts: int = 0
     error: str = ""
     """The stable code of a fault."""
+    detail: str = ""
+    """What went wrong with the hub or a node, in the words that the client got; no word of a client or an engine."""
     queued_ms: float = 0.0
     first_byte_ms: float | None = None
     total_ms: float = 0.0

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hive.fleet.engines import Engine
 from hive.fleet.pace import BANDS, band
 from hive.scheduling.placement import TIE, Place, Placement
-from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, is_open, last_resort, sample
+from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, is_open, last_resort, only_one, sample
 from hive.scheduling.queue import Lane
 from hive.scheduling.tickets import Ticket
 
@@ -53,7 +53,7 @@ class Best:
         """Return the engine to serve the ticket or to load its model, or that it had better wait."""
         engines, model, options = lane.engines, ticket.model, ticket.load_options
         if len(engines) == 1 and engines[0].is_warm(model, options) and is_open(engines[0], model, now):
-            return Choice(Action.SERVE, engines[0], "only choice")
+            return Choice(Action.SERVE, engines[0], lane.only)
         if len(engines) > MANY_ENGINES:
             engines = sample(engines, model, now, self._situation.rng, freed)
         size = ticket.size
@@ -95,12 +95,12 @@ class Best:
             choice = self._look_further(lane, ticket, now, least, busy, cold)
             if choice is not None:
                 return choice
-        return self._take(ticket, now, open_, least)
+        return self._take(lane, ticket, now, open_, least)
 
-    def _take(self, ticket: Ticket, now: float, open_: list[tuple[Engine, float]], least: float) -> Choice:
+    def _take(self, lane: Lane, ticket: Ticket, now: float, open_: list[tuple[Engine, float]], least: float) -> Choice:
         """Serve at once, by the engine expected to be soonest."""
         if len(open_) == 1:
-            return Choice(Action.SERVE, open_[0][0], "only choice", open_)
+            return Choice(Action.SERVE, open_[0][0], only_one(lane), open_)
         rng = self._situation.rng
         if rng.random() < EXPLORE:
             unknown = [each for each, seconds in open_ if self._is_worth_a_try(each, ticket, seconds, least, now)]

@@ -21,7 +21,16 @@ from hive.scheduling.best import Best
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.loads import Loads
-from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open
+from hive.scheduling.policies import (
+    ONLY_CHOICE,
+    ONLY_ONE_IN_SERVICE,
+    Action,
+    Choice,
+    Policy,
+    Situation,
+    Turns,
+    is_open,
+)
 from hive.scheduling.queue import Lane, TicketQueue, wish_of
 from hive.scheduling.refusals import queue_full, retry_after, too_late
 from hive.scheduling.tickets import UNLOAD, Lease, LoadEnd, LoadOrder, Ticket
@@ -324,10 +333,12 @@ class Dispatcher:
 
     def _survey(self, lane: Lane, ticket: Ticket) -> None:
         """Find the engines that may serve a lane: those in service; doubtful ones only where there is nobody else."""
-        accepting = [engine for engine in self._fleet.having(lane.model) if ticket.accepts(engine)]
+        having = self._fleet.having(lane.model)
+        accepting = [engine for engine in having if ticket.accepts(engine)]
         lane.engines = [engine for engine in accepting if engine.takes_work] or [
             engine for engine in accepting if engine.is_last_resort
         ]
+        lane.only = ONLY_CHOICE if len(having) == 1 else ONLY_ONE_IN_SERVICE
         lane.shape = self._fleet.shape
 
     def _take_gone(self, now: float) -> list[Ticket]:

@@ -22,6 +22,11 @@ MANY_ENGINES = 32
 ENOUGH_WARM = 8
 """So many engines that have the model in memory are looked at, if there are so many."""
 _ANY = 1 << 30
+ONLY_CHOICE = "only choice"
+"""Why it is this engine: no other one lists the model."""
+ONLY_ONE_IN_SERVICE = "the only one in service"
+ONLY_ONE_FREE = "the only one free now"
+_REASONS = {"round_robin": "its turn", "random": "drawn at random", "least_busy": "the least busy"}
 
 
 class Action(Enum):
@@ -65,6 +70,11 @@ class Policy(Protocol):
 
     def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
         """Return what to do with the ticket now; `freed` came free just now. Changes only the policy's own memory."""
+
+
+def only_one(lane: Lane) -> str:
+    """Return why it is the only engine of a lane that could be chosen."""
+    return lane.only if len(lane.engines) == 1 else ONLY_ONE_FREE
 
 
 def is_open(engine: Engine, model: str, now: float) -> bool:
@@ -135,7 +145,7 @@ class Turns:
         self._last += 1
         self._turns[chosen] = self._last
         action = Action.SERVE if chosen.is_warm(model, ticket.load_options) else Action.LOAD
-        reason = "only choice" if len(compared) == 1 else self.name
+        reason = _REASONS[self.name] if len(compared) > 1 else only_one(lane)
         return Choice(action, chosen, reason, compared)
 
     def _last_turn(self, engine: Engine) -> float:

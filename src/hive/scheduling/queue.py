@@ -31,7 +31,18 @@ def wish_of(key: LaneKey) -> Wish:
 class Lane:
     """The tickets that the same engines accept, the oldest first."""
 
-    __slots__ = ("count", "engines", "entries", "is_declining", "is_on_rota", "key", "model", "shape", "takes_slot")
+    __slots__ = (
+        "count",
+        "engines",
+        "entries",
+        "is_declining",
+        "is_on_rota",
+        "key",
+        "model",
+        "only",
+        "shape",
+        "takes_slot",
+    )
 
     def __init__(self, key: LaneKey, takes_slot: bool) -> None:
         self.key = key
@@ -41,6 +52,8 @@ class Lane:
         self.count = 0
         self.engines: list[Engine] = []
         """Engines that may serve it, slots aside; true while `shape` is the fleet's."""
+        self.only = ""
+        """What to say of its only engine: why it is that one."""
         self.shape = -1
         self.is_declining = False
         """Was a free slot left unused, because waiting seemed better?"""

@@ -95,6 +95,8 @@ class Decision:
     candidates: tuple[Candidate, ...]
     failure: str = ""
     """What became of it, when that was no whole answer."""
+    waited_for: str = ""
+    """Why the ticket had to wait before, as it was when the wait began; "" when it had not."""
 
 
 class Lease(msgspec.Struct, eq=False):
@@ -117,6 +119,7 @@ class Lease(msgspec.Struct, eq=False):
     is_held: bool = True
     failure: str = ""
     """Why its attempt brought no whole answer."""
+    waited_for: str = ""
 
     @property
     def decision(self) -> Decision:
@@ -125,7 +128,14 @@ class Lease(msgspec.Struct, eq=False):
         compared = self.compared or ((engine, None),)
         candidates = tuple(Candidate(each.node, each.id or None, seconds) for each, seconds in compared)
         return Decision(
-            self.policy, self.reason, engine.node, engine.id or None, self.running, candidates, self.failure
+            self.policy,
+            self.reason,
+            engine.node,
+            engine.id or None,
+            self.running,
+            candidates,
+            self.failure,
+            self.waited_for,
         )
 
 
