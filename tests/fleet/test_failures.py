@@ -108,6 +108,11 @@ DIED = [
     b'{"error":"an error was encountered while running the model: unexpected EOF"}\n',
     b'{"error":"model requires more system memory (12.4 GiB) than is available (3.1 GiB)"}',
     b'{"error":"timed out waiting for llama runner to start - progress 0.00 - "}',
+    b'{"error":"llama-server process no longer running: unknown "}',
+    b'{"error":"llama-server process has terminated: exit status 1"}',
+    b'{"error":"timed out waiting for llama-server to start"}',
+    b'{"error":"connection refused"}',
+    b'{"error":{"message":"llama-server process no longer running: -1 ","type":"api_error","param":null,"code":null}}',
     b'{"error":"unable to load model: /root/.ollama/models/blobs/sha256-00"}',
     b'{"error":{"message":"llama runner process has terminated: CUDA error","type":"api_error","param":null}}',
 ]

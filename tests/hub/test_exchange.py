@@ -493,7 +493,9 @@ def test_an_engine_that_its_node_reports_up_and_cannot_reach_is_given_up_after_a
             assert wire.answer().body == OK
 
 
-def test_a_request_that_has_given_an_engine_up_waits_for_another_one(engine: ThreadedEngine) -> None:
+def test_an_engine_that_was_given_up_is_tried_again_while_there_is_no_other_one(
+    engine: ThreadedEngine,
+) -> None:
     with (
         run_hub({}, link="dialed") as hub,
         joined(hub) as node,
@@ -508,7 +510,8 @@ def test_a_request_that_has_given_an_engine_up_waits_for_another_one(engine: Thr
                 data.answer(data.request()[0], b"", UNREACHABLE)
                 eventually(lambda: is_down(hub, "desk"))
                 node.control.say(Report((an_engine(),)))
-            eventually(lambda: not is_down(hub, "desk"))
+            data.answer(data.request()[0], b"", UNREACHABLE)
+            eventually(lambda: is_down(hub, "desk"))
             assert hub.call(lambda server: server.hub.queue.waiting_count) == 1
             hub.call(lambda server: server.hub.drain("other", False))
             assert wire.answer().header("X-Hive-Node") == "other"

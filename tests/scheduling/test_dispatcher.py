@@ -8,7 +8,7 @@ import pytest
 
 from hive.dialects.operations import CHAT, GENERATE, SHOW, Operation, methods_of
 from hive.errors import Fault
-from hive.fleet.engines import Engine, Fleet, Health
+from hive.fleet.engines import Engine, EngineKind, Fleet, Health
 from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
 
@@ -144,13 +144,49 @@ def test_an_engine_that_said_busy_rests() -> None:
 
 
 def test_an_engine_that_lacks_the_route_or_failed_the_ticket_is_no_choice() -> None:
-    hall = Hall((4, "m"))
-    assert hall.offer(operation=MESSAGES)[1] is None
+    assert Hall((4, "m")).offer(operation=MESSAGES)[1] is None
+    hall = Hall((4, "m"), (1, "m"))
     ticket = hall.ticket()
     ticket.excluded.add(hall.engines[0])
-    assert hall.dispatcher.offer(ticket, 0.0) is None
-    served, _ = hall.offer()
-    assert [lease.ticket for lease in hall.serve(0.0)] in ([served], [])
+    lease = hall.dispatcher.offer(ticket, 0.0)
+    assert lease is not None
+    assert lease.engine is hall.engines[1]
+    later = hall.ticket()
+    later.excluded.add(hall.engines[0])
+    assert hall.dispatcher.offer(later, 0.0) is None, "it waits for the other one, though this one is free"
+
+
+def test_who_failed_a_ticket_may_have_it_again_when_nobody_else_is_left() -> None:
+    hall = Hall((4, "m"), (1, "m"))
+    busy = hall.ticket()
+    busy.excluded.add(hall.engines[0])
+    assert hall.dispatcher.offer(busy, 0.0) is not None
+    waiting = hall.ticket()
+    waiting.excluded.add(hall.engines[0])
+    assert hall.dispatcher.offer(waiting, 0.0) is None
+    hall.fleet.set_health(hall.engines[1], Health.SUSPECT)
+    (lease,) = hall.serve(1.0)
+    assert (lease.ticket, lease.engine, waiting.excluded) == (waiting, hall.engines[0], set())
+    late = hall.ticket()
+    late.excluded.add(hall.engines[0])
+    assert hall.dispatcher.offer(late, 1.0) is not None, "also when it comes back after the other one went"
+
+
+def test_those_who_are_forgiven_keep_their_place() -> None:
+    hall = Hall((1, "m"), (1, "m"))
+    first, second = hall.offer(), hall.offer()
+    assert first[1] is not None
+    assert second[1] is not None
+    early = hall.ticket()
+    early.excluded.add(hall.engines[0])
+    assert hall.dispatcher.offer(early, 0.0) is None
+    later, _ = hall.offer()
+    hall.fleet.set_health(hall.engines[1], Health.DOWN)
+    assert hall.serve(1.0) == []
+    assert list(hall.dispatcher.waiting()) == [early, later]
+    (at_first,) = [lease for _, lease in (first, second) if lease is not None and lease.engine is hall.engines[0]]
+    hall.dispatcher.release(at_first)
+    assert [lease.ticket for lease in hall.serve(2.0)] == [early]
 
 
 def test_a_ticket_that_comes_back_keeps_its_place() -> None:
@@ -240,14 +276,26 @@ def test_who_waits_for_a_node_is_served_when_it_comes_back() -> None:
     assert [lease.ticket for lease in hall.dispatcher.step(501.0).leases] == [ticket]
 
 
-def test_whose_engines_have_all_failed_it_is_told_so() -> None:
+def test_whose_route_is_gone_from_its_engines_is_refused_after_a_moment() -> None:
+    """As when another server has taken the port of the one that had it."""
     hall = Hall((1, "m"))
-    ticket = hall.ticket(deadline=5.0)
-    ticket.excluded.add(hall.engines[0])
-    assert hall.dispatcher.offer(ticket, 0.0) is None
-    ((_, fault),) = hall.dispatcher.step(5.0).refused
-    assert fault.kind.code == "no_node"
-    assert "failed this request" in fault.message
+    hall.offer()
+    ticket, _ = hall.offer(operation=CHAT)
+    hall.fleet.learn(hall.engines[0], report("m", loaded=("m",), kind=EngineKind.LLAMA_CPP, version=""))
+    assert refused(hall, 1.0) == []
+    assert refused(hall, GONE_AFTER + 1.0) == [(ticket, "not_served")]
+
+
+def test_who_comes_back_is_not_refused_by_a_full_queue() -> None:
+    hall = Hall((1, "m"), queue_limit=1)
+    first, lease = hall.offer()
+    younger, _ = hall.offer()
+    assert lease is not None
+    hall.dispatcher.release(lease)
+    assert hall.dispatcher.offer(first, 0.0) is None
+    assert list(hall.dispatcher.waiting()) == [first, younger]
+    with pytest.raises(Fault, match="queue_full"):
+        hall.offer()
 
 
 def test_a_model_that_left_the_fleet_is_given_up_after_a_moment() -> None:

@@ -70,10 +70,15 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def could_serve(self, ticket: Ticket) -> list[Engine]:
         """Return the engines that could serve a ticket now, by the rules of the design."""
-        accepting = [each for each in self.engines if ticket.model in each.models and ticket.accepts(each)]
-        serving = [each for each in accepting if each.health in IN_SERVICE]
-        serving = serving or [each for each in accepting if each.health is Health.DOUBTFUL]
+        having = [each for each in self.engines if ticket.model in each.models and each.serves(ticket.operation)]
+        serving = self.in_service([each for each in having if each not in ticket.excluded])
+        serving = serving or self.in_service(having)  # who failed it is forgiven when nobody else is left
         return [each for each in serving if each.rests_until <= self.now and self.has_room(each, ticket)]
+
+    @staticmethod
+    def in_service(engines: list[Engine]) -> list[Engine]:
+        serving = [each for each in engines if each.health in IN_SERVICE]
+        return serving or [each for each in engines if each.health is Health.DOUBTFUL]
 
     @staticmethod
     def has_room(engine: Engine, ticket: Ticket) -> bool:
@@ -107,7 +112,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def offer(self, ticket: Ticket) -> None:
         possible, company = bool(self.could_serve(ticket)), bool(self.before(ticket))
-        is_full = len(self.waiting) >= LIMIT
+        is_full = not ticket.number and len(self.waiting) >= LIMIT  # who comes back has his place
         try:
             lease = self.dispatcher.offer(ticket, self.now)
         except Fault:
@@ -205,9 +210,11 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert len(left) == len(set(left))
         for ticket, fault in step.refused:
             assert ticket in self.waiting
-            assert fault.kind.status == 503
-            assert dict(fault.headers)["Retry-After"].isdigit()
-            assert ticket.deadline <= self.now or not self.fleet.having(ticket.model)
+            having = self.fleet.having(ticket.model)
+            is_served = any(each.serves(ticket.operation) for each in having)
+            assert fault.kind.status == (503 if is_served or not having else 501)
+            assert fault.kind.status == 501 or dict(fault.headers)["Retry-After"].isdigit()
+            assert ticket.deadline <= self.now or not is_served
         self.waiting = [ticket for ticket in self.waiting if ticket not in left]
         self.serve_all(step)
         assert all(ticket.deadline > self.now for ticket in self.waiting)
@@ -225,7 +232,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @invariant()
     def nobody_is_lost(self) -> None:
         if hasattr(self, "dispatcher"):
-            assert self.dispatcher.waiting_count == len(self.waiting) <= LIMIT
+            assert self.dispatcher.waiting_count == len(self.waiting)
             assert sorted(self.dispatcher.waiting(), key=lambda each: each.number) == self.waiting
 
     def teardown(self) -> None:

@@ -53,15 +53,24 @@ class Row:
 _OLLAMA = frozenset({EngineKind.OLLAMA})
 _OTHERS = frozenset(EngineKind) - _OLLAMA
 _DIED = (
-    b"runner process has terminated",
-    b"runner process no longer running",
-    b"runner has unexpectedly stopped",
+    b"process has terminated",  # "llama runner process", since 0.30 "llama-server process"
+    b"process no longer running",
+    b"has unexpectedly stopped",
+    b"exited unexpectedly",
+    b"runner crashed",
+    b"subprocess may have crashed",
+    b"closed response before completion",
     b"an error was encountered while running the model",
+    b"connection refused",  # Ollama's own, to its runner
+    b"connection reset",
     b"requires more system memory",
     b"unable to load model",
     b"error loading model",
     b"model failed to load",
-    b"timed out waiting for llama runner",
+    b"llama-server load failed",
+    b"llama-server startup failed",
+    b"timed out waiting for llama",
+    b"timed out waiting for mlx runner",
     b"cudaMalloc failed",
     b"out of memory",
 )

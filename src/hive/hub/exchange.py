@@ -27,6 +27,7 @@ from hive.hub.records import Outcome, Record, outcome_of
 from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
+from hive.scheduling.refusals import not_served
 from hive.scheduling.tickets import UNLOAD, Lease, Ticket, without_slot
 from hive.scheduling.waits import why_waiting
 from hive.wire.coding import decode_body
@@ -217,10 +218,8 @@ class Exchange:
     def _check_route(self) -> None:
         """Raise `Fault` when waiting is in vain, because no engine with the model has the route."""
         engines = self._hub.fleet.having(self._model)
-        if not any(engine.serves(self._operation) for engine in engines):
-            kinds = ", ".join(sorted({engine.kind.value for engine in engines}))
-            path = self._operation.path
-            raise Fault(errors.NOT_SERVED, f"no engine with this model serves {path} (it is on {kinds})")
+        if engines and not any(engine.serves(self._operation) for engine in engines):
+            raise not_served(self._operation, engines)
 
     def _consider(self, relay: Relay | None, engine: Engine, ticket: Ticket) -> bool:
         """Return whether the client has been answered. Raises `Fault` when nobody else may be tried."""

@@ -36,7 +36,7 @@ from hive.scheduling.refusals import queue_full, retry_after, too_late
 from hive.scheduling.tickets import UNLOAD, Lease, LoadEnd, LoadOrder, Ticket
 
 GONE_AFTER = 10.0
-"""Seconds for which no engine lists a model, until those that wait for it are refused."""
+"""Seconds for which no engine lists a model or has the route, until those that wait for it are refused."""
 REVIEWS = 32
 """Lanes that are looked at again in one step, because time alone may have changed what is best for them."""
 LOAD_LOOKS = 2
@@ -77,7 +77,7 @@ class Dispatcher:
         self._rota: deque[Lane] = deque()
         """Lanes in which tickets wait, in the order in which time makes them worth a look."""
         self._orders: list[LoadOrder] = []
-        self._gone_since: dict[str, float] = {}
+        self._gone_since: dict[Lane, float] = {}
 
     @property
     def waiting_count(self) -> int:
@@ -98,7 +98,8 @@ class Dispatcher:
     def offer(self, ticket: Ticket, now: float) -> Lease | None:
         """Serve a new ticket or one that comes back, or let it wait (None). Raises `Fault` (queue_full)."""
         queue = self._queue
-        if not ticket.number:
+        is_new = not ticket.number
+        if is_new:
             self._last_number += 1
             ticket.number, ticket.since = self._last_number, now
             arrived = self.demand.arrived
@@ -106,13 +107,15 @@ class Dispatcher:
         lane = queue.lane(ticket)
         if lane.shape != self._fleet.shape:
             self._survey(lane, ticket)
+        if not lane.engines and ticket.excluded:
+            lane = self._forgive(ticket)
         is_first = ticket.model not in queue.waiting_of if lane.takes_slot else not lane.count
         choice: Choice | None = None
         if is_first:
             choice = self._choose(lane, ticket, now)
             if choice.action is Action.SERVE:
                 return self._grant(ticket, choice, now)
-        if queue.count >= queue.limit:
+        if is_new and queue.count >= queue.limit:
             raise queue_full(queue.limit, self.retry_after())
         self._let_wait(lane, ticket)
         if choice is None:
@@ -229,6 +232,7 @@ class Dispatcher:
         found: dict[Lane, list[Engine] | None] = {}
         if fleet.shape != self._seen_shape:
             self._seen_shape = fleet.shape
+            self._forgive_all()
             found.update((lane, None) for lanes in queue.by_model.values() for lane in lanes)
         else:
             for engine in self._dirty | fleet.changed:
@@ -341,17 +345,38 @@ class Dispatcher:
         lane.only = ONLY_CHOICE if len(having) == 1 else ONLY_ONE_IN_SERVICE
         lane.shape = self._fleet.shape
 
+    def _forgive(self, ticket: Ticket) -> Lane:
+        """Return the lane of a ticket that nobody else is left for: whoever failed it may have it again."""
+        ticket.excluded.clear()
+        lane = self._queue.lane(ticket)
+        if lane.shape != self._fleet.shape:
+            self._survey(lane, ticket)
+        return lane
+
+    def _forgive_all(self) -> None:
+        """Find the waiting tickets for which the last engine that had not failed them is gone."""
+        queue = self._queue
+        for lane in [lane for lanes in queue.by_model.values() for lane in lanes if lane.excludes]:
+            self._survey(lane, lane.head())
+            if not lane.engines:
+                for ticket in lane.tickets():
+                    queue.remove(ticket)
+                    self._let_wait(self._forgive(ticket), ticket)
+
     def _take_gone(self, now: float) -> list[Ticket]:
-        """Forget the tickets whose model no engine has listed for a while; return them."""
-        gone = [model for model in self._queue.by_model if not self._fleet.having(model)]
-        self._gone_since = {model: self._gone_since.get(model, now) for model in gone}
-        over = {model for model, since in self._gone_since.items() if now - since >= GONE_AFTER}
-        if not over:
-            return []
-        tickets = [ticket for ticket in self._queue if ticket.model in over]
+        """Forget the tickets whose model, or whose route for it, no engine has had for a while; return them."""
+        lanes = [lane for lanes in self._queue.by_model.values() for lane in lanes if not self._is_served(lane)]
+        self._gone_since = {lane: self._gone_since.get(lane, now) for lane in lanes}
+        over = [lane for lane, since in self._gone_since.items() if now - since >= GONE_AFTER]
+        tickets = [ticket for lane in over for ticket in lane.tickets()]
         for ticket in tickets:
             self._queue.remove(ticket)
         return tickets
+
+    def _is_served(self, lane: Lane) -> bool:
+        """Does any engine list the model and have the route, whatever its state?"""
+        operation = lane.head().operation
+        return any(engine.serves(operation) for engine in self._fleet.having(lane.model))
 
 
 def _serving(engines: list[Engine], ticket: Ticket) -> list[Engine]:

@@ -60,6 +60,15 @@ class Lane:
         self.is_on_rota = False
         """Is it among the lanes that are looked at again in turn?"""
 
+    @property
+    def excludes(self) -> bool:
+        """Have engines failed its tickets?"""
+        return bool(self.key[3])
+
+    def tickets(self) -> list[Ticket]:
+        """Return what waits in it, in no order."""
+        return [ticket for _, mark, ticket in self.entries if ticket.mark == mark]
+
     def head(self) -> Ticket:
         """Return the oldest ticket of a lane that is not empty."""
         entries = self.entries

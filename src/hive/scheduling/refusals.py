@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hive import errors
+from hive.dialects.operations import Operation
 from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.scheduling.tickets import Ticket
@@ -34,17 +35,20 @@ def queue_full(limit: int, seconds: int) -> Fault:
 def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int) -> Fault:
     """Return the refusal of a ticket whose deadline has passed; it names what was missing."""
     waited = f"{max(now - ticket.since, 0):.0f} s"
+    if having and not any(engine.serves(ticket.operation) for engine in having):
+        return not_served(ticket.operation, having)
     serving = [engine for engine in having if ticket.accepts(engine)]
     if any(engine.takes_work or engine.is_last_resort for engine in serving):
         return Fault(errors.QUEUE_TIMEOUT, f"no slot came free in {waited}; try again later", _after(seconds))
-    if not having:
-        reason = "no node has it any more"
-    elif not serving:
-        reason = "every node that has it has failed this request"
-    else:
-        reason = "; ".join(_state(engine) for engine in serving[:_NAMED])
+    reason = "; ".join(_state(engine) for engine in serving[:_NAMED]) if having else "no node has it any more"
     sentence = f"no node could serve the model {ticket.model!r} in {waited}: {reason}"
     return Fault(errors.NO_NODE, sentence, _after(seconds))
+
+
+def not_served(operation: Operation, having: Sequence[Engine]) -> Fault:
+    """Return the refusal of a ticket whose route no engine has that has its model."""
+    kinds = ", ".join(sorted({engine.kind.value for engine in having}))
+    return Fault(errors.NOT_SERVED, f"no engine with this model serves {operation.path} (it is on {kinds})")
 
 
 def _state(engine: Engine) -> str:
