@@ -137,7 +137,7 @@ class HubServer:
         from hive.api.request_views import RequestViews
         from hive.api.views import Views
 
-        return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub)))
+        return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub, self.keys)))
 
     def _render_metrics(self) -> bytes:
         from hive.api.metrics import Metrics

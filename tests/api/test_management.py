@@ -1,69 +1,15 @@
-"""The management API: what it lists, what a POST shows once, and the one shape of its errors."""
+"""The management API: what it lists, and what a POST shows once."""
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import httpx
-import pytest
 
-from hive.api.management import ModelView, NodeView, Services, create_app
-from hive.auth.keys import KeyRing, Role
-from hive.errors import NOT_FOUND, Fault
+from hive.auth.keys import Role
 from hive.hub.keys import Keys
-from hive.store.store import Store
 
-NODE = NodeView("a", "http://a:11434", "dialed", "ready", "ollama", "0.24.0", 4, 1, 2, ("m:latest",), None)
-MODEL = ModelView("m:latest", ("a", "b"), ("a",), ("b",), 1000, "abc", {"format": "gguf", "families": ["llama"]})
-
-
-class Fleet:
-    """A fleet of one node and one model."""
-
-    def __init__(self) -> None:
-        self.drained: list[tuple[str, bool]] = []
-
-    def nodes(self) -> Sequence[NodeView]:
-        return [NODE]
-
-    def drain(self, node: str, is_draining: bool) -> Sequence[NodeView]:
-        if node != NODE.name:
-            raise Fault(NOT_FOUND, f"there is no node '{node}'")
-        self.drained.append((node, is_draining))
-        return [NODE]
-
-    def models(self) -> Sequence[ModelView]:
-        return [MODEL]
-
-
-class NoRequests:
-    """A hub that nobody has asked for anything."""
-
-
-class BrokenFleet(Fleet):
-    """A fleet with a defect."""
-
-    def nodes(self) -> Sequence[NodeView]:
-        raise ZeroDivisionError("a secret of the code")
-
-
-Work = Callable[[httpx.AsyncClient, Keys], Awaitable[None]]
-
-
-def serve(tmp_path: Path, work: Work, fleet: Fleet | None = None) -> None:
-    async def run() -> None:
-        async with Store(tmp_path / "data") as store:
-            keys = Keys(store, KeyRing(), clock=lambda: 0.5)
-            await keys.load()
-            app = create_app(Services(keys, fleet or Fleet(), NoRequests()))
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://hub") as client:
-                await work(client, keys)
-
-    asyncio.run(run())
+from .managing import Fleet, serve
 
 
 def test_a_created_key_is_shown_once_and_then_only_its_first_characters(tmp_path: Path) -> None:
@@ -132,109 +78,9 @@ def test_nodes_and_models_are_what_the_fleet_says(tmp_path: Path) -> None:
                 "size": 1000,
                 "digest": "abc",
                 "details": {"format": "gguf", "families": ["llama"]},
+                "versions": [{"digest": "abc", "nodes": ["a"]}, {"digest": "def", "nodes": ["b"]}],
             }
         ]
-
-    serve(tmp_path, work)
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status", "code", "message"),
-    [
-        ("GET", "/hive/v1/nothing", 404, "not_found", "there is nothing at this path"),
-        ("GET", "/hive/v1/keys/", 404, "not_found", "there is nothing at this path"),
-        ("GET", "/docs", 404, "not_found", "there is nothing at this path"),
-        ("DELETE", "/hive/v1/keys/bob", 404, "not_found", "there is no live key 'bob'"),
-        ("DELETE", "/hive/v1/keys/boss", 409, "conflict", "key 'boss' is the last admin key"),
-        ("PUT", "/hive/v1/keys", 405, "method_not_allowed", "PUT is not allowed here"),
-        ("GET", "/hive/v1/keys?revoked=7", 422, "invalid_value", "revoked: input should be a valid boolean"),
-    ],
-)
-def test_every_error_has_one_shape(
-    tmp_path: Path, method: str, path: str, status: int, code: str, message: str
-) -> None:
-    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
-        await keys.create("boss", Role.ADMIN)
-        answer = await client.request(method, path)
-        assert answer.status_code == status
-        assert answer.json().keys() == {"error"}
-        assert answer.json()["error"].keys() == {"code", "message"}
-        assert answer.json()["error"]["code"] == code
-        assert answer.json()["error"]["message"].startswith(message)
-
-    serve(tmp_path, work)
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "code", "message"),
-    [
-        (b"{", 400, "bad_json", "the body is not JSON"),
-        (b"\xff\xff", 400, "bad_json", "the body cannot be read as JSON"),
-        (b"[" * 100_000, 400, "bad_json", "the body cannot be read as JSON"),
-        (b"", 422, "invalid_value", "body: field required"),
-        (b"[]", 422, "invalid_value", "body: input should be a valid dictionary"),
-        (b'{"name":"a"}', 422, "invalid_value", "role: field required"),
-        (b'{"name":1,"role":"client"}', 422, "invalid_value", "name: input should be a valid string"),
-        (b'{"name":"a","role":"king"}', 422, "invalid_value", "role: input should be 'admin', 'worker' or"),
-        (
-            b'{"name":"a","role":"client","manage":"no"}',
-            422,
-            "invalid_value",
-            "manage: input should be a valid",
-        ),
-        (b'{"name":"a","role":"client","mange":true}', 422, "invalid_value", "mange: extra inputs are not"),
-        (b'{"name":"a b","role":"client"}', 422, "invalid_value", "name: expected 1 to 63 letters"),
-        (b'{"name":"\\ud800","role":"client"}', 422, "invalid_value", "name: "),
-        (b'{"name":"boss","role":"client"}', 409, "conflict", "key 'boss' exists already"),
-    ],
-)
-def test_a_key_that_is_asked_for_wrongly_is_not_made(
-    tmp_path: Path, body: bytes, status: int, code: str, message: str
-) -> None:
-    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
-        await keys.create("boss", Role.ADMIN)
-        headers = {"Content-Type": "application/json"}
-        answer = await client.post("/hive/v1/keys", content=body, headers=headers)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-        assert answer.json()["error"]["message"].startswith(message)
-        assert [key.name for key in keys.listed()] == ["boss"]
-
-    serve(tmp_path, work)
-
-
-def test_a_body_that_is_not_said_to_be_json_is_told_so(tmp_path: Path) -> None:
-    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
-        answer = await client.post("/hive/v1/keys", data={"name": "a"})
-        assert answer.json()["error"]["message"] == "content-type: expected application/json"
-
-    serve(tmp_path, work)
-
-
-def test_a_method_that_is_not_allowed_names_those_that_are(tmp_path: Path) -> None:
-    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
-        assert (await client.put("/hive/v1/keys")).headers["allow"] == "GET, POST"
-        assert (await client.get("/hive/v1/keys/a")).headers["allow"] == "DELETE"
-
-    serve(tmp_path, work)
-
-
-def test_a_defect_is_an_error_that_tells_nothing_of_the_code(tmp_path: Path) -> None:
-    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
-        answer = await client.get("/hive/v1/nodes")
-        assert answer.status_code == 500
-        assert answer.json() == {"error": {"code": "internal", "message": "the hub failed; its log says how"}}
-
-    serve(tmp_path, work, BrokenFleet())
-
-
-def test_a_database_that_fails_is_told_without_its_words(tmp_path: Path) -> None:
-    async def work(client: httpx.AsyncClient, keys: Keys) -> None:
-        database = sqlite3.connect(tmp_path / "data" / "hive.db")
-        database.execute("DROP TABLE keys")
-        database.close()
-        answer = await client.post("/hive/v1/keys", json={"name": "a", "role": "client"})
-        assert answer.status_code == 500
-        assert answer.json()["error"]["message"] == "the hub's database failed; its log says how"
 
     serve(tmp_path, work)
 

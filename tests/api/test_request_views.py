@@ -43,6 +43,12 @@ def ended(hub: ThreadedHub) -> list[Entry]:
     return call(hub, "/requests?state=ended").json()["ended"]
 
 
+def queue_only(hub: ThreadedHub) -> list[Entry]:
+    listed = call(hub, "/requests?state=queued").json()
+    assert listed["ended"] == []
+    return listed["running"]
+
+
 def one(hub: ThreadedHub, entry: Entry) -> Entry:
     return call(hub, f"/requests/{entry['request_id']}").json()
 
@@ -148,7 +154,7 @@ def test_a_request_runs_from_queued_to_answering() -> None:
         wire.send(request(body=STREAM, head=head))
         engine.call_number(0)
         sent = in_state(hub, "sent")
-        assert sent | {"age_s": 0, "queued_s": 0} == {
+        assert sent | {"age_ms": 0, "queued_ms": 0} == {
             "request_id": sent["request_id"],
             "operation": "generate",
             "key": "alice",
@@ -156,9 +162,9 @@ def test_a_request_runs_from_queued_to_answering() -> None:
             "state": "sent",
             "node": "a",
             "attempts": 1,
-            "age_s": 0,
-            "queued_s": 0,
-            "first_byte_s": None,
+            "queued_ms": 0,
+            "first_byte_ms": None,
+            "age_ms": 0,
             "bytes_out": 0,
         }
         with Wire(hub.port) as other:
@@ -166,11 +172,17 @@ def test_a_request_runs_from_queued_to_answering() -> None:
             queued = in_state(hub, "queued")
             assert (queued["node"], queued["attempts"], queued["key"]) == ("", 0, "")
             assert [entry["state"] for entry in running(hub)] == ["queued", "sent"]
-            assert 0 < one(hub, queued)["queued_s"] <= one(hub, queued)["age_s"]
+            assert [each["request_id"] for each in queue_only(hub)] == [queued["request_id"]]
+            before = time.monotonic()
+            first = one(hub, queued)
+            second = one(hub, queued)
+            assert 0 < first["queued_ms"] <= first["age_ms"]
+            assert 0 < second["age_ms"] - first["age_ms"] <= (time.monotonic() - before) * 1000 + 1
         turns.append(wire.sock.close)
         answering = in_state(hub, "answering")
         assert answering["bytes_out"] == len(b'{"response":"a","done":false}\n')
-        assert 0 < answering["first_byte_s"] <= answering["age_s"]
+        assert 0 < answering["first_byte_ms"] <= answering["age_ms"]
+        assert queue_only(hub) == []
         turns.append(wire.sock.close)
         assert wire.answer().is_whole
         assert running(hub) == []
@@ -264,8 +276,25 @@ def test_every_attempt_has_its_decision() -> None:
         assert first["reason"] in ("its turn", "the only one free now")
         assert {each["node"] for each in first["candidates"]} >= {"bad"}
         assert [each["node"] for each in second["candidates"]] == ["good"]
-        assert all(each.keys() == {"node", "engine", "seconds"} for each in first["candidates"])
+        assert all(each.keys() == {"node", "engine", "expected_ms", "weight"} for each in first["candidates"])
+        assert all(each["expected_ms"] is None and each["weight"] >= 0 for each in first["candidates"])
         assert second["reason"] == moved["why"]
+
+
+def test_what_best_compares_is_milliseconds_to_the_first_byte() -> None:
+    with (
+        run_scripted(lambda call: call.answer(OK)) as engine,
+        run_scripted(lambda call: call.answer(OK)) as other,
+        run_hub({"a": engine.url, "b": other.url}) as hub,
+    ):
+        ask(hub.port, request(body=GENERATE))
+        (entry,) = ended(hub)
+        (decision,) = one(hub, entry)["decisions"]
+        assert [each["weight"] for each in decision["candidates"]] == [None, None]
+        record, leases = hub.call(lambda server: server.hub.history[-1])
+        expected = {engine.node: round(seconds * 1000, 3) for engine, seconds in leases[0].compared}
+        assert {each["node"]: each["expected_ms"] for each in decision["candidates"]} == expected
+        assert record.request_id == entry["request_id"]
 
 
 def test_a_joined_engine_has_its_name_in_a_decision() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from hive.cli.fleet import _Node, _table
+from hive.cli.fleet import _holder, _Model, _Node, _table, _Version
 from hive.testing import ThreadedEngine
 from hive.testing.agent import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
@@ -51,7 +51,7 @@ def test_loaded_models_are_named_if_they_are_short() -> None:
     listed = [node("a", loaded=["tiny:latest"]), node("b", loaded=long)]
     columns, rows = _table(listed, wide=False)
     cells = [dict(zip(columns, row, strict=True)) for row in rows]
-    assert [each["LOADED"] for each in cells] == ["tiny:latest", "2"]
+    assert [each["LOADED"] for each in cells] == ["tiny:latest", "2 models"]
     columns, rows = _table(listed, wide=True)
     assert ", ".join(long) in rows[1]
 
@@ -73,6 +73,22 @@ def test_the_nodes_of_a_model_stand_by_name(
         monkeypatch.setenv("HIVE_HUB", hub.url)
         monkeypatch.setenv("HIVE_API_KEY", hub.admin_key)
         assert "Bee, zoo" in run("models").out
+
+
+def test_a_node_with_another_version_of_a_model_is_told_with_it() -> None:
+    versions = [_Version("sha256:" + "a" * 64, ["a", "b"]), _Version("b" * 64, ["b", "c"])]
+    model = _Model("m:latest", ["a", "b", "c", "d"], [], None, "sha256:" + "a" * 64, ["c", "d"], versions)
+    assert [_holder(name, model) for name in model.nodes] == [
+        "a",
+        "b (other version bbbbbbbbbbbb)",
+        "c (down, other version bbbbbbbbbbbb)",
+        "d (down)",
+    ]
+
+
+def test_one_version_is_no_other_than_the_one_that_an_engine_without_versions_shows() -> None:
+    model = _Model("m:latest", ["a", "vllm"], [], None, "made up of its name", [], [_Version("a" * 64, ["a"])])
+    assert [_holder(name, model) for name in model.nodes] == ["a", "vllm"]
 
 
 @pytest.fixture

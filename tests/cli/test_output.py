@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime
 
 import pytest
 
-from hive.cli.output import length, plain, print_fields, print_table, size, until
+from hive.cli.output import length, milliseconds, plain, print_fields, print_table, size, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -51,6 +52,7 @@ def test_a_time_is_shown_as_the_length_until_it(text: str, shown: str) -> None:
         (None, "-"),
         (0.0, "0 ms"),
         (0.0421, "42 ms"),
+        (0.9996, "1.0 s"),
         (1.26, "1.3 s"),
         (59.7, "60 s"),
         (150.0, "2 min"),
@@ -59,6 +61,11 @@ def test_a_time_is_shown_as_the_length_until_it(text: str, shown: str) -> None:
 )
 def test_a_length_of_time_is_shown_in_a_unit_that_fits(seconds: float | None, shown: str) -> None:
     assert length(seconds) == shown
+
+
+@pytest.mark.parametrize(("number", "shown"), [(None, "-"), (0.4, "0 ms"), (42.1, "42 ms"), (1_260.0, "1.3 s")])
+def test_milliseconds_are_shown_as_a_length(number: float | None, shown: str) -> None:
+    assert milliseconds(number) == shown
 
 
 def test_fields_stand_below_one_another_and_obey_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +78,7 @@ def test_a_table_is_not_cut_where_no_terminal_is_and_obeys_no_markup(
 ) -> None:
     print_table(("NAME", "WHY"), [("a" * 200, "[red]\x1b[31m"), ("b", "")])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines] == [["NAME", "WHY"], ["a" * 200, "[red]\ufffd[31m"], ["b"]]
+    assert [line.split() for line in lines] == [["NAME", "WHY"], ["a" * 200, "[red]\ufffd[31m"], ["b", "-"]]
 
 
 def use_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +99,29 @@ def test_what_is_whole_stays_so_on_a_narrow_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(f"{request_id} ") for line in lines) == 1
     assert max(len(line) for line in lines) <= 80
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (100, ["NAME", "ONE", "TWO", "WHY"]),
+        (84, ["NAME", "ONE", "TWO", "WHY"]),
+        (83, ["NAME", "ONE", "WHY"]),
+        (60, ["NAME", "WHY"]),
+        (40, ["NAME", "WHY"]),
+    ],
+)
+def test_columns_to_spare_are_left_out_where_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, columns: list[str]
+) -> None:
+    use_terminal(monkeypatch)
+    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal is taken to have 80 columns
+    monkeypatch.setenv("COLUMNS", str(width))
+    row = ["n" * 18, "o" * 20, "t" * 20, "some words " * 9]
+    print_table(("NAME", "ONE", "TWO", "WHY"), [row], whole=("NAME",), spare=("TWO", "ONE"))
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert lines[0].split() == columns
+    assert max(map(len, lines)) <= width
 
 
 def test_a_url_in_a_sentence_stays_whole_on_a_narrow_terminal(

@@ -57,9 +57,12 @@ def test_a_hub_is_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "dead is down: no connection to http://127.0.0.1:1: connection refused" in out
         assert shown["SLOTS"] == "1/1 taken"
         assert shown["QUEUE"].startswith("1 of at most 1000 waiting, ")
-        assert shown["RUNNING"] in ("2: 1 queued, 1 sent", "2: 1 sent, 1 queued")
+        assert shown["RUNNING"] in ("2 requests: 1 queued, 1 sent", "2 requests: 1 sent, 1 queued")
         assert shown["LOADS"] == "none"
-        assert shown["LAST MINUTE"] in ("2: 1 ok, 1 client_error", "2: 1 client_error, 1 ok")
+        assert shown["LAST MINUTE"] in (
+            "2 requests ended: 1 ok, 1 client_error",
+            "2 requests ended: 1 client_error, 1 ok",
+        )
         programs = json.loads(run("status", "--json").out)
         assert programs.keys() == {"nodes", "queue", "requests"}
         assert [node["name"] for node in programs["nodes"]["nodes"]] == ["a", "dead"]
@@ -71,7 +74,8 @@ def test_a_hub_without_anything_is_said_too(run: Run, monkeypatch: pytest.Monkey
     with run_hub({}) as hub:
         point(hub, monkeypatch)
         shown = fields(run("status").out)
-    assert (shown["NODES"], shown["SLOTS"], shown["RUNNING"], shown["LAST MINUTE"]) == ("0", "0/0 taken", "0", "0")
+    assert (shown["NODES"], shown["SLOTS"], shown["RUNNING"]) == ("0", "0/0 taken", "0 requests")
+    assert shown["LAST MINUTE"] == "0 requests ended"
 
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -126,12 +130,14 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
 
 def test_only_the_last_minute_counts_by_the_hubs_clock(run: Run, canned: dict[str, object]) -> None:
     canned["requests"]["ended"] = [ended(1), ended(30, "node_error"), ended(60), ended(61), ended(600)]
-    assert fields(run("status").out)["LAST MINUTE"] == "3: 2 ok, 1 node_error"
+    assert fields(run("status").out)["LAST MINUTE"] == "3 requests ended: 2 ok, 1 node_error"
+    canned["requests"]["ended"] = [ended(1)]
+    assert fields(run("status").out)["LAST MINUTE"] == "1 request ended: 1 ok"
 
 
 def test_a_minute_with_more_than_the_hub_keeps_says_how_far_back_it_goes(run: Run, canned: dict[str, object]) -> None:
     canned["requests"]["ended"] = [ended(number / 100) for number in range(1000)]
-    said = "1000: 1000 ok (all that the hub keeps: 10 s)"
+    said = "1000 requests ended: 1000 ok (all that the hub keeps: 10 s)"
     assert fields(run("status").out)["LAST MINUTE"] == said
 
 
@@ -141,11 +147,28 @@ def test_engines_of_one_node_are_counted_apart_and_the_troubled_are_named(run: R
     assert fields(out)["NODES"] == "3 engines on 2 nodes: 1 ready, 1 down, 1 suspect"
     assert "a, vllm is down: gone\ufffd[31m\n" in out
     assert "b is suspect: gone\ufffd[31m\n" in out
-    assert fields(out)["SLOTS"] == "3/8 taken"
+    assert fields(out)["SLOTS"] == "1/4 taken, and 2 on nodes out of service"
     canned["nodes"]["nodes"] = [node(f"n{number}", "down") for number in range(9)]
     out = run("status").out
     assert out.count(" is down") == 5
     assert "and 4 more\n" in out
+
+
+@pytest.mark.parametrize(
+    ("status", "slots"),
+    [
+        ("ready", "2/8 taken"),
+        ("probation", "2/8 taken"),
+        ("draining", "1/4 taken, and 1 on nodes out of service"),
+        ("joining", "1/4 taken, and 1 on nodes out of service"),
+        ("doubtful", "1/4 taken, and 1 on nodes out of service"),
+    ],
+)
+def test_only_slots_in_service_are_added_up(run: Run, canned: dict[str, object], status: str, slots: str) -> None:
+    canned["nodes"]["nodes"] = [node("a"), node("b", status)]
+    assert fields(run("status").out)["SLOTS"] == slots
+    canned["nodes"]["nodes"] = [node("a"), {**node("b", "draining"), "running": 0}]
+    assert fields(run("status").out)["SLOTS"] == "1/4 taken"
 
 
 def test_every_load_has_a_line(run: Run, canned: dict[str, object]) -> None:
@@ -178,11 +201,10 @@ def test_a_request_that_ended_is_told_with_its_decisions(
         lines = out.splitlines()
         first, second = (next(n for n, line in enumerate(lines) if line.startswith(f"{k}. To ")) for k in (1, 2))
         assert {lines[first].split()[2], lines[second].split()[2]} == {"a", "b"}
-        assert "(least_busy: " in lines[first]
         assert lines[first].endswith("nothing else ran there.")
         assert lines[first + 1] == "   It came to nothing: it answered 500."
-        assert lines[first + 2].split() == ["CANDIDATE", "SCORE"]
-        assert any(line.split() == [lines[first].split()[2], "0.00", "chosen"] for line in lines[first + 3 : second])
+        assert lines[first + 2].split() == ["CANDIDATE", "WEIGHT", "(LEAST", "WINS)", "CHOSEN"]
+        assert any(line.split() == [lines[first].split()[2], "0", "yes"] for line in lines[first + 3 : second])
         shown_to_programs = json.loads(run("status", name, "--json").out)
         assert (shown_to_programs["state"], len(shown_to_programs["decisions"])) == ("ended", 2)
 
@@ -209,13 +231,56 @@ def test_a_request_that_waits_says_why(run: Run, monkeypatch: pytest.MonkeyPatch
         assert row.split() == ["a", "ready", "1/1", "its", "slots", "are", "taken"]
         out = run("status", runs).out
         assert (fields(out)["STATE"], fields(out)["NODE"]) == ("sent", "a")
-        assert "1. To a (best: only choice); nothing else ran there.\n" in out
-        head, row = out.splitlines()[-2:]
-        assert head.split() == ["CANDIDATE", "FIRST", "BYTE,", "S"]
-        assert (row.split()[0], row.split()[-1]) == ("a", "chosen")
+        assert out.splitlines()[-1].startswith("1. To a (best: only ")
+        assert out.splitlines()[-1].endswith("); nothing else ran there.")
 
 
 def test_a_request_that_nobody_knows_is_one_sentence(run: Run, hub: str) -> None:
     unknown = run("status", "req_nobody")
     assert unknown.code == 1
-    assert unknown.err == "hive: there is no request 'req_nobody': only the last 1,000 that ended are kept\n"
+    kept = "kept are requests to engines, the last 1,000 since the hub started"
+    assert unknown.err == f"hive: there is no request 'req_nobody': {kept}\n"
+
+
+def told(policy: str, candidates: list[dict[str, object]], reason: str = "r") -> dict[str, object]:
+    """Return a request that ended, with one decision."""
+    decision = {"policy": policy, "reason": reason, "node": "a", "engine": None, "running": 3, "failure": ""}
+    detail = {"request_id": "req_1", "state": "ended", "decisions": [{**decision, "candidates": candidates}]}
+    return {**ended(1), **detail}
+
+
+def candidate(name: str, expected: float | None = None, weight: float | None = None) -> dict[str, object]:
+    return {"node": name, "engine": None, "expected_ms": expected, "weight": weight}
+
+
+def test_what_best_expected_has_three_digits(run: Run, canned: dict[str, object]) -> None:
+    expected = {"a": 0.312, "b": 12.345, "c": 234.5, "d": 999.7, "e": 61_000.0}
+    canned["requests/req_1"] = told("best", [candidate(name, each) for name, each in expected.items()])
+    lines = [line.split() for line in run("status", "req_1").out.splitlines()[-7:]]
+    assert lines[0] == ["1.", "To", "a", "(best:", "r);", "2", "ran", "there", "already."]
+    assert lines[1] == ["CANDIDATE", "FIRST", "BYTE", "EXPECTED", "CHOSEN"]
+    assert lines[2] == ["a", "0.312", "ms", "yes"]
+    assert [line[1:] for line in lines[3:]] == [
+        ["12.3", "ms", "no"],
+        ["234", "ms", "no"],
+        ["1.0", "s", "no"],
+        ["61", "s", "no"],
+    ]
+
+
+def test_what_another_policy_compared_is_a_weight(run: Run, canned: dict[str, object]) -> None:
+    weights = {"a": 0.0, "b": 1 / 3, "c": 1_234_567.0}
+    canned["requests/req_1"] = told("least_busy", [candidate(name, None, each) for name, each in weights.items()])
+    lines = [line.split() for line in run("status", "req_1").out.splitlines()[-4:]]
+    assert lines[0] == ["CANDIDATE", "WEIGHT", "(LEAST", "WINS)", "CHOSEN"]
+    assert lines[1:] == [["a", "0", "yes"], ["b", "0.333", "no"], ["c", "1234567", "no"]]
+
+
+def test_a_reason_that_is_the_policy_s_name_is_said_once(run: Run, canned: dict[str, object]) -> None:
+    canned["requests/req_1"] = told("round_robin", [candidate("a")], "round_robin")
+    assert "1. To a (round_robin); 2 ran there already.\n" in run("status", "req_1").out
+
+
+def test_an_only_candidate_needs_no_table(run: Run, canned: dict[str, object]) -> None:
+    canned["requests/req_1"] = told("best", [candidate("a")])
+    assert "CANDIDATE" not in run("status", "req_1").out

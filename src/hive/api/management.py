@@ -1,31 +1,24 @@
 """The management API, `/hive/v1/*`, for admin keys: keys, nodes and models; requests are in `api.requests`.
 
-The hub has judged the caller's right before this application is called.
+Its errors are in `api.faults`. The hub has judged the caller's right before this application is called.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Protocol
 
-from fastapi import Body, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi import Body, Depends, FastAPI
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
-from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
 
 from hive import __version__
+from hive.api.faults import ErrorAnswer, answer_errors, refuse_unknown
 from hive.api.requests import RequestsView, serve_requests
 from hive.auth.keys import Key, Role
-from hive.errors import BAD_JSON, INTERNAL, INVALID_VALUE, METHOD_NOT_ALLOWED, NOT_FOUND, Fault
 from hive.hub.keys import Keys
-from hive.store.errors import StoreError
-
-_log = logging.getLogger(__name__)
 
 PREFIX = "/hive/v1"
 
@@ -63,6 +56,14 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """What some nodes have under a model's name."""
+
+    digest: str
+    nodes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelView:
     """A model somewhere in the fleet, by its canonical name."""
 
@@ -72,9 +73,12 @@ class ModelView:
     down_on: Sequence[str]
     """Nodes that had it when they were last up."""
     size: int | None
+    """This and what follows is of the entry that clients get in their lists."""
     digest: str | None
     details: Mapping[str, object]
     """What the engine says of it, as it says it."""
+    versions: Sequence[ModelVersion] = ()
+    """One for each digest that engines tell; more than one: the same name is not the same model everywhere."""
 
 
 class FleetView(Protocol):
@@ -150,21 +154,6 @@ class ModelList:
     models: Sequence[ModelView]
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorDetail:
-    """A stable code for programs and a sentence for people."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
-    """The one shape of every error."""
-
-    error: ErrorDetail
-
-
 def create_app(services: Services) -> FastAPI:
     """Return the application; every error it answers has the shape of ErrorAnswer."""
     app = FastAPI(
@@ -174,9 +163,10 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(refuse_unknown)],
         responses={code: {"model": ErrorAnswer, "description": "An error"} for code in ("4XX", "5XX", 422)},
     )
-    _answer_errors(app)
+    answer_errors(app)
     _serve_keys(app, services.keys)
     serve_requests(app, PREFIX, services.requests)
 
@@ -229,58 +219,3 @@ def _key_view(key: Key) -> KeyView:
     revoked_at = None if key.revoked_at is None else datetime.fromtimestamp(key.revoked_at, UTC)
     created_at = datetime.fromtimestamp(key.created_at, UTC)
     return KeyView(key.name, key.role, key.manage, key.shown, created_at, revoked_at)
-
-
-def _answer_errors(app: FastAPI) -> None:
-    @app.exception_handler(Fault)
-    async def fault(_: Request, error: Fault) -> Response:
-        return _answer(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def unfit(request: Request, error: RequestValidationError) -> Response:
-        return _answer(_fault_of(request, error))
-
-    @app.exception_handler(HTTPException)
-    async def routing(request: Request, error: HTTPException) -> Response:
-        if error.status_code == METHOD_NOT_ALLOWED.status:
-            allowed = (("Allow", ", ".join(_methods(app, request))),)
-            return _answer(Fault(METHOD_NOT_ALLOWED, f"{request.method} is not allowed here", allowed))
-        if error.status_code == NOT_FOUND.status:
-            return _answer(Fault(NOT_FOUND, "there is nothing at this path"))
-        return _answer(Fault(BAD_JSON, "the body cannot be read as JSON"))
-
-    @app.exception_handler(StoreError)
-    async def store(_: Request, error: StoreError) -> Response:
-        _log.error("the database failed", exc_info=error)
-        return _answer(Fault(INTERNAL, "the hub's database failed; its log says how"))
-
-    @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> Response:
-        return _answer(Fault(INTERNAL, "the hub failed; its log says how"))
-
-
-def _methods(app: FastAPI, request: Request) -> list[str]:
-    """Return every method of the path; Starlette's own Allow names only those of its first route."""
-    routes = [route for route in app.routes if isinstance(route, Route)]
-    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted(method for route in here for method in route.methods or ())
-
-
-def _fault_of(request: Request, error: RequestValidationError) -> Fault:
-    """Return the first thing that does not fit, named; never the value."""
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"][1:]]
-    if first["type"] == "json_invalid":
-        return Fault(BAD_JSON, "the body is not JSON")
-    if not where and "json" not in request.headers.get("content-type", ""):
-        return Fault(INVALID_VALUE, "content-type: expected application/json")
-    message = str(first["msg"])
-    return Fault(INVALID_VALUE, f"{'.'.join(where) or 'body'}: {message[:1].lower()}{message[1:]}")
-
-
-def _answer(fault: Fault) -> Response:
-    headers = dict(fault.headers)
-    if not fault.kind.retry:
-        headers["x-should-retry"] = "false"
-    content = {"error": {"code": fault.kind.code, "message": fault.message}}
-    return JSONResponse(content, status_code=fault.kind.status, headers=headers)

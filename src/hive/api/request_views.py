@@ -12,6 +12,8 @@ import msgspec
 
 from hive.api.requests import (
     MOST,
+    CandidateView,
+    DecisionView,
     EndedDetail,
     EndedView,
     LoadView,
@@ -26,20 +28,24 @@ from hive.api.requests import (
     Wanted,
     Which,
 )
+from hive.config import Policy
 from hive.errors import CONFLICT, NOT_FOUND, Fault
 from hive.fleet.names import canonical
 from hive.hub.core import HISTORY, Hub, Past
 from hive.hub.exchange import Exchange
+from hive.hub.keys import Keys
+from hive.hub.progress import Stage
 from hive.hub.records import Record, timestamp
-from hive.scheduling.tickets import LoadOrder, Ticket
+from hive.scheduling.tickets import Decision, LoadOrder, Ticket
 from hive.scheduling.waits import why_not, why_waiting
 
 
 class RequestViews:
     """Answers from memory what the management API asks about requests."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, keys: Keys) -> None:
         self._hub = hub
+        self._keys = keys
 
     # --- what waits ---
 
@@ -84,13 +90,16 @@ class RequestViews:
     # --- what runs and what has ended ---
 
     def listed(self, wanted: Wanted) -> RequestList:
-        """Return what runs and what has ended, the newest first."""
+        """Return what runs and what has ended, the newest first. Fault: NOT_FOUND."""
+        self._check_names(wanted)
         running: list[Exchange] = []
         if wanted.state is not Which.ENDED:
             matching = (each for each in self._hub.exchanges if _matches(each.record, wanted))
+            if wanted.state is Which.QUEUED:
+                matching = (each for each in matching if each.progress().stage is Stage.QUEUED)
             running = nlargest(wanted.limit, matching, key=lambda each: each.began_at)
         ended: Iterator[Record] = iter(())
-        if wanted.state is not Which.RUNNING:
+        if wanted.state in (Which.ENDED, Which.ALL):
             ended = (record for record, _ in self._past() if _matches(record, wanted))
         return RequestList(
             time=timestamp(time.time()),
@@ -98,12 +107,27 @@ class RequestViews:
             ended=[_ended(record) for record in islice(ended, wanted.limit)],
         )
 
+    def _check_names(self, wanted: Wanted) -> None:
+        """Raise `Fault` for a name that is neither there nor in the history: misspelt, it would list nothing."""
+        hub = self._hub
+        records = [*(each.record for each in hub.exchanges), *(record for record, _ in hub.history)]
+        nodes = {*(engine.node for engine in hub.fleet.engines), *hub.joining.nodes}
+        keys = {key.name for key in self._keys.listed(revoked=True)}
+        if wanted.node and wanted.node not in nodes.union(record.node for record in records):
+            raise Fault(NOT_FOUND, f"there is no node '{wanted.node}'")
+        if wanted.key and wanted.key not in keys.union(record.key for record in records):
+            raise Fault(NOT_FOUND, f"there is no key '{wanted.key}'")
+        model = canonical(wanted.model) if wanted.model else ""
+        is_known = not model or hub.fleet.having(model) or model in {record.model for record in records}
+        if not is_known and hub.has_looked:
+            raise Fault(NOT_FOUND, f"there is no model '{wanted.model}'")
+
     def one(self, request_id: str) -> RunningDetail | EndedDetail:
         """Return all that is known of a request. Fault: NOT_FOUND."""
         exchange = self._exchange(request_id)
         if exchange is None:
             return self._ended_detail(request_id)
-        decisions = [lease.decision for lease in exchange.leases]
+        decisions = [_decision(lease.decision) for lease in exchange.leases]
         return RunningDetail(**asdict(_running(exchange)), decisions=decisions, waits=self._wait(exchange))
 
     def cancel(self, request_id: str) -> EndedDetail:
@@ -126,8 +150,10 @@ class RequestViews:
     def _ended_detail(self, request_id: str) -> EndedDetail:
         for record, leases in self._past():
             if record.request_id == request_id:
-                return EndedDetail(**asdict(_ended(record)), decisions=[lease.decision for lease in leases])
-        raise Fault(NOT_FOUND, f"there is no request '{request_id}': only the last {HISTORY:,} that ended are kept")
+                decisions = [_decision(lease.decision) for lease in leases]
+                return EndedDetail(**asdict(_ended(record)), decisions=decisions)
+        kept = f"kept are requests to engines, the last {HISTORY:,} since the hub started"
+        raise Fault(NOT_FOUND, f"there is no request '{request_id}': {kept}")
 
     def _wait(self, exchange: Exchange) -> WaitView | None:
         ticket = exchange.ticket
@@ -151,7 +177,7 @@ class RequestViews:
 
 def _matches(record: Record, wanted: Wanted) -> bool:
     return (
-        (wanted.model is None or record.model == canonical(wanted.model))
+        (wanted.model is None or record.model == (canonical(wanted.model) if wanted.model else ""))
         and (wanted.node is None or record.node == wanted.node)
         and (wanted.key is None or record.key == wanted.key)
     )
@@ -173,9 +199,9 @@ def _running(exchange: Exchange) -> RunningView:
         state=progress.stage.value,
         node=record.node,
         attempts=record.attempts,
-        age_s=round(progress.age, 3),
-        queued_s=round(progress.queued, 3),
-        first_byte_s=None if progress.first_byte is None else round(progress.first_byte, 3),
+        queued_ms=round(progress.queued * 1000, 2),
+        first_byte_ms=None if progress.first_byte is None else round(progress.first_byte * 1000, 2),
+        age_ms=round(progress.age * 1000, 2),
         bytes_out=progress.bytes_out,
     )
 
@@ -186,3 +212,26 @@ def _ended(record: Record) -> EndedView:
     for name in ("queued_ms", "first_byte_ms", "total_ms"):
         known[name] = None if known[name] is None else round(known[name], 2)
     return EndedView(**known)
+
+
+def _decision(decision: Decision) -> DecisionView:
+    """Return a decision with what its policy compared under a name of its own."""
+    is_expected = decision.policy == Policy.BEST
+    candidates = [
+        CandidateView(
+            each.node,
+            each.engine,
+            expected_ms=round(each.seconds * 1000, 3) if is_expected and each.seconds is not None else None,
+            weight=None if is_expected else each.seconds,
+        )
+        for each in decision.candidates
+    ]
+    return DecisionView(
+        decision.policy,
+        decision.reason,
+        decision.node,
+        decision.engine,
+        decision.running,
+        candidates,
+        decision.failure,
+    )

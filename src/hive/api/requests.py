@@ -1,6 +1,7 @@
 """The part of the management API about requests: what waits, what runs, what has ended and why it went where it went.
 
-A request is known by its `X-Hive-Request-Id` from when its body has come until a thousand others have ended after it.
+A request is known by its `X-Hive-Request-Id` from when its body has come until a thousand others have ended after it,
+or the hub has. Lengths of time are in milliseconds where a request is told, as in the log.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from fastapi import FastAPI, Query
 
 from hive.fleet.names import MAX_NAME
 from hive.hub.records import Outcome
-from hive.scheduling.tickets import Decision
 
 MOST = 1_000
 """Entries in a listing."""
@@ -25,6 +25,8 @@ class Which(StrEnum):
     """Which requests to list."""
 
     RUNNING = "running"
+    QUEUED = "queued"
+    """Of those that run, the ones that wait for a slot."""
     ENDED = "ended"
     ALL = "all"
 
@@ -37,16 +39,16 @@ class Wanted:
     """At most so many that run, and so many that have ended."""
     state: Which = Which.ALL
     model: str | None = None
-    """In any spelling."""
+    """In any spelling; empty for requests whose model no engine had."""
     node: str | None = None
-    """Where it runs, or ran last."""
+    """Where it runs, or ran last; empty for requests that reached none."""
     key: str | None = None
     """The key's name; empty for requests without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningView:
-    """A request under way. Lengths are in seconds; what is not known yet is empty or None."""
+    """A request under way. What is not known yet is empty or None."""
 
     request_id: str
     operation: str
@@ -57,9 +59,9 @@ class RunningView:
     node: str
     """Where it is, or was last."""
     attempts: int
-    age_s: float
-    queued_s: float
-    first_byte_s: float | None
+    queued_ms: float
+    first_byte_ms: float | None
+    age_ms: float
     bytes_out: int
 
 
@@ -90,6 +92,33 @@ class EndedView:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateView:
+    """An engine that was considered for a request, and what it was compared by; neither where there was one only."""
+
+    node: str
+    engine: str | None
+    expected_ms: float | None
+    """Until the first byte, as `best` expected it."""
+    weight: float | None
+    """The number that another policy compared; the least is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionView:
+    """Why an attempt went where it went."""
+
+    policy: str
+    reason: str
+    node: str
+    engine: str | None
+    running: int
+    """How many ran on the engine then, this one included."""
+    candidates: Sequence[CandidateView]
+    failure: str
+    """Why it brought no whole answer; empty when it did."""
+
+
+@dataclass(frozen=True, slots=True)
 class WaitingNode:
     """A node that has the model of a request that waits, and what keeps it from serving the request."""
 
@@ -115,7 +144,7 @@ class WaitView:
 class RunningDetail(RunningView):
     """All that is known of a request under way."""
 
-    decisions: Sequence[Decision]
+    decisions: Sequence[DecisionView]
     """One for each attempt."""
     waits: WaitView | None
     """None for one that does not wait in the queue."""
@@ -125,7 +154,7 @@ class RunningDetail(RunningView):
 class EndedDetail(EndedView):
     """All that is known of a request that has ended."""
 
-    decisions: Sequence[Decision]
+    decisions: Sequence[DecisionView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +226,7 @@ class RequestsView(Protocol):
         """Return what waits."""
 
     def listed(self, wanted: Wanted) -> RequestList:
-        """Return what runs and what has ended."""
+        """Return what runs and what has ended. Fault: NOT_FOUND for a node, key or model that nobody knows."""
 
     def one(self, request_id: str) -> RunningDetail | EndedDetail:
         """Return all that is known of a request. Fault: NOT_FOUND."""

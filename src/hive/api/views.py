@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import msgspec
 
-from hive.api.management import ModelView, NodeView
+from hive.api.management import ModelVersion, ModelView, NodeView
 from hive.errors import NOT_FOUND, Fault
-from hive.fleet.engines import Engine, EngineKind, Health, Model
+from hive.fleet.engines import Engine, EngineKind, Health, Model, version_numbers
 from hive.hub.core import Hub
 from hive.hub.joining import JoinedNode
 
@@ -81,7 +81,7 @@ class Views:
 
 
 def _model(key: str, engines: list[Engine]) -> ModelView:
-    model: Model = max((engine.models[key] for engine in engines), key=lambda model: model.modified_at)
+    model = _listed(key, engines)
     return ModelView(
         name=key,
         nodes=list(dict.fromkeys(engine.node for engine in engines)),
@@ -90,7 +90,24 @@ def _model(key: str, engines: list[Engine]) -> ModelView:
         size=model.size_bytes or None,
         digest=model.digest or None,
         details=_details(model.tags),
+        versions=_versions(key, engines),
     )
+
+
+def _listed(key: str, engines: list[Engine]) -> Model:
+    """Return the entry that clients get of a model (`fleet.listings.Catalog`): the newest engine's that is not down."""
+    up = [engine for engine in engines if engine.health is not Health.DOWN]
+    return max(up or engines, key=lambda engine: version_numbers(engine.version)).models[key]
+
+
+def _versions(key: str, engines: list[Engine]) -> list[ModelVersion]:
+    """Return the digests of a model and who has each. Only an Ollama tells one; the others' are made up of the name."""
+    nodes: dict[str, list[str]] = {}
+    for engine in engines:
+        digest = engine.models[key].digest
+        if digest and engine.kind is EngineKind.OLLAMA:
+            nodes.setdefault(digest, []).append(engine.node)
+    return [ModelVersion(digest, list(dict.fromkeys(having))) for digest, having in nodes.items()]
 
 
 def _details(tags: bytes) -> dict[str, object]:

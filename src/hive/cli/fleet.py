@@ -68,6 +68,11 @@ class _Nodes(msgspec.Struct):
     nodes: list[_Node]
 
 
+class _Version(msgspec.Struct):
+    digest: str
+    nodes: list[str]
+
+
 class _Model(msgspec.Struct):
     name: str
     nodes: list[str]
@@ -75,6 +80,7 @@ class _Model(msgspec.Struct):
     size: int | None
     digest: str | None
     down_on: list[str] = []
+    versions: list[_Version] = []
 
 
 class _Models(msgspec.Struct):
@@ -127,13 +133,13 @@ def _table(listed: list[_Node], wide: bool) -> tuple[list[str], list[list[str]]]
 def _node_cells(node: _Node, wide: bool) -> list[str]:
     engine = f"{node.kind or '-'} {node.version or ''}".strip()
     busy = f"{node.running}/{node.slots}"
-    loaded = ", ".join(node.loaded) or "-"
+    loaded = ", ".join(node.loaded)
     if not wide and len(loaded) > _SHORT_CHARACTERS:
-        loaded = str(len(node.loaded))
+        loaded = f"{len(node.loaded)} models"
     seen = "" if node.heartbeat_age is None else f"{node.heartbeat_age:.0f} s ago"
     labels = ", ".join(f"{name}={value}" for name, value in node.labels.items())
     return [
-        node.name, node.status, node.link, engine, busy, str(node.models), loaded, node.url or "-",
+        node.name, node.status, node.link, engine, busy, str(node.models), loaded, node.url or "",
         node.agent or "", labels, _machine(node.machine), seen, node.error or "",
     ]  # fmt: skip
 
@@ -206,12 +212,20 @@ def models(
             model.name,
             _id(model.digest),
             size(model.size),
-            ", ".join(f"{node} (down)" if node in model.down_on else node for node in _by_name(model.nodes)),
-            ", ".join(_by_name(model.loaded_on)) or "-",
+            ", ".join(_holder(node, model) for node in _by_name(model.nodes)),
+            ", ".join(_by_name(model.loaded_on)),
         ]
         for model in listed
     ]
     print_table(("NAME", "ID", "SIZE", "NODES", "LOADED ON"), rows, _WHOLE_OF_MODELS)
+
+
+def _holder(node: str, model: _Model) -> str:
+    """Return a node that has a model, with what is to be known of it there: the shown version is not everybody's."""
+    differing = model.versions if len(model.versions) > 1 else []
+    others = [_id(each.digest) for each in differing if node in each.nodes and each.digest != model.digest]
+    notes = [*(["down"] if node in model.down_on else []), *(f"other version {each}" for each in others)]
+    return f"{node} ({', '.join(notes)})" if notes else node
 
 
 def ps(
@@ -240,4 +254,4 @@ def _by_name(nodes: list[str]) -> list[str]:
 
 
 def _id(digest: str | None) -> str:
-    return (digest or "-").removeprefix("sha256:")[:_DIGEST_CHARACTERS]
+    return (digest or "").removeprefix("sha256:")[:_DIGEST_CHARACTERS]

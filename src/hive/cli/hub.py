@@ -14,6 +14,7 @@ import typer
 
 from hive.cli.errors import CommandError
 from hive.config import Secret, SettingsError, is_loopback
+from hive.net.reasons import in_words
 from hive.net.trust import make_tls, why_no_tls
 from hive.sources import check_secret, read_secret
 
@@ -89,7 +90,7 @@ class Hub:
 
         is_dropped = self.tls is None and isinstance(error, ReadError | RemoteProtocolError)
         hint = "; if the hub has a certificate, use https://" if is_dropped else ""
-        return f"no hub answers at {self.shown} ({str(error).rstrip('.') or type(error).__name__}{hint})"
+        return f"no hub answers at {self.shown} ({in_words(error)}{hint})"
 
     def read(self, answer: bytes, kind: type[T]) -> T:
         """Return an answer as `kind`."""

@@ -15,6 +15,7 @@ import typer
 from hive.auth.keys import Key, Role
 from hive.cli.errors import CommandError
 from hive.cli.hub import DEFAULT_HUB, CaFileOption, Hub, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.options import choice_option
 from hive.cli.output import date, plain, print_json, print_table
 from hive.errors import Fault
 
@@ -28,6 +29,10 @@ DirectoryOption = Annotated[
     typer.Option("--data-dir", metavar="DIR", help="Act on this data directory itself, while no hub runs."),
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.", show_default=False)]
+RoleOption = Annotated[
+    Role,
+    choice_option("--role", "admin: all; worker: a node; client: inference.", Role, show_default=False),
+]
 
 keys = typer.Typer()
 
@@ -155,7 +160,7 @@ def _without_command(context: typer.Context) -> None:
 @keys.command("create")
 def create(
     name: NameArgument,
-    role: Annotated[Role, typer.Option(help="admin: all; worker: a node; client: inference.", show_default=False)],
+    role: RoleOption,
     manage: Annotated[bool, typer.Option("--manage", help="A client key that may manage models.")] = False,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,

@@ -12,6 +12,10 @@ _WIDE = 10_000
 """Columns of an output that is no terminal: nothing is cut there."""
 _NARROW = 4
 """Columns of the terminal that a cell keeps that is folded."""
+_WISHED = 20
+"""Columns of the terminal that a cell wishes for that may be folded: for less, others are left out."""
+NOTHING = "-"
+"""What stands in a cell of which nothing is known, or for which there is nothing."""
 _STYLES = {"ready": "green", "down": "red", "suspect": "yellow", "doubtful": "yellow", "draining": "yellow"}
 _YEAR_SECONDS = 365 * 86_400
 
@@ -21,25 +25,31 @@ def print_json(answer: bytes) -> None:
     print(msgspec.json.format(answer, indent=2).decode())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Collection[str] = ()) -> None:
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Collection[str] = (), spare: Sequence[str] = ()
+) -> None:
     """Print rows under their columns' names; what a terminal would obey is taken out of them.
 
-    What stands in the columns of `whole` is never folded, and no URL is: people copy them.
+    What stands in the columns of `whole` is never folded, and no URL is: people copy them. The columns of `spare` are
+    left out, the first one first, where the terminal has no room for all.
     """
     from rich.cells import cell_len
     from rich.console import Console, ConsoleDimensions
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row] for row in rows]
-    widest = [max([cell_len(column), *(row[n].cell_len for row in cells)]) for n, column in enumerate(columns)]
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    texts = [[plain(cell) or NOTHING for cell in row] for row in rows]
+    widest = [max(map(cell_len, column)) for column in zip(columns, *texts, strict=True)]
+    kept = _with_room(columns, widest, whole, spare, console.width)
+    columns, widest = [columns[n] for n in kept], [widest[n] for n in kept]
+    cells = [[Text(row[n], style=_STYLES.get(row[n], "")) for n in kept] for row in texts]
     least = [
         widest[n]
         if column in whole
         else min(widest[n], max(_NARROW, *(_longest_url(row[n].plain) for row in cells), 0))
         for n, column in enumerate(columns)
     ]
-    console = Console(width=None if sys.stdout.isatty() else _WIDE)
     gap = 2 if sum(least) + 2 * len(least) <= console.width else 1
     gaps = gap * (len(least) - 1)
     # On a narrower terminal it is the terminal that folds, whole lines.
@@ -52,6 +62,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Co
     for row in cells:
         table.add_row(*row)
     console.print(table)
+
+
+def _with_room(
+    columns: Sequence[str], widest: Sequence[int], whole: Collection[str], spare: Sequence[str], room: int
+) -> list[int]:
+    """Return the places of the columns for which there is room."""
+    wished = {
+        column: width if column in whole else min(width, max(_WISHED, len(column)))
+        for column, width in zip(columns, widest, strict=True)
+    }
+    for column in spare:
+        if sum(wished.values()) + 2 * (len(wished) - 1) <= room:
+            break
+        del wished[column]
+    return [n for n, column in enumerate(columns) if column in wished]
 
 
 def _shrunk(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
@@ -90,7 +115,7 @@ def plain(text: str) -> str:
 def size(size_bytes: int | None) -> str:
     """Return a size as Ollama's listings show it."""
     if size_bytes is None:
-        return "-"
+        return NOTHING
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f} {unit}"
@@ -100,18 +125,23 @@ def size(size_bytes: int | None) -> str:
 def length(seconds: float | None) -> str:
     """Return a length of time, in a unit that fits."""
     if seconds is None:
-        return "-"
+        return NOTHING
     for unit, factor in (("h", 3_600), ("min", 60)):
         if seconds >= 2 * factor:
             return f"{seconds / factor:.0f} {unit}"
-    if seconds >= 1:
+    if seconds >= 0.9995:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     return f"{seconds * 1000:.0f} ms"
 
 
+def milliseconds(number: float | None) -> str:
+    """Return a length of time that is told in milliseconds, in a unit that fits."""
+    return length(None if number is None else number / 1000)
+
+
 def date(moment: datetime | None) -> str:
     """Return a day and a minute, in this machine's time zone."""
-    return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    return NOTHING if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def until(text: str, now: datetime) -> str:
@@ -119,7 +149,7 @@ def until(text: str, now: datetime) -> str:
     try:
         moment = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
-        return "-"
+        return NOTHING
     seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
     if seconds > _YEAR_SECONDS:
         return "forever"

@@ -12,7 +12,8 @@ import typer
 
 from hive.cli.errors import CommandError
 from hive.cli.hub import DEFAULT_HUB, CaFileOption, HubOption, JsonOption, KeyFileOption, find_hub
-from hive.cli.output import length, plain, print_json, print_table, size
+from hive.cli.options import choice_option, whole_option
+from hive.cli.output import length, milliseconds, plain, print_json, print_table, size
 
 REQUESTS = "/hive/v1/requests"
 QUEUE = "/hive/v1/queue"
@@ -23,10 +24,12 @@ _COLUMNS = (
     "REQUEST", "STATE", "OPERATION", "MODEL", "NODE", "KEY",
     "QUEUED", "FIRST BYTE", "TOTAL", "SENT", "ENDED",
 )  # fmt: skip
+_SPARE = ("SENT", "OPERATION", "KEY", "FIRST BYTE", "QUEUED", "ENDED")
+"""What a narrow terminal goes without, the first one first; --wide shows all."""
 
 
 class Running(msgspec.Struct):
-    """A request under way; lengths in seconds."""
+    """A request under way; lengths in milliseconds."""
 
     request_id: str
     operation: str
@@ -35,9 +38,9 @@ class Running(msgspec.Struct):
     state: str
     node: str
     attempts: int
-    age_s: float
-    queued_s: float
-    first_byte_s: float | None
+    queued_ms: float
+    first_byte_ms: float | None
+    age_ms: float
     bytes_out: int
 
 
@@ -103,6 +106,7 @@ class State(StrEnum):
     """Which requests to list."""
 
     RUNNING = "running"
+    QUEUED = "queued"
     ENDED = "ended"
     ALL = "all"
 
@@ -110,10 +114,15 @@ class State(StrEnum):
 ModelOption = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only those for this model.")]
 NodeOption = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Only those that it has, or had last.")]
 KeyOption = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Only those with the key of this name.")]
-StateOption = Annotated[State, typer.Option("--state", help="Only those that run, or that have ended.")]
-LimitOption = Annotated[
-    int, typer.Option("--limit", metavar="N", min=1, max=MOST, help="So many that run and so many that ended, at most.")
+StateOption = Annotated[
+    State,
+    choice_option("--state", "Only those that run, or of these only those that wait, or those that have ended.", State),
 ]
+LimitOption = Annotated[
+    int,
+    whole_option("--limit", f"So many that run and so many that ended; {MOST:,} at most.", least=1, most=MOST),
+]
+WideOption = Annotated[bool, typer.Option("--wide", help="All columns, also on a narrow terminal.")]
 CancelOption = Annotated[
     str | None, typer.Option("--cancel", metavar="REQUEST", help="Cancel this one; its client gets an error.")
 ]
@@ -137,8 +146,8 @@ def queue(
             each.model,
             str(each.waiting),
             length(each.oldest_wait_s),
-            ", ".join(each.nodes) or "-",
-            ", ".join(each.loading_on) or "-",
+            ", ".join(each.nodes),
+            ", ".join(each.loading_on),
         ]
         for each in waits.models
     ]
@@ -159,6 +168,7 @@ def requests(
     state: StateOption = State.ALL,
     limit: LimitOption = _USUAL,
     cancel: CancelOption = None,
+    wide: WideOption = False,
     hub: HubOption = DEFAULT_HUB,
     api_key_file: KeyFileOption = None,
     ca_file: CaFileOption = None,
@@ -184,7 +194,7 @@ def requests(
         return
     rows = [_running_cells(each) for each in listed.running]
     rows += [_ended_cells(each, (listed.time - each.time).total_seconds()) for each in listed.ended]
-    print_table(_COLUMNS, rows, ("REQUEST",))
+    print_table(_COLUMNS, rows, ("REQUEST",), () if wide else _SPARE)
 
 
 def path_of(request_id: str) -> str:
@@ -194,17 +204,17 @@ def path_of(request_id: str) -> str:
 
 def _running_cells(each: Running) -> list[str]:
     return [
-        each.request_id, each.state, each.operation, each.model or "-", each.node or "-", each.key or "-",
-        length(each.queued_s), length(each.first_byte_s), length(each.age_s), size(each.bytes_out), "-",
+        each.request_id, each.state, each.operation, each.model, each.node, each.key,
+        milliseconds(each.queued_ms), milliseconds(each.first_byte_ms), milliseconds(each.age_ms),
+        size(each.bytes_out), "",
     ]  # fmt: skip
 
 
 def _ended_cells(each: Ended, age: float) -> list[str]:
-    first_byte = None if each.first_byte_ms is None else each.first_byte_ms / 1000
     return [
-        each.request_id, outcome(each), each.operation, each.model or "-", each.node or "-", each.key or "-",
-        length(each.queued_ms / 1000), length(first_byte), length(each.total_ms / 1000), size(each.bytes_out),
-        f"{length(max(age, 0.0))} ago",
+        each.request_id, outcome(each), each.operation, each.model, each.node, each.key,
+        milliseconds(each.queued_ms), milliseconds(each.first_byte_ms), milliseconds(each.total_ms),
+        size(each.bytes_out), f"{length(max(age, 0.0))} ago",
     ]  # fmt: skip
 
 

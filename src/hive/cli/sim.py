@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hive.cli.options import number_option, whole_option
+
 _Models = Annotated[list[str] | None, typer.Option("--model", help="A model it has; repeat for more. [default: tiny]")]
 _Faults = Annotated[
     list[str] | None,
@@ -14,23 +16,25 @@ _Faults = Annotated[
 
 
 def sim(
-    port: Annotated[int, typer.Option(help="0 lets the system choose.")] = 11435,
+    port: Annotated[int, whole_option("--port", "0 lets the system choose.")] = 11435,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     model: _Models = None,
     kind: Annotated[str, typer.Option(help="What it passes for: ollama, llama.cpp, vllm or openai.")] = "ollama",
     version: Annotated[str, typer.Option(help="The version it shows. [default: by kind]")] = "",
-    slots: Annotated[int, typer.Option(help="Requests that a loaded model answers at a time.")] = 1,
-    max_loaded: Annotated[int, typer.Option(help="Models that stay in memory together.")] = 3,
-    max_queue: Annotated[int, typer.Option(help="Requests that wait inside before 503 busy.")] = 512,
-    load_time: Annotated[float, typer.Option(help="Seconds that a load takes.")] = 0.0,
-    ttft: Annotated[float, typer.Option(help="Seconds to the first token.")] = 0.0,
-    tokens_per_second: Annotated[float, typer.Option(help="Of each stream; 0 is without pause.")] = 0.0,
+    slots: Annotated[int, whole_option("--slots", "Requests that a loaded model answers at a time.")] = 1,
+    max_loaded: Annotated[int, whole_option("--max-loaded", "Models that stay in memory together.")] = 3,
+    max_queue: Annotated[int, whole_option("--max-queue", "Requests that wait inside before 503 busy.")] = 512,
+    load_time: Annotated[float, number_option("--load-time", "Seconds that a load takes.")] = 0.0,
+    ttft: Annotated[float, number_option("--ttft", "Seconds to the first token.")] = 0.0,
+    tokens_per_second: Annotated[
+        float, number_option("--tokens-per-second", "Of each stream; 0 is without pause.")
+    ] = 0.0,
     tool_call: Annotated[
         str, typer.Option(metavar="NAME[:JSON]", help="The call it answers requests with tools with.")
     ] = "",
     fault: _Faults = None,
     list_faults: Annotated[bool, typer.Option("--list-faults", help="Show the faults and end.")] = False,
-    seed: Annotated[int, typer.Option(help="Fixes the words.")] = 0,
+    seed: Annotated[int, whole_option("--seed", "Fixes the words.")] = 0,
 ) -> None:
     """A simulated inference engine: for trying Hive without a GPU, and for seeing it cope with faults."""
     from hive.testing import OptionError, SimOptions, program

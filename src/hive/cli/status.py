@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from hive.cli.hub import DEFAULT_HUB, CaFileOption, Hub, HubOption, JsonOption, KeyFileOption, find_hub
-from hive.cli.output import length, plain, print_fields, print_json, print_table, size
+from hive.cli.output import length, milliseconds, plain, print_fields, print_json, print_table, size
 from hive.cli.requests import (
     MOST,
     QUEUE,
@@ -24,11 +24,15 @@ from hive.cli.requests import (
     outcome,
     path_of,
 )
+from hive.config import Policy
+from hive.fleet.engines import IN_SERVICE
 
 _NODES = "/hive/v1/nodes"
 _LATELY = timedelta(minutes=1)
 _NAMED = 5
 """So many engines that are not ready are named."""
+_WORKING = frozenset(health.value for health in IN_SERVICE)
+"""The states of engines whose slots count."""
 
 RequestArgument = Annotated[
     str | None, typer.Argument(metavar="REQUEST", help="A request's X-Hive-Request-Id.", show_default=False)
@@ -51,7 +55,8 @@ class _Nodes(msgspec.Struct):
 class _Candidate(msgspec.Struct):
     node: str
     engine: str | None
-    seconds: float | None
+    expected_ms: float | None
+    weight: float | None
 
 
 class _Decision(msgspec.Struct):
@@ -124,7 +129,7 @@ def _show_hub(at: Hub, as_json: bool) -> None:
             *(("", line) for line in _not_ready(engines)),
             ("SLOTS", _describe_slots(engines)),
             ("QUEUE", describe_queue(waits)),
-            ("RUNNING", _count(Counter(each.state for each in listed.running))),
+            ("RUNNING", _count_requests([each.state for each in listed.running])),
             ("LOADS", loads[0] if loads else "none"),
             *(("", line) for line in loads[1:]),
             ("LAST MINUTE", _describe_ended(listed)),
@@ -152,17 +157,24 @@ def _not_ready(engines: Iterable[_Engine]) -> list[str]:
 
 
 def _describe_slots(engines: Sequence[_Engine]) -> str:
-    there = sum(each.slots for each in engines if each.status != "down")
-    return f"{sum(each.running for each in engines)}/{there} taken"
+    """Return how many slots are taken of those in service; nodes that get no new work may still run something."""
+    working = [each for each in engines if each.status in _WORKING]
+    text = f"{sum(each.running for each in working)}/{sum(each.slots for each in working)} taken"
+    elsewhere = sum(each.running for each in engines) - sum(each.running for each in working)
+    return text + (f", and {elsewhere} on nodes out of service" if elsewhere else "")
 
 
 def _describe_ended(listed: Requests) -> str:
     """Return how the requests ended that ended in the last minute, or as far back as the hub knows."""
     lately = [each for each in listed.ended if listed.time - each.time <= _LATELY]
-    text = _count(Counter(each.outcome for each in lately))
+    text = _count_requests([each.outcome for each in lately], " ended")
     if len(lately) == MOST:
         text += f" (all that the hub keeps: {length((listed.time - lately[-1].time).total_seconds())})"
     return text
+
+
+def _count_requests(states: Sequence[str], what: str = "") -> str:
+    return _count(Counter(states), f" request{'' if len(states) == 1 else 's'}{what}")
 
 
 def _count(counted: Counter[str], what: str = "") -> str:
@@ -203,9 +215,9 @@ def _running_fields(found: _RunningDetail) -> list[tuple[str, str]]:
     return [
         ("STATE", found.state),
         ("ATTEMPTS", str(found.attempts)),
-        ("QUEUED", length(found.queued_s)),
-        ("FIRST BYTE", length(found.first_byte_s)),
-        ("TOTAL", f"{length(found.age_s)} so far"),
+        ("QUEUED", milliseconds(found.queued_ms)),
+        ("FIRST BYTE", milliseconds(found.first_byte_ms)),
+        ("TOTAL", f"{milliseconds(found.age_ms)} so far"),
         ("SENT", size(found.bytes_out)),
     ]
 
@@ -215,9 +227,9 @@ def _ended_fields(found: _EndedDetail) -> list[tuple[str, str]]:
         ("STATE", f"ended: {outcome(found)}, status {found.status}"),
         ("ENDED", f"{found.time.astimezone():%Y-%m-%d %H:%M:%S}"),
         ("ATTEMPTS", str(found.attempts)),
-        ("QUEUED", length(found.queued_ms / 1000)),
-        ("FIRST BYTE", length(None if found.first_byte_ms is None else found.first_byte_ms / 1000)),
-        ("TOTAL", length(found.total_ms / 1000)),
+        ("QUEUED", milliseconds(found.queued_ms)),
+        ("FIRST BYTE", milliseconds(found.first_byte_ms)),
+        ("TOTAL", milliseconds(found.total_ms)),
         ("RECEIVED", size(found.bytes_in)),
         ("SENT", size(found.bytes_out)),
     ]
@@ -234,24 +246,29 @@ def _show_wait(wait: _Wait) -> None:
 
 
 def _show_decision(number: int, decision: _Decision) -> None:
-    where, why = _place(decision.node, decision.engine), f"{decision.policy}: {decision.reason}"
+    where = _place(decision.node, decision.engine)
+    # The reason of a policy that asks one question only is its name.
+    why = decision.policy if decision.reason == decision.policy else f"{decision.policy}: {decision.reason}"
     typer.echo()
     beside = f"{decision.running - 1} ran there already" if decision.running > 1 else "nothing else ran there"
     typer.echo(plain(f"{number}. To {where} ({why}); {beside}."))
     if decision.failure:
         typer.echo(plain(f"   It came to nothing: {decision.failure}."))
-    if not decision.candidates:
-        return
-    rows = [
-        [
-            _place(each.node, each.engine),
-            "-" if each.seconds is None else f"{each.seconds:.2f}",
-            "chosen" if _is_chosen(each, decision) else "",
+    if any(_compared(each) for each in decision.candidates):
+        measure = "FIRST BYTE EXPECTED" if decision.policy == Policy.BEST else "WEIGHT (LEAST WINS)"
+        rows = [
+            [_place(each.node, each.engine), _compared(each), "yes" if _is_chosen(each, decision) else "no"]
+            for each in decision.candidates
         ]
-        for each in decision.candidates
-    ]
-    # Only `best` expects seconds; the others compare numbers of their own.
-    print_table(("CANDIDATE", "FIRST BYTE, S" if decision.policy == "best" else "SCORE", ""), rows)
+        print_table(("CANDIDATE", measure, "CHOSEN"), rows)
+
+
+def _compared(candidate: _Candidate) -> str:
+    """Return what a candidate was compared by; nothing where there was nobody to compare it with."""
+    expected, weight = candidate.expected_ms, candidate.weight
+    if expected is not None:  # they may differ by little: three digits that count
+        return f"{expected:.3g} ms" if expected < 999.5 else milliseconds(expected)
+    return "" if weight is None else f"{weight:.3f}".rstrip("0").rstrip(".")
 
 
 def _is_chosen(candidate: _Candidate, decision: _Decision) -> bool:

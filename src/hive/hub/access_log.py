@@ -31,7 +31,7 @@ class ExchangeLog:
 
 
 def _as_text(line: Record) -> bytes:
-    where = f"{line.model} on {line.node}" if line.node else line.model or "-"
+    where = f"{line.model} on {line.node} ({line.why})" if line.node else line.model or "-"
     tail = f" {line.error}" if line.error else ""
     text = (
         f"{line.time[11:19]} {line.status} {line.outcome.value:<12} {line.operation:<17} {where}"

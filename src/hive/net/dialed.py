@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from hive import errors
 from hive.errors import Fault
 from hive.net.outbox import Outbox
+from hive.net.reasons import in_words
 from hive.net.upstream import UpstreamConnection
 
 _PORTS = {"http": 80, "https": 443}
@@ -63,7 +64,7 @@ class DialedLink:
         except (OSError, ssl.SSLError) as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise Fault(errors.OVERLOADED, "the hub has as many connections as its system allows") from None
-            raise Fault(errors.NODE_UNREACHABLE, f"no connection to {self.url}: {_reason(error)}") from None
+            raise Fault(errors.NODE_UNREACHABLE, f"no connection to {self.url}: {in_words(error)}") from None
         return connection
 
     def _make_connection(self) -> UpstreamConnection:
@@ -84,10 +85,3 @@ class DialedLink:
             self._idle.append(connection)
         else:
             connection.close()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    text = getattr(error, "strerror", None) or str(error)
-    return text.split("\n")[0][:200] or type(error).__name__

@@ -11,6 +11,7 @@ from hive import errors
 from hive.errors import Kind
 from hive.net.link import Sink
 from hive.net.outbox import Outbox
+from hive.net.reasons import in_words
 from hive.wire.responses import GarbledAnswer, ResponseReader
 
 STALE_AFTER = 1.0
@@ -136,11 +137,13 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._reader.end_of_connection()
         except GarbledAnswer:
-            self._fail(errors.NODE_BROKE_OFF, "the engine broke the connection off" + (f" ({exc})" if exc else ""))
+            self._fail(
+                errors.NODE_BROKE_OFF, "the engine broke the connection off" + (f" ({in_words(exc)})" if exc else "")
+            )
             return
         self._sink = None
         if exc is not None:
-            sink.on_failure(errors.NODE_BROKE_OFF, f"the engine broke the connection off ({exc})")
+            sink.on_failure(errors.NODE_BROKE_OFF, f"the engine broke the connection off ({in_words(exc)})")
         else:
             sink.on_complete()
 

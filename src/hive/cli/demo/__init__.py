@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from hive.cli.options import whole_option
+
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the requests.")] = False,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65_535, show_default=False, help="The hub's port. [default: 4483, or a free one]"),
+        whole_option(
+            "--port", "The hub's port. [default: 4483, or a free one]", least=0, most=65_535, show_default=False
+        ),
     ] = None,
 ) -> int:
     """Show a hub at work, then keep it running until Ctrl-C."""

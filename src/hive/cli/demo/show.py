@@ -11,6 +11,7 @@ import httpx
 from hive.cli.demo.machines import CHAT_MODEL, CODE_MODEL, Engines, break_next
 from hive.cli.demo.screen import Row, Screen
 from hive.hub.records import Record
+from hive.net.reasons import in_words
 
 KEY_NAME = "demo-show"
 """The key of the show's own requests: by it their records are told from those of others."""
@@ -110,7 +111,7 @@ class Show:
             self._settle()
             row.record = await self._records.of(answer.headers.get("X-Hive-Request-Id", ""))
         except httpx.HTTPError as error:
-            row.error = str(error) or type(error).__name__
+            row.error = in_words(error)
         except TimeoutError:
             row.error = "the hub has no record of it"
         self._screen.over(row)
