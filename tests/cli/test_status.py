@@ -202,9 +202,11 @@ def test_a_request_that_ended_is_told_with_its_decisions(
         first, second = (next(n for n, line in enumerate(lines) if line.startswith(f"{k}. To ")) for k in (1, 2))
         assert {lines[first].split()[2], lines[second].split()[2]} == {"a", "b"}
         assert lines[first].endswith("nothing else ran there.")
+        assert lines[first + 1] == "   It waited before: its model is being loaded."
+        first += 1
         assert lines[first + 1] == "   It came to nothing: it answered 500."
         assert lines[first + 2].split() == ["CANDIDATE", "WEIGHT", "(LEAST", "WINS)", "CHOSEN"]
-        assert any(line.split() == [lines[first].split()[2], "0", "yes"] for line in lines[first + 3 : second])
+        assert any(line.split() == [lines[first - 1].split()[2], "0", "yes"] for line in lines[first + 3 : second])
         shown_to_programs = json.loads(run("status", name, "--json").out)
         assert (shown_to_programs["state"], len(shown_to_programs["decisions"])) == ("ended", 2)
 
@@ -276,9 +278,14 @@ def test_what_another_policy_compared_is_a_weight(run: Run, canned: dict[str, ob
     assert lines[1:] == [["a", "0", "yes"], ["b", "0.333", "no"], ["c", "1234567", "no"]]
 
 
-def test_a_reason_that_is_the_policy_s_name_is_said_once(run: Run, canned: dict[str, object]) -> None:
-    canned["requests/req_1"] = told("round_robin", [candidate("a")], "round_robin")
-    assert "1. To a (round_robin); 2 ran there already.\n" in run("status", "req_1").out
+def test_what_it_waited_for_and_what_its_client_was_told_is_told(run: Run, canned: dict[str, object]) -> None:
+    answer = told("best", [candidate("a")])
+    answer["decisions"][0]["waited_for"] = "its model is being loaded"  # type: ignore[index]
+    answer["detail"] = "node 'a': it fell silent for 10 s inside its answer"
+    canned["requests/req_1"] = answer
+    out = run("status", "req_1").out
+    assert "   It waited before: its model is being loaded.\n" in out
+    assert fields(out)["REASON"] == "node 'a': it fell silent for 10 s inside its answer"
 
 
 def test_an_only_candidate_needs_no_table(run: Run, canned: dict[str, object]) -> None:

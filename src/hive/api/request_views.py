@@ -234,4 +234,5 @@ def _decision(decision: Decision) -> DecisionView:
         decision.running,
         candidates,
         decision.failure,
+        decision.waited_for,
     )

@@ -116,6 +116,8 @@ class DecisionView:
     candidates: Sequence[CandidateView]
     failure: str
     """Why it brought no whole answer; empty when it did."""
+    waited_for: str
+    """What the request had to wait for before, as it was when the wait began; empty when it had not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Running(msgspec.Struct):
     bytes_out: int
 
 
-class Ended(msgspec.Struct):
+class Ended(msgspec.Struct, kw_only=True):
     """A request that has ended; lengths in milliseconds."""
 
     request_id: str
@@ -62,6 +62,7 @@ class Ended(msgspec.Struct):
     total_ms: float
     bytes_in: int
     bytes_out: int
+    detail: str = ""
 
 
 class Requests(msgspec.Struct):

@@ -67,6 +67,7 @@ class _Decision(msgspec.Struct):
     running: int
     candidates: list[_Candidate]
     failure: str = ""
+    waited_for: str = ""
 
 
 class _WaitingNode(msgspec.Struct):
@@ -93,7 +94,7 @@ class _RunningDetail(Running):
     waits: _Wait | None
 
 
-class _EndedDetail(Ended):
+class _EndedDetail(Ended, kw_only=True):
     decisions: list[_Decision]
 
 
@@ -225,6 +226,7 @@ def _running_fields(found: _RunningDetail) -> list[tuple[str, str]]:
 def _ended_fields(found: _EndedDetail) -> list[tuple[str, str]]:
     return [
         ("STATE", f"ended: {outcome(found)}, status {found.status}"),
+        *([("REASON", found.detail)] if found.detail else []),
         ("ENDED", f"{found.time.astimezone():%Y-%m-%d %H:%M:%S}"),
         ("ATTEMPTS", str(found.attempts)),
         ("QUEUED", milliseconds(found.queued_ms)),
@@ -247,11 +249,12 @@ def _show_wait(wait: _Wait) -> None:
 
 def _show_decision(number: int, decision: _Decision) -> None:
     where = _place(decision.node, decision.engine)
-    # The reason of a policy that asks one question only is its name.
-    why = decision.policy if decision.reason == decision.policy else f"{decision.policy}: {decision.reason}"
+    why = f"{decision.policy}: {decision.reason}"
     typer.echo()
     beside = f"{decision.running - 1} ran there already" if decision.running > 1 else "nothing else ran there"
     typer.echo(plain(f"{number}. To {where} ({why}); {beside}."))
+    if decision.waited_for:
+        typer.echo(plain(f"   It waited before: {decision.waited_for}."))
     if decision.failure:
         typer.echo(plain(f"   It came to nothing: {decision.failure}."))
     if any(_compared(each) for each in decision.candidates):
