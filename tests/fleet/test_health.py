@@ -144,6 +144,9 @@ def test_probation_doubles_with_each_fall_and_has_an_end() -> None:
         (SILENT, False, False, 0.0),
         (SILENT, True, True, SILENT_ON_SUSPECT),
         ({"has_stopped": True}, True, False, SILENT_ON_SUSPECT),
+        ({"has_stopped": True}, True, True, 600.0),
+        ({"has_stopped": True}, False, True, 0.0),
+        ({"has_stopped": True, "is_halted": True}, True, True, SILENT_ON_SUSPECT),
     ],
 )
 def test_how_long_an_attempt_may_be_silent(

@@ -282,8 +282,19 @@ def test_a_doubtful_engine_whose_processors_are_idle_is_suspect(bed: Bedside) ->
     bed.beat(IDLE)
     assert bed.told == [Health.DOUBTFUL, Health.SUSPECT]
     assert bed.engine.error == "its agent sees it stand still"
-    limit = silence_limit(bed.engine.signs, bed.now, Patience(), has_begun=True, has_tools=True)
+    limit = silence_limit(bed.engine.signs, bed.now, Patience(), has_begun=True, has_tools=False)
     assert limit == SILENT_ON_SUSPECT
+
+
+def test_an_idle_gateway_stays_doubtful(bed: Bedside) -> None:
+    """It waits for somebody else's processors."""
+    bed.engine.kind = EngineKind.OPENAI
+    bed.begin()
+    for _ in range(20):
+        bed.beat(IDLE)
+    assert bed.told == [Health.DOUBTFUL]
+    bed.beat(EngineBeat(True, stopped=True))
+    assert bed.told[-1] == Health.SUSPECT, "but its own process is halted"
 
 
 @pytest.mark.parametrize("beat", [BUSY, UNKNOWN])

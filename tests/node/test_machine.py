@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from hive.node import machine
-from hive.node.machine import MachineWatch, NoGpus, NvidiaGpus, find_gpus, is_gpu_idle, models_folder
+from hive.node.machine import (
+    MachineWatch,
+    NoGpus,
+    NvidiaGpus,
+    find_gpus,
+    is_gpu_idle,
+    may_have_unseen_gpu,
+    models_folder,
+)
 from hive.wire.link_messages import Gpu
 
 from ..process import environment
@@ -71,7 +79,20 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     ("shares", "expected"), [((), True), ((0.0, 0.0), True), ((0.0, 0.5), False), ((None, 0.5), False), ((None,), None)]
 )
 def test_gpus_are_idle_when_all_say_so(shares: tuple[float | None, ...], expected: bool | None) -> None:
-    assert is_gpu_idle(Gpu("x", 1, 1, share) for share in shares) is expected
+    gpus = [Gpu("x", 1, 1, share) for share in shares]
+    assert is_gpu_idle(gpus, may_be_more=False) is expected
+    assert is_gpu_idle(gpus, may_be_more=True) is (expected if gpus else None)
+
+
+def test_a_gpu_that_nobody_sees_may_be_where_it_has_a_device(tmp_path: Path) -> None:
+    assert not may_have_unseen_gpu(tmp_path, "linux")
+    assert may_have_unseen_gpu(tmp_path, "darwin")
+    assert may_have_unseen_gpu(tmp_path, "win32")
+    (tmp_path / "dri").mkdir()
+    (tmp_path / "dri" / "card0").touch()
+    assert not may_have_unseen_gpu(tmp_path, "linux"), "it only shows pictures"
+    (tmp_path / "dri" / "renderD128").touch()
+    assert may_have_unseen_gpu(tmp_path, "linux")
 
 
 def test_the_first_look_knows_no_share_of_the_processors() -> None:

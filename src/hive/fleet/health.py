@@ -203,8 +203,12 @@ class Patience:
 
 
 def silence_limit(signs: Signs, now: float, patience: Patience, *, has_begun: bool, has_tools: bool) -> float:
-    """Return the seconds of silence that end an attempt on this engine; one not begun leaves a suspect at once."""
-    if not is_alive(signs, now) or signs.has_stopped:
+    """Return the seconds of silence that end an attempt on this engine; one not begun leaves a suspect at once.
+
+    With tools an engine may be silent for long, so that idle processors alone do not end what has begun.
+    """
+    stands_still = signs.is_halted or (signs.has_stopped and not (has_begun and has_tools))
+    if stands_still or not is_alive(signs, now):
         return SILENT_ON_SUSPECT if has_begun else 0.0
     if not has_begun:
         return patience.first_byte

@@ -27,6 +27,8 @@ class Signs:
     """Exchanges whose first byte may well take so long, and loads: it may be busy with them."""
     has_stopped: bool = False
     """An agent saw the engine's process stopped, or its processors idle while it should work."""
+    is_halted: bool = False
+    """Was that the former: no process of it could go on if it wanted to?"""
     drained_by: str = ""
     """Who wants it empty, and why, in a few words."""
     has_left: bool = False

@@ -56,6 +56,8 @@ def _kind_of(text: str) -> EngineKind:
 
 def _should_work(engine: Engine) -> bool:
     """Has it streams that stand still, or does it stand still already with something left to do?"""
+    if engine.kind is EngineKind.OPENAI:
+        return False  # it may be a gateway, which waits for somebody else's processors
     return engine.health is Health.DOUBTFUL or (engine.signs.has_stopped and engine.running > 0)
 
 
@@ -143,6 +145,7 @@ class JoinedEngine:
             return  # silence is no death: exchanges on it may still bring bytes
         signs = engine.signs
         is_idle = beat.idle_s is not None and beat.idle_s >= STANDSTILL
+        signs.is_halted = beat.stopped
         signs.has_stopped = beat.stopped or (is_idle and _should_work(engine))
         if signs.has_stopped:
             self._health.judge(engine)

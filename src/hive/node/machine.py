@@ -87,12 +87,17 @@ def models_folder(environ: Mapping[str, str], home: Path) -> Path:
     return Path(folder.anchor or ".")
 
 
-def is_gpu_idle(gpus: Iterable[Gpu]) -> bool | None:
-    """Does no GPU compute? None when one of them does not say."""
+def may_have_unseen_gpu(devices: Path = Path("/dev"), platform: str = sys.platform) -> bool:
+    """Could there be a GPU of which NVML does not tell? On Linux it would have a device file."""
+    return platform != "linux" or any(any(devices.glob(name)) for name in ("kfd", "dri/renderD*", "accel*", "nvidia*"))
+
+
+def is_gpu_idle(gpus: Iterable[Gpu], *, may_be_more: bool) -> bool | None:
+    """Does no GPU compute? None when one of them does not say, or when there may be one that nobody sees."""
     shares = [gpu.utilization for gpu in gpus]
     if any(shares):
         return False
-    return None if None in shares else True
+    return None if None in shares or (may_be_more and not shares) else True
 
 
 class MachineWatch:
@@ -108,6 +113,7 @@ class MachineWatch:
         self._folder = models_folder(os.environ, Path.home())
         self._processes: dict[str, EngineProcesses] = {}
         self._has_cpu = False
+        self._may_have_unseen_gpu = may_have_unseen_gpu()
 
     def watch(self, engine: str, port: int) -> None:
         """Look at the processes of an engine, too."""
@@ -146,7 +152,7 @@ class MachineWatch:
         if self._gpus is None:
             self._gpus = self._find_gpus()
         gpus = self._gpus.look()
-        idle = is_gpu_idle(gpus)
+        idle = is_gpu_idle(gpus, may_be_more=self._may_have_unseen_gpu)
         now = self._now()
         activity = {name: each.look(now, is_gpu_idle=idle) for name, each in list(self._processes.items())}
         memory = psutil.virtual_memory()
