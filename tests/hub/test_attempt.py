@@ -19,7 +19,7 @@ from hive.app import HubServer
 from hive.fleet.engines import SUSPECT_AFTER, Engine, Health
 from hive.fleet.health import STALL
 from hive.fleet.pace import Pace
-from hive.hub.attempt import ENOUGH_MEASURED, OVERDUE, Attempt
+from hive.hub.attempt import COLD_TIMES, COLD_TOKEN, ENOUGH_MEASURED, OVERDUE, Attempt
 from hive.hub.exchange import Exchange
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, Script, run_scripted
@@ -331,6 +331,20 @@ def test_nothing_is_overdue_of_which_too_little_was_measured(hub: ThreadedHub) -
         assert one.silent(599.9, health=Health.DOUBTFUL)
         hub.call(teach(0.001, ENOUGH_MEASURED - 1))
         assert one.silent(599.9, health=Health.DOUBTFUL)
+
+
+def test_a_long_prompt_may_be_one_that_the_engine_remembers_nothing_of(hub: ThreadedHub) -> None:
+    """What was measured were prompts that it remembered but for their last words."""
+    long = {**CHAT, "messages": [{"role": "user", "content": "x" * 8_000}]}
+    with scene(hub, long, has_other=True) as one:
+        hub.call(teach(0.000_01))
+        size = hub.call(lambda server: running(server).lease.ticket.size)
+        assert size > 2_000
+        assert one.silent(size * COLD_TOKEN - 0.1, health=Health.DOUBTFUL)
+        hub.call(lambda server: engine_of(server, "desk").paces["tiny:latest"].note_slowest(0.05))
+        assert one.silent(size * COLD_TIMES * 0.05 - 0.1, health=Health.DOUBTFUL)
+        assert not one.silent(size * COLD_TIMES * 0.05 + 0.1, health=Health.DOUBTFUL)
+        assert one.moved().header("X-Hive-Node") == "other"
 
 
 def test_nothing_is_overdue_that_may_be_loading(hub: ThreadedHub) -> None:

@@ -208,7 +208,7 @@ def test_while_an_answer_that_does_not_stream_is_held() -> None:
 
 def test_an_answer_too_long_to_be_held_is_cut_and_so_not_whole() -> None:
     def script(call: Call) -> None:
-        call.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n" + b"x" * 5000)
+        call.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n[" + b"x" * 5000)
         call.wait_for_departure()
 
     with (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -376,3 +377,29 @@ def test_who_leaves_while_it_loads_leaves_the_load(counter: Counter) -> None:
     counter.queue.load_finished(order, LoadEnd.DONE)
     assert counter.ask() is not None
     assert len(counter.ordered) == 1
+
+
+def test_who_was_broken_off_is_not_overtaken_by_those_behind() -> None:
+    order: list[str] = []
+    may_break = threading.Event()
+
+    def breaks(call: Call) -> None:
+        order.append(json.loads(call.body)["prompt"] + "!")
+        may_break.wait(5)
+        call.reset()
+
+    def answers(call: Call) -> None:
+        order.append(json.loads(call.body)["prompt"])
+        call.answer(b'{"done":true}')
+
+    with run_scripted(breaks, answers) as engine, run_hub({"a": engine.url}, slots=1) as hub, ExitStack() as stack:
+        wires = [stack.enter_context(Wire(hub.port)) for _ in "ABC"]
+        for place, (wire, name) in enumerate(zip(wires, "ABC", strict=True)):
+            wire.send(request("/api/generate", {"model": "tiny", "prompt": name, "stream": False}))
+            if not place:
+                engine.call_number(0)
+            else:
+                hub.until(lambda server, place=place: server.hub.queue.waiting_count == place)
+        may_break.set()
+        assert [wire.answer().status for wire in wires] == [200] * 3
+    assert order == ["A!", "A", "B", "C"]

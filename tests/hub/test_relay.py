@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hive.fleet.engines import EngineKind, Health
 from hive.testing.hub import run_hub
 from hive.testing.scripted import Call, Script, run_scripted
 
@@ -212,10 +213,84 @@ def test_an_error_line_first_with_status_200_is_the_engines_word() -> None:
     assert answer.body == error
 
 
-@pytest.mark.parametrize("body", [b"", b"   "])
-def test_an_empty_unstreamed_answer_does_not_hang(body: bytes) -> None:
+NOT_JSON = {
+    "nothing": (b"", "application/json"),
+    "spaces": (b"   ", "application/json"),
+    "a page": (b"<html>Welcome</html>", "text/html"),
+    "half of it": (b'{"response":"who', "application/json"),
+    "a stream under another name": (b'data: {"choices":[]}\n\n', "text/plain"),
+}
+
+
+@pytest.mark.parametrize(("body", "kind"), NOT_JSON.values(), ids=NOT_JSON.keys())
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/messages", "/api/embed"])
+def test_what_is_neither_a_stream_nor_json_is_no_answer(body: bytes, kind: str, path: str) -> None:
+    with (
+        run_scripted(lambda call: call.answer(body, kind=kind)) as bad,
+        run_scripted(lambda call: call.answer(b'{"fine":true}')) as good,
+        run_hub({"bad": bad.url, "good": good.url}, policy="round_robin") as hub,
+    ):
+        asked = request(path, {"model": "tiny", "stream": True, "input": "x"})
+        for _ in range(3):
+            answer = ask(hub.port, asked)
+            assert (answer.status, answer.body) == (200, b'{"fine":true}')
+        good.close()
+        hub.until(lambda server: server.hub.fleet.engines[-1].health is Health.DOWN)
+        assert ask(hub.port, asked).status == 502
+
+
+def test_a_long_answer_that_does_not_begin_as_json_is_no_answer() -> None:
+    with (
+        run_scripted(lambda call: call.answer(b"<html>" * 1000, kind="text/html")) as engine,
+        run_hub({"a": engine.url}, held_answer_bytes=1000) as hub,
+    ):
+        assert ask(hub.port, request(body=GENERATE)).status == 502
+
+
+@pytest.mark.parametrize("body", [b'{"value": NaN}', b"\n[1]\n", b'{"text":"\xff"}', b"[" * 5000 + b"]" * 5000])
+def test_json_as_clients_read_it_is_an_answer(body: bytes) -> None:
     with run_scripted(lambda call: call.answer(body)) as engine, run_hub({"a": engine.url}) as hub:
-        assert ask(hub.port, request(body=GENERATE)).status in (200, 502)
+        answer = ask(hub.port, request(body=GENERATE))
+        assert (answer.status, answer.body) == (200, body)
+
+
+def test_audio_and_what_was_heard_in_it_is_no_json() -> None:
+    with (
+        run_scripted(lambda call: call.answer(b"RIFF\0", kind="audio/wav")) as engine,
+        run_hub({"a": engine.url}) as hub,
+    ):
+        speech = {"model": "tiny", "input": "hello"}
+        hub.call(lambda server: setattr(server.hub.fleet.engines[0], "kind", EngineKind.OPENAI))
+        answer = ask(hub.port, request("/v1/audio/speech", speech))
+        assert (answer.status, answer.body) == (200, b"RIFF\0")
+
+
+DIED = b"llama runner process has terminated: exit status 2"
+OPENED = {
+    "/v1/chat/completions": b'data: {"error":{"message":"%b","type":"api_error"}}\n\n' % DIED,
+    "/v1/messages": b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"%b"}}\n\n' % DIED,
+    "/v1/responses": b'event: response.failed\ndata: {"type":"response.failed","response":{"error":"%b"}}\n\n' % DIED,
+}
+
+
+@pytest.mark.parametrize("path", OPENED)
+def test_a_stream_of_events_that_opens_with_the_death_of_its_runner_moves_elsewhere(path: str) -> None:
+    def died(call: Call) -> None:
+        call.begin("text/event-stream")
+        call.chunk(OPENED[path])
+        call.chunk(b"")
+
+    def works(call: Call) -> None:
+        call.answer(b'{"fine":true}')
+
+    with (
+        run_scripted(died) as bad,
+        run_scripted(works) as good,
+        run_hub({"bad": bad.url, "good": good.url}, policy="round_robin") as hub,
+    ):
+        for _ in range(3):
+            assert ask(hub.port, request(path, {"model": "tiny", "stream": True})).body == b'{"fine":true}'
+        assert bad.calls
 
 
 @pytest.mark.parametrize("is_chunked", [True, False])

@@ -62,12 +62,18 @@ class Operation:
     """Open to a local request whatever `local_access` gives beyond `off`."""
     unnamed_is_unknown: bool = False
     """Without a model Ollama says 404 `model '' not found` here, elsewhere 400 `model is required`."""
+    answers_json: bool = True
+    """Is an answer that does not stream JSON? Audio, and what is heard in it, may be anything."""
     quotes_model: bool = False
     """Ollama words an unknown model in two ways: this one in double quotes, with advice."""
 
 
 def _engine(name: str, path: str, dialect: Dialect, **more: object) -> Operation:
     return Operation(name, "POST", path, dialect, Answered.ENGINE, **more)  # type: ignore[arg-type]
+
+
+def _audio(name: str, path: str, form: BodyForm) -> Operation:
+    return _engine(name, path, Dialect.OPENAI, form=form, answers_json=False)
 
 
 def _catalog(name: str, path: str, dialect: Dialect = Dialect.OLLAMA, right: Right = Right.INFER) -> Operation:
@@ -109,9 +115,11 @@ OPERATIONS: tuple[Operation, ...] = (
     _engine("v1_responses", "/v1/responses", Dialect.RESPONSES),
     _engine("v1_messages", "/v1/messages", Dialect.ANTHROPIC),
     _engine("v1_count_tokens", "/v1/messages/count_tokens", Dialect.ANTHROPIC, takes_slot=False),
-    _engine("v1_transcriptions", "/v1/audio/transcriptions", Dialect.OPENAI, form=BodyForm.MULTIPART),
-    _engine("v1_translations", "/v1/audio/translations", Dialect.OPENAI, form=BodyForm.MULTIPART),
-    _engine("v1_speech", "/v1/audio/speech", Dialect.OPENAI),
+    _engine(
+        "v1_transcriptions", "/v1/audio/transcriptions", Dialect.OPENAI, form=BodyForm.MULTIPART, answers_json=False
+    ),
+    _engine("v1_translations", "/v1/audio/translations", Dialect.OPENAI, form=BodyForm.MULTIPART, answers_json=False),
+    _audio("v1_speech", "/v1/audio/speech", BodyForm.JSON),
     _engine("v1_rerank", "/v1/rerank", Dialect.OPENAI),
     ROOT,
     TAGS,

@@ -32,6 +32,7 @@ class _Unit(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Unit).decode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
 _NO_ERROR = frozenset({b"null", b'""'})
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 _RESPONSES_ENDS = frozenset({"response.completed", "response.incomplete"})
@@ -53,6 +54,22 @@ def _read(data: bytes) -> _Unit:
         raise MalformedStream("something that is not a JSON object")
     type_, error = value.get("type"), msgspec.Raw(b"1") if value.get("error") else msgspec.UNSET
     return _Unit(value.get("done") is True, type_ if isinstance(type_, str) else "", error)
+
+
+def is_json(data: bytes) -> bool:
+    """Could a client read this as one JSON value? Lenient, as clients are; what is nested too deeply is not judged."""
+    try:
+        _skip(data)
+    except msgspec.DecodeError:
+        try:
+            json.loads(data.decode("utf-8", "replace"), strict=False)
+        except ValueError:
+            return False
+        except RecursionError:
+            pass
+    except RecursionError:
+        pass
+    return True
 
 
 class NdjsonStream:

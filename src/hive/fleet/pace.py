@@ -13,6 +13,8 @@ _CROWDS = (1.0, 1.0, 2.5, 5.5, 11.0)
 _SLOWER_BY = 0.35
 """What one more exchange on the same engine is believed to add to the time of each, where that was not measured."""
 _SPREAD = 8
+_FORGET = 0.995
+"""The slowest measurement fades by this with each one that follows."""
 BANDS = len(_CROWDS)
 
 
@@ -81,10 +83,16 @@ class Pace:
     """Seconds for each token of the answer."""
     load: Mean = field(default_factory=Mean)
     """Seconds until the model was in memory."""
+    slowest: float = 0.0
+    """The most seconds that a token of a prompt took of late: what an engine remembers of one, it does not read."""
     is_rough: bool = False
     """Was it only worked out from answers that came in one piece?"""
     measured_at: float = float("-inf")
     """When the newest measurement was taken."""
+
+    def note_slowest(self, seconds: float) -> None:
+        """Take the seconds that a token of a prompt took."""
+        self.slowest = max(seconds, self.slowest * _FORGET)
 
     @property
     def may_be_rough(self) -> bool:

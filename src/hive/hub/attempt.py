@@ -36,6 +36,10 @@ LATE = 4.0
 """Times the expected seconds after which it is taken for that, while others on the engine flow."""
 _STREAMING = frozenset({"generate", "chat", "v1_chat", "v1_completions", "v1_messages", "v1_responses"})
 """Operations whose answers come token by token."""
+COLD_TOKEN = 0.02
+"""Seconds for a token of a prompt that many an engine may take which remembers nothing of it."""
+COLD_TIMES = 2.0
+"""The same, times the slowest that was measured of late."""
 ENOUGH_MEASURED = 3
 """So many measurements make an expectation."""
 
@@ -105,8 +109,8 @@ class Attempt:
 
     def _make_relay(self, engine: Engine, fields: bytes, renaming: Renaming | None) -> Relay:
         hub = self._hub
-        dialect = self._wanted.operation.dialect
-        self.relay = Relay(self._stream, hub.now, dialect, engine.kind, fields, hub.relay_limits, renaming)
+        operation = self._wanted.operation
+        self.relay = Relay(self._stream, hub.now, operation, engine.kind, fields, hub.relay_limits, renaming)
         return self.relay
 
     def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Renaming | None]:
@@ -181,7 +185,7 @@ class Attempt:
         """Is its first byte, by all that was measured of this engine, far too late, and nobody else's came?"""
         newest = max(self.last_byte_at, self.lease.engine.signs.last_answer_byte)
         silence = now - newest
-        return silence >= DOUBTFUL_AFTER and silence > OVERDUE * self._expected_seconds()
+        return silence >= DOUBTFUL_AFTER and silence > self._late_after(OVERDUE)
 
     def _waits_inside(self, now: float, silence: float) -> bool:
         """Does it wait in the engine's own queue, where it cannot go elsewhere? Then others flow, and it is late."""
@@ -189,18 +193,23 @@ class Attempt:
         if silence < LONG_INSIDE or lease.of_model <= lease.engine.proven:
             return False
         do_others_flow = now - lease.engine.signs.last_stream_byte < LONG_INSIDE
-        return do_others_flow and silence > LATE * self._expected_seconds()
+        return do_others_flow and silence > self._late_after(LATE)
 
-    def _expected_seconds(self) -> float:
-        """Return the expected seconds to its first byte; infinite for who knows."""
+    def _late_after(self, times: float) -> float:
+        """Return the seconds after which its first byte is late; infinite for who knows.
+
+        What was measured may be of prompts that the engine remembered. This one may be read from its first word.
+        """
         routing, ticket, engine = self._wanted.routing, self.lease.ticket, self.lease.engine
         pace = engine.paces.get(ticket.model)
-        is_known = pace is not None and pace.prompt.count >= ENOUGH_MEASURED and not pace.is_rough
-        if not is_known or routing.has_tools or not routing.streams or self._wanted.operation.name not in _STREAMING:
+        if pace is None or pace.is_rough or pace.prompt.count < ENOUGH_MEASURED:
+            return float("inf")
+        if routing.has_tools or not routing.streams or self._wanted.operation.name not in _STREAMING:
             return float("inf")
         if not engine.is_warm(ticket.model, ticket.load_options):
             return float("inf")
-        return self._hub.queue.estimates.first_byte(engine, ticket.model, ticket.size, self.lease.running)
+        expected = self._hub.queue.estimates.first_byte(engine, ticket.model, ticket.size, self.lease.running)
+        return max(times * expected, ticket.size * max(COLD_TOKEN, COLD_TIMES * pace.slowest))
 
     def check_deadlines(self, now: float, *, has_elsewhere: bool) -> None:
         """End it when its engine is silent for too long; a client that reads slowly stops the clock."""

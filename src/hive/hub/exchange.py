@@ -171,8 +171,9 @@ class Exchange:
             prompt_tokens=min(len(self._body) // BYTES_A_TOKEN, MOST_TOKENS),
             load_options=routing.load_options,
         )
-        is_over = False
+        is_over = comes_back = False
         while not is_over:
+            comes_back = False
             ticket.deadline = hub.now() + hub.settings.queue_timeout - record.queued_ms / 1000
             lease = hub.queue.try_lease(ticket)
             if lease is None:
@@ -185,11 +186,12 @@ class Exchange:
                 relay = await attempt.run(self._answer_fields())
                 lease.failure = _failure_of(relay, lease.engine)
                 is_over = self._consider(relay, lease.engine, ticket)
+                comes_back = not is_over
                 if relay is not None and relay.finished.value is Result.DELIVERED:
                     hub.queue.note_served(lease, attempt.measured)
             finally:
                 self._note_first_byte(attempt)
-                hub.queue.release(lease)
+                hub.queue.release(lease, comes_back=comes_back)
 
     def _answer_fields(self) -> bytes:
         """Return the header lines of an answer that came from a node."""

@@ -48,7 +48,11 @@ class Queue:
 
     def try_lease(self, ticket: Ticket) -> Lease | None:
         """Return a slot if there is one; else the ticket waits, for `wait`. Raises `Fault` (queue_full)."""
-        return self._dispatcher.offer(ticket, self._loop.time())
+        is_back = ticket.number
+        lease = self._dispatcher.offer(ticket, self._loop.time())
+        if is_back and lease is not None and self._dispatcher.waiting_count:
+            self.serve()  # those who may have what it left
+        return lease
 
     async def wait(self, ticket: Ticket) -> Lease:
         """Return a slot for a ticket that waits. Raises `Fault` (queue_timeout, no_node)."""
@@ -69,10 +73,10 @@ class Queue:
         """Let a ticket wait no longer; nothing for one that was served."""
         self._dispatcher.cancel(ticket)
 
-    def release(self, lease: Lease) -> None:
-        """Give a slot back and serve who waits for it."""
+    def release(self, lease: Lease, *, comes_back: bool = False) -> None:
+        """Give a slot back and serve who waits for it; when its ticket `comes_back` at once, only after that."""
         self._dispatcher.release(lease)
-        if self._dispatcher.waiting_count:
+        if self._dispatcher.waiting_count and not comes_back:
             self.serve()
 
     def note_busy(self, engine: Engine) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hive import errors
-from hive.dialects.operations import Dialect
-from hive.dialects.streams import Ending, MalformedStream, Stream, stream_of
+from hive.dialects.operations import Operation
+from hive.dialects.streams import Ending, MalformedStream, Stream, is_json, stream_of
 from hive.errors import Fault, Kind
 from hive.fleet.engines import EngineKind
 from hive.fleet.failures import Verdict, judge
@@ -30,7 +30,15 @@ _UNLOADED = b'"done_reason":"unload"'
 _SHORT_ANSWER_BYTES = 1024
 _LONGEST_CUT = 3
 """Bytes of a unit's end that may have come without its last one."""
-_ERROR_LINE = b'{"error"'
+_OPENING_ERRORS = (
+    b'{"error"',
+    b'data: {"error"',
+    b'data:{"error"',
+    b'data: {"type":"error"',
+    b"event: error",
+    b"event: response.failed",
+)
+"""How a stream begins that tells of nothing but an error."""
 
 
 class Result(Enum):
@@ -59,7 +67,6 @@ class Relay:
 
     __slots__ = (
         "_client",
-        "_dialect",
         "_ending",
         "_fields",
         "_framing",
@@ -69,6 +76,7 @@ class Relay:
         "_limits",
         "_long_unit",
         "_now",
+        "_operation",
         "_partial",
         "_renaming",
         "connection",
@@ -87,7 +95,7 @@ class Relay:
         self,
         stream: ClientStream,
         now: Callable[[], float],
-        dialect: Dialect,
+        operation: Operation,
         kind: EngineKind,
         fields: bytes,
         limits: RelayLimits,
@@ -95,7 +103,7 @@ class Relay:
     ) -> None:
         self._now = now
         self._client = stream
-        self._dialect = dialect
+        self._operation = operation
         self._kind = kind
         self._fields = fields
         self._limits = limits
@@ -149,7 +157,7 @@ class Relay:
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
         if head.status == 200:
-            self._framing = stream_of(self._dialect, head.content_type)
+            self._framing = stream_of(self._operation.dialect, head.content_type)
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_at = now = self._now()
@@ -202,6 +210,9 @@ class Relay:
             if self.head.status >= 300:
                 self.fail(errors.NODE_GARBLED, f"an error ({self.head.status}) of more than {self._held_bytes} bytes")
                 return
+            if self._operation.answers_json and self._held[0].lstrip()[:1] not in (b"{", b"["):
+                self.fail(errors.NODE_GARBLED, "the engine's answer is neither a stream nor JSON")
+                return
             self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)
             self._begin(b"".join(self._held))
             self._held = []
@@ -219,6 +230,9 @@ class Relay:
         body = b"".join(self._held)
         if head.content_length is None and head.is_close_delimited and not _may_be_whole(head, body):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
+            return
+        if self._operation.answers_json and not is_json(body):
+            self.on_failure(errors.NODE_GARBLED, "the engine's answer is neither a stream nor JSON")
             return
         if self._renaming is not None:
             body = self._renaming.apply(body)
@@ -305,7 +319,7 @@ class Relay:
 
     def _is_worth_retrying(self, units: bytes) -> bool:
         """Does the stream open with an error that another node may not have?"""
-        if not units.startswith(_ERROR_LINE):
+        if not units.startswith(_OPENING_ERRORS):
             return False
         return judge(self._kind, 500, units).verdict is not Verdict.PASS
 

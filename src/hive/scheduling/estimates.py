@@ -125,6 +125,7 @@ class Estimates:
         of_band = band(lease.running)
         if seconds is not None:
             pace.prompt.add(of_band, seconds / (tokens + FIXED_TOKENS))
+            pace.note_slowest(seconds / (tokens + FIXED_TOKENS))
             facts.notes += 1
             if pace.prompt.count == 1:
                 facts.stale_at = 0
