@@ -282,8 +282,12 @@ def test_a_doubtful_engine_whose_processors_are_idle_is_suspect(bed: Bedside) ->
     bed.beat(IDLE)
     assert bed.told == [Health.DOUBTFUL, Health.SUSPECT]
     assert bed.engine.error == "its agent sees it stand still"
-    limit = silence_limit(bed.engine.signs, bed.now, Patience(), has_begun=True, has_tools=False)
-    assert limit == SILENT_ON_SUSPECT
+    for has_tools, limit in ((False, SILENT_ON_SUSPECT), (True, 600.0)):
+        assert silence_limit(bed.engine.signs, bed.now, Patience(), has_begun=True, has_tools=has_tools) == limit
+    bed.now += 60
+    bed.beat(IDLE)
+    limit = silence_limit(bed.engine.signs, bed.now, Patience(), has_begun=True, has_tools=True)
+    assert limit == 600.0, "it is there, and may hold a tool call back"
 
 
 def test_an_idle_gateway_stays_doubtful(bed: Bedside) -> None:

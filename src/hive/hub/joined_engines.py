@@ -147,13 +147,12 @@ class JoinedEngine:
         is_idle = beat.idle_s is not None and beat.idle_s >= STANDSTILL
         signs.is_halted = beat.stopped
         signs.has_stopped = beat.stopped or (is_idle and _should_work(engine))
-        if signs.has_stopped:
-            self._health.judge(engine)
-        elif engine.health is Health.DOWN:
+        if engine.health is Health.DOWN and not signs.has_stopped:
             self.kick()
-        else:
+            return
+        if not beat.stopped:
             signs.last_sign = self._now()
-            self._health.judge(engine)
+        self._health.judge(engine)
 
     def fail(self, reason: str) -> None:
         """It cannot serve."""
