@@ -16,14 +16,18 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# Most tests wait for something, so two files run at a time; the long ones measure, and run alone.
+BESIDE := -n 2 --dist loadfile
+
 test: venv  ## under 5 minutes; says what it left out, and how to get it
-	@$(BIN)/python -m pytest -m 'not long' $(ARGS)
+	@echo "Without the long matrices and drills: make test-all has them."
+	@$(BIN)/python -m pytest -m 'not long' $(BESIDE) $(ARGS)
 
 test-all: venv  ## the long matrices and drills too: 30 minutes
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-joined: venv  ## the hub's own suites, with every node joined by a link
-	@$(BIN)/python -m pytest --link joined -m 'not long' tests/api tests/hub tests/net $(ARGS)
+	@$(BIN)/python -m pytest --link joined -m 'not long' $(BESIDE) tests/api tests/hub tests/net $(ARGS)
 
 check: venv
 	@$(BIN)/ruff check src tests bench

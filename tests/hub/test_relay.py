@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hive.fleet.engines import EngineKind, Health
+from hive.fleet.engines import EngineKind
 from hive.testing.hub import run_hub
 from hive.testing.scripted import Call, Script, run_scripted
 
@@ -234,8 +234,7 @@ def test_what_is_neither_a_stream_nor_json_is_no_answer(body: bytes, kind: str, 
         for _ in range(3):
             answer = ask(hub.port, asked)
             assert (answer.status, answer.body) == (200, b'{"fine":true}')
-        good.close()
-        hub.until(lambda server: server.hub.fleet.engines[-1].health is Health.DOWN)
+        hub.call(lambda server: server.hub.drain("good", True))
         assert ask(hub.port, asked).status == 502
 
 
