@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
 

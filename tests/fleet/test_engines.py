@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hive.dialects.operations import methods_of
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model, version_numbers
+from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.kinds import EngineKind, version_numbers
 
 
 def model(key: str, *, digest: str = "d", modified_at: str = "2026-01-01T00:00:00Z") -> Model:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from hive import errors
 from hive.errors import Family, Kind
-from hive.fleet.engines import EngineKind
 from hive.fleet.failures import TABLE, Row, Verdict, judge
+from hive.fleet.kinds import EngineKind
 
 from ..transcripts import LLAMAS, OLLAMAS, Recorded, recorded
 

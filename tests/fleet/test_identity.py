@@ -6,8 +6,8 @@ import pytest
 
 from hive import errors
 from hive.errors import Fault
-from hive.fleet.engines import EngineKind
 from hive.fleet.identity import PROBES, Identity, Reply, Steps, check, identify, slots_in_props
+from hive.fleet.kinds import EngineKind
 
 NOT_FOUND = Reply(404, b"")
 PAGE = Reply(200, b"<html>")

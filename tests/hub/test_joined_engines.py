@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, EngineReport, Fleet, Health
 from hive.fleet.health import DOUBTFUL_AFTER, NOT_BACK, SILENT_ON_SUSPECT, Patience, Transition, silence_limit
+from hive.fleet.kinds import EngineKind
 from hive.hub.health import HealthWatch
 from hive.hub.joined_engines import MAX_MODELS, STANDSTILL, JoinedEngine
 from hive.wire import link_messages as messages

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hive.fleet.engines import EngineKind
+from hive.fleet.kinds import EngineKind
 from hive.testing.hub import run_hub
 from hive.testing.scripted import Call, Script, run_scripted
 

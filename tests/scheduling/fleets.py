@@ -6,7 +6,8 @@ import random
 
 from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT, Operation
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
 

@@ -8,7 +8,8 @@ import pytest
 
 from hive.dialects.operations import CHAT, GENERATE, SHOW, Operation, methods_of
 from hive.errors import Fault
-from hive.fleet.engines import Engine, EngineKind, Fleet, Health
+from hive.fleet.engines import Engine, Fleet, Health
+from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
 

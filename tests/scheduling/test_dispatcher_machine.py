@@ -16,7 +16,8 @@ from hive.config import Policy
 from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT, SHOW, methods_of
 from hive.errors import Fault
-from hive.fleet.engines import IN_SERVICE, Engine, EngineKind, Fleet, Health
+from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
+from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher, Step
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 

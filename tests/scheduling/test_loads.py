@@ -8,7 +8,8 @@ import pytest
 
 from hive.config import Policy
 from hive.dialects.operations import methods_of
-from hive.fleet.engines import Engine, EngineKind, Health
+from hive.fleet.engines import Engine, Health
+from hive.fleet.kinds import EngineKind
 from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, is_running, room_bytes
 from hive.scheduling.slots import BUSY_REST
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket

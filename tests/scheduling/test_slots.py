@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hive.dialects.measures import Measured
-from hive.fleet.engines import Engine, EngineKind, Fleet, Health
+from hive.fleet.engines import Engine, Fleet, Health
+from hive.fleet.kinds import EngineKind
 from hive.scheduling.slots import BUSY_REST, INSIDE_PAUSE, RAISE_PAUSE, note_busy, note_inside, note_served
 from hive.scheduling.tickets import Lease
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hive.dialects.operations import CHAT, GENERATE, SHOW, methods_of
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet
+from hive.fleet.engines import Engine, EngineReport, Fleet
+from hive.fleet.kinds import EngineKind
 from hive.scheduling.tickets import Candidate, Decision, Lease, Ticket
 
 MESSAGES = methods_of("/v1/messages")["POST"]

@@ -8,7 +8,8 @@ import msgspec
 
 from hive.api.management import ModelVersion, ModelView, NodeView
 from hive.errors import NOT_FOUND, Fault
-from hive.fleet.engines import Engine, EngineKind, Health, Model, version_numbers
+from hive.fleet.engines import Engine, Health, Model
+from hive.fleet.kinds import EngineKind, version_numbers
 from hive.hub.core import Hub
 from hive.hub.joining import JoinedNode
 

@@ -7,18 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hive.dialects.operations import Dialect, Operation
+from hive.fleet.kinds import OTHER_SLOTS, EngineKind, routes_lacking, usual_slots
 from hive.fleet.pace import Mean, Pace
 from hive.fleet.signs import Signs
-
-
-class EngineKind(StrEnum):
-    """The servers that are told apart; everything else that lists /v1/models is `OPENAI`."""
-
-    UNKNOWN = "unknown"
-    OLLAMA = "ollama"
-    LLAMA_CPP = "llama.cpp"
-    VLLM = "vllm"
-    OPENAI = "openai"
 
 
 class Health(StrEnum):
@@ -42,44 +33,6 @@ class Health(StrEnum):
 IN_SERVICE = frozenset({Health.READY, Health.PROBATION})
 """States in which an engine gets work as a matter of course."""
 SUSPECT_AFTER = 5.0
-DEFAULT_SLOTS = {EngineKind.OLLAMA: 1, EngineKind.LLAMA_CPP: 4, EngineKind.VLLM: 32}
-"""What is believed at first of an engine that tells nothing; an Ollama's are for each loaded model."""
-OTHER_SLOTS = 8
-MOST_OLLAMA_SLOTS = 4
-"""What an Ollama may be found to run at once of one model, unless told; also what those before 0.10.0 chose at most."""
-_OLLAMA_ONE_AT_A_TIME = (0, 10, 0)
-"""Since this release an Ollama runs one request of a model at a time, unless its operator says otherwise."""
-
-_OLLAMA_SINCE = {"/v1/messages": (0, 14, 0), "/v1/responses": (0, 13, 3), "/v1/audio/transcriptions": (0, 20, 0)}
-"""The release that first had a route."""
-_OLLAMA_NEVER = frozenset({"/v1/messages/count_tokens", "/v1/audio/translations", "/v1/audio/speech", "/v1/rerank"})
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: "0.33.0-rc2" is (0, 33, 0). Empty when there are none."""
-    numbers: list[int] = []
-    for part in version.split("-")[0].split("+")[0].split("."):
-        if not part.isascii() or not part.isdigit():
-            break
-        numbers.append(int(part[:9]))
-    return tuple(numbers)
-
-
-def routes_lacking(kind: EngineKind, version: str) -> frozenset[str]:
-    """Return the paths that an engine of this version does not have; an unreadable version has all that ever were."""
-    if kind is not EngineKind.OLLAMA:
-        return frozenset()
-    numbers = version_numbers(version)
-    return _OLLAMA_NEVER | {path for path, since in _OLLAMA_SINCE.items() if numbers and numbers < since}
-
-
-def usual_slots(kind: EngineKind, version: str) -> tuple[int, int]:
-    """Return how many slots are believed of an engine that tells nothing: at first, and at most."""
-    first = DEFAULT_SLOTS.get(kind, OTHER_SLOTS)
-    if kind is not EngineKind.OLLAMA:
-        return first, first
-    numbers = version_numbers(version)
-    return (MOST_OLLAMA_SLOTS if numbers and numbers < _OLLAMA_ONE_AT_A_TIME else first), MOST_OLLAMA_SLOTS
 
 
 @dataclass(frozen=True, slots=True)

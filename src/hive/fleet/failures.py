@@ -11,7 +11,7 @@ from enum import Enum
 
 from hive import errors
 from hive.errors import Kind
-from hive.fleet.engines import EngineKind, version_numbers
+from hive.fleet.kinds import EngineKind, version_numbers
 
 
 class Verdict(Enum):

@@ -14,7 +14,7 @@ import msgspec
 
 from hive import errors
 from hive.errors import Fault
-from hive.fleet.engines import EngineKind
+from hive.fleet.kinds import EngineKind
 from hive.wire.link_messages import MAX_SLOTS
 
 LIVENESS = {

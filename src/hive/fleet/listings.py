@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from hive.fleet.engines import EngineKind, Fleet, Health, LoadedModel, Model, version_numbers
+from hive.fleet.engines import Fleet, Health, LoadedModel, Model
+from hive.fleet.kinds import EngineKind, version_numbers
 from hive.fleet.names import MAX_NAME, canonical
 
 MAX_MODELS = 10_000

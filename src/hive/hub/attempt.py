@@ -12,8 +12,9 @@ from hive.dialects.fields import RoutingFields
 from hive.dialects.measures import Measured, read_measured
 from hive.dialects.operations import BodyForm, Operation
 from hive.errors import Fault
-from hive.fleet.engines import Engine, EngineKind
+from hive.fleet.engines import Engine
 from hive.fleet.health import DOUBTFUL_AFTER, DOWN_AFTER, SILENT_ON_SUSPECT, silence_limit
+from hive.fleet.kinds import EngineKind
 from hive.hub.relay import Relay, Result
 from hive.hub.renaming import Renaming, rename
 from hive.net.link import Connection, Link

@@ -15,7 +15,8 @@ from dataclasses import replace
 import msgspec
 from msgspec import Raw
 
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, EngineReport, Fleet, Health
+from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.health import HealthWatch
 from hive.wire import link_messages as messages

@@ -15,8 +15,9 @@ from dataclasses import replace
 from hive import errors
 from hive.config import Settings
 from hive.errors import Fault
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, EngineReport, Fleet, Health
 from hive.fleet.identity import Identity, Reply, Steps, check, identify, slots_in_props
+from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.ask import ask
 from hive.hub.health import HealthWatch

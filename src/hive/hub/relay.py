@@ -16,8 +16,8 @@ from hive import errors
 from hive.dialects.operations import Operation
 from hive.dialects.streams import Ending, MalformedStream, Stream, is_json, stream_of
 from hive.errors import Fault, Kind
-from hive.fleet.engines import EngineKind
 from hive.fleet.failures import Verdict, judge
+from hive.fleet.kinds import EngineKind
 from hive.hub.renaming import Renaming
 from hive.hub.runner import Promise
 from hive.net.link import Connection

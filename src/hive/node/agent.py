@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 
 from hive import __version__
-from hive.fleet.engines import EngineKind
+from hive.fleet.kinds import EngineKind
 from hive.net.outbox import Outbox
 from hive.net.trust import make_tls
 from hive.node.dialing import Dialer, DialError

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from hive import errors
 from hive.config import is_loopback
 from hive.errors import Fault
-from hive.fleet.engines import EngineKind
 from hive.fleet.identity import identify
+from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_v1_models
 from hive.net.outbox import Outbox
 from hive.node.engine_server import EngineServer

@@ -14,9 +14,9 @@ from msgspec import Raw
 
 from hive import errors
 from hive.errors import Fault
-from hive.fleet.engines import EngineKind
 from hive.fleet.health import DOWN_AFTER
 from hive.fleet.identity import Identity, Steps, check, identify, slots_in_props
+from hive.fleet.kinds import EngineKind
 from hive.node.engine_server import EngineServer
 from hive.wire.link_messages import NOTHING, Engine, json_object, one_line
 

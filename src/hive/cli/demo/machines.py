@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from hive.cli.demo.agents import Machine
 from hive.errors import Fault
-from hive.fleet.engines import EngineKind
+from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_v1_models
 from hive.hub.ask import ask
 from hive.hub.loads import LOAD_PATH

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hive.dialects.measures import Measured
-from hive.fleet.engines import Engine, EngineKind, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import HealthMonitor, Patience, Transition, silence_limit
+from hive.fleet.kinds import EngineKind
 from hive.fleet.signs import Signs
 from hive.scheduling.dispatcher import Dispatcher, Step
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder
