@@ -100,6 +100,7 @@ def test_refused_credentials_are_the_hub_s_own_and_never_reach_a_client(kind: En
         assert (row.verdict, row.kind) == (Verdict.ELSEWHERE, errors.NODE_REFUSED_HUB)
 
 
+PARSING = b"error parsing tool call"
 DIED = [
     b'{"error":"model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, '
     b'check ollama server logs for details"}',
@@ -112,6 +113,8 @@ DIED = [
     b'{"error":"llama-server process has terminated: exit status 1"}',
     b'{"error":"timed out waiting for llama-server to start"}',
     b'{"error":"connection refused"}',
+    b'{"error":"do load request: Post \\"http://127.0.0.1:1/load\\": dial tcp 127.0.0.1:1: connection refused"}',
+    b'{"error":"Post \\"http://127.0.0.1:1/x\\": read tcp 127.0.0.1:2->127.0.0.1:1: read: connection reset by peer"}',
     b'{"error":{"message":"llama-server process no longer running: -1 ","type":"api_error","param":null,"code":null}}',
     b'{"error":"unable to load model: /root/.ollama/models/blobs/sha256-00"}',
     b'{"error":{"message":"llama runner process has terminated: CUDA error","type":"api_error","param":null}}',
@@ -320,8 +323,15 @@ def test_a_stream_that_opens_with_a_runners_death_may_move(one: Recorded) -> Non
 NEVER_RECORDED = {
     *((status, ()) for status in (401, 405, 407, 429, 499, 502, 503, 504)),
     (503, (b"Loading model",)),
+    *((row.status, row.texts) for row in TABLE if row.texts and row.texts[0] in (b"dial tcp 127.0.0.1:", PARSING)),
 }
-"""Rows whose words nobody recorded: of proxies, of credentials, of other engines, of a moment at a start."""
+"""Rows whose words nobody recorded: of proxies, of credentials, of other engines, of a moment at a start or an end."""
+
+
+def test_what_a_model_wrote_blames_no_engine() -> None:
+    """An Ollama quotes a tool call that it cannot read."""
+    said = b"""{"error":"error parsing tool call: raw='curl: (7) out of memory', err=invalid character"}"""
+    assert judge(OLLAMA, 500, said).verdict is Verdict.PASS
 
 
 @pytest.mark.skipif(not REFUSALS, reason="the transcripts are not beside the checkout")

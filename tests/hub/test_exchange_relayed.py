@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from hive.app import HubServer
-from hive.fleet.engines import Engine
+from hive.fleet.engines import MOST_RELAYED, Engine
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, Script, run_scripted
 
@@ -69,19 +69,65 @@ def test_they_run_beside_each_other_and_beside_what_the_engine_does_itself() -> 
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
-    [("401 Unauthorized", SIGN_IN), ("429 Too Many Requests", b'{"error":"slow down"}'), ("502 Bad Gateway", b"{}")],
+    ("status", "body", "seen"),
+    [
+        ("401 Unauthorized", SIGN_IN, 502),
+        ("403 Forbidden", b'{"error":"no"}', 502),
+        ("429 Too Many Requests", b'{"error":"slow down"}', 503),
+        ("502 Bad Gateway", b'{"error":"far away"}', 502),
+    ],
 )
-def test_what_they_refuse_is_tried_elsewhere_and_else_said_in_their_words(status: str, body: bytes) -> None:
+def test_what_they_refuse_is_tried_elsewhere_and_blames_no_node(status: str, body: bytes, seen: int) -> None:
     with hub_over(refusing(status, body), serving) as hub:
         for _ in range(8):
             assert ask(hub.port, ASKED).body == OK
         assert hub.call(lambda server: engine_of(server, "a").signs.blames) == 0
     with hub_over(refusing(status, body)) as hub:
         answer = ask(hub.port, ASKED)
-        assert (answer.status, answer.body) == (int(status[:3]), body)
+        assert (answer.status, b"signin" in answer.body) == (seen, False), "nobody is told how to sign our machine in"
+        assert (b"the service behind it refused" in answer.body) == (status[:3] != "502")
+        assert (b"far away" in answer.body) == (status[:3] == "502")
         engine = hub.call(lambda server: engine_of(server, "a"))
         assert (engine.guess, engine.signs.blames, engine.rests_until) == (1.0, 0, 0.0)
+
+
+def test_many_of_them_leave_room_for_what_the_engine_does_itself() -> None:
+    """Also on a joined node, whose connections are as many as its exchanges may be."""
+    far, held = threading.Semaphore(0), threading.Event()
+
+    def script(call: Call) -> None:
+        if FAR.encode() in call.body:
+            far.release()
+            held.wait(10)
+        call.answer(OK)
+
+    with hub_over(script) as hub, ExitStack() as stack:
+        wires = [stack.enter_context(Wire(hub.port)) for _ in range(MOST_RELAYED + 5)]
+        for wire in wires:
+            wire.send(ASKED)
+        for _ in range(MOST_RELAYED):
+            assert far.acquire(timeout=5)
+        assert hub.call(lambda server: (engine_of(server, "a").relaying, server.hub.queue.waiting_count)) == (
+            MOST_RELAYED,
+            5,
+        )
+        answer = ask(hub.port, request(body=b'{"model":"tiny","stream":false}'))
+        assert (answer.status, answer.header("X-Hive-Attempts")) == (200, "1")
+        held.set()
+        assert [wire.answer().status for wire in wires] == [200] * len(wires)
+        eventually(lambda: hub.call(lambda server: engine_of(server, "a").relaying == 0), 1)
+
+
+def test_a_stream_of_theirs_that_opens_with_an_error_blames_nobody() -> None:
+    def script(call: Call) -> None:
+        call.begin()
+        call.chunk(b'{"error":"runner process has terminated"}\n')
+        call.chunk(b"")
+
+    with hub_over(script, serving) as hub:
+        for _ in range(6):
+            assert ask(hub.port, request(body=b'{"model":"big:cloud"}')).status in (200, 502)
+        assert hub.call(lambda server: engine_of(server, "a").signs.blames) == 0
 
 
 def test_where_one_engine_has_it_itself_slots_count() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hive.dialects.operations import CHAT, GENERATE, SHOW
-from hive.scheduling.queue import TicketQueue
+from hive.fleet.engines import Engine
+from hive.scheduling.queue import TicketQueue, wish_of
 from hive.scheduling.tickets import Ticket
 
 
@@ -144,6 +145,23 @@ def test_who_moved_to_another_lane_is_no_head_of_the_old_one() -> None:
     queue.push(moves, queue.lane(moves))
     assert old.head() is stays
     assert queue.lane(moves).head() is moves
+
+
+def test_who_moves_to_another_lane_keeps_his_place_and_what_is_known_of_his_model() -> None:
+    queue = TicketQueue(10)
+    failed = Engine("a", "http://a")
+    early = Ticket("m", CHAT, 1e9, number=1, excluded={failed})
+    queue.push(early, queue.lane(early))
+    queue.served_at[wish_of(early.lane)] = 5.0
+    early.excluded.clear()
+    late = push(queue, 2)
+    queue.remove(late)
+    queue.move(early, queue.lane(early))
+    assert (queue.count, list(queue), queue.waiting_of) == (1, [early], {"m": 1})
+    assert queue.served_at != {}
+    assert queue.lane(early).head() is early
+    assert queue.take_expired(2e9) == [early]
+    assert (queue.count, queue.waiting_of) == (0, {})
 
 
 def test_when_a_model_was_served_is_forgotten_with_the_last_who_waits_for_it() -> None:

@@ -56,6 +56,8 @@ class Operation:
     form: BodyForm = BodyForm.JSON
     takes_slot: bool = True
     """Does it compute, and so need a slot? `show` does not: it must pass a busy node."""
+    is_relayed: bool = False
+    """Does another machine than the engine's work for it? Of these an engine has a bounded number, and no slot."""
     reads_name: bool = False
     """May the model stand in `name`?"""
     locally_open: bool = False
@@ -115,10 +117,8 @@ OPERATIONS: tuple[Operation, ...] = (
     _engine("v1_responses", "/v1/responses", Dialect.RESPONSES),
     _engine("v1_messages", "/v1/messages", Dialect.ANTHROPIC),
     _engine("v1_count_tokens", "/v1/messages/count_tokens", Dialect.ANTHROPIC, takes_slot=False),
-    _engine(
-        "v1_transcriptions", "/v1/audio/transcriptions", Dialect.OPENAI, form=BodyForm.MULTIPART, answers_json=False
-    ),
-    _engine("v1_translations", "/v1/audio/translations", Dialect.OPENAI, form=BodyForm.MULTIPART, answers_json=False),
+    _audio("v1_transcriptions", "/v1/audio/transcriptions", BodyForm.MULTIPART),
+    _audio("v1_translations", "/v1/audio/translations", BodyForm.MULTIPART),
     _audio("v1_speech", "/v1/audio/speech", BodyForm.JSON),
     _engine("v1_rerank", "/v1/rerank", Dialect.OPENAI),
     ROOT,

@@ -62,7 +62,7 @@ def is_json(data: bytes) -> bool:
         _skip(data)
     except msgspec.DecodeError:
         try:
-            json.loads(data.decode("utf-8", "replace"), strict=False)
+            json.loads(data.decode("utf-8-sig", "replace"), strict=False)
         except ValueError:
             return False
         except RecursionError:

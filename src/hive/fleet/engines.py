@@ -33,6 +33,8 @@ class Health(StrEnum):
 IN_SERVICE = frozenset({Health.READY, Health.PROBATION})
 """States in which an engine gets work as a matter of course."""
 SUSPECT_AFTER = 5.0
+MOST_RELAYED = 32
+"""Exchanges that an engine may pass on to another machine at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,10 @@ class Engine:
     """The same by model."""
     ended: int = 0
     """How many exchanges have ended here."""
+    relays_any: bool = False
+    """Does it list a model for which another machine works?"""
+    relaying: int = 0
+    """How many exchanges it passes on to another machine now."""
     rests_until: float = 0.0
     """It said busy: no new work before this time."""
     loading: str = ""
@@ -197,11 +203,18 @@ class Engine:
         known = self.models.get(model)
         return known is not None and known.is_remote
 
+    @property
+    def most_exchanges(self) -> int:
+        """How many exchanges it may have at once, on all accounts."""
+        return self.slots + (MOST_RELAYED if self.relays_any else 0)
+
     def find_warm(self) -> None:
         """Find out which models need no load, after a listing has changed."""
         models = self.models
         digests = {models[key].digest for key in self.loaded if key in models} - {""}
-        self.warm = {key for key, model in models.items() if model.is_remote or model.digest in digests}
+        relayed = {key for key, model in models.items() if model.is_remote}
+        self.relays_any = bool(relayed)
+        self.warm = relayed | {key for key, model in models.items() if model.digest in digests}
         self.warm.update(self.loaded)
 
     def names_of(self, model: str) -> set[str]:

@@ -6,7 +6,7 @@ the versions they are about. Each row is tested on the words of real engines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from hive import errors
@@ -61,8 +61,6 @@ _DIED = (
     b"subprocess may have crashed",
     b"closed response before completion",
     b"an error was encountered while running the model",
-    b"connection refused",  # Ollama's own, to its runner
-    b"connection reset",
     b"requires more system memory",
     b"unable to load model",
     b"error loading model",
@@ -74,6 +72,13 @@ _DIED = (
     b"cudaMalloc failed",
     b"out of memory",
 )
+_LOST_RUNNER = (
+    b"dial tcp 127.0.0.1:",
+    b"read tcp 127.0.0.1:",
+    b"write tcp 127.0.0.1:",
+    b':"connection refused"',
+)
+"""An Ollama says so of its own connection to its runner."""
 _LACKS = (b"not found", b"Not Found", b"does not exist", b"method not allowed", b"Method Not Allowed")
 """A model that it lost, or a route that it never had: another node may have both."""
 
@@ -91,6 +96,9 @@ TABLE: tuple[Row, ...] = (
     Row(None, 405, _LACKS, Verdict.ELSEWHERE),
     Row(_OTHERS, 405, (), Verdict.ELSEWHERE),
     Row(None, 499, (), Verdict.ELSEWHERE, errors.NODE_FAILED, blames=True),
+    # It quotes what a model wrote, which may be anything.
+    Row(_OLLAMA, 500, (b"error parsing tool call",), Verdict.PASS),
+    Row(_OLLAMA, 500, _LOST_RUNNER, Verdict.ELSEWHERE, blames=True),
     Row(None, 500, _DIED, Verdict.ELSEWHERE, blames=True),
     # An Ollama before 0.33 embeds with a chat model, and so does a llama.cpp that was started for it.
     Row(None, 501, (b"does not support embeddings",), Verdict.ELSEWHERE),
@@ -99,18 +107,20 @@ TABLE: tuple[Row, ...] = (
     Row(None, 504, (), Verdict.ELSEWHERE, blames=True),
 )
 _PASS = Row(None, 0, (), Verdict.PASS)
-_RELAYED = Row(None, 0, (), Verdict.ELSEWHERE)
-"""What another machine refused, where an engine only relayed: this one did no wrong, and its words are the client's."""
 _REDIRECT = Row(None, 0, (), Verdict.ELSEWHERE, errors.NODE_FAILED, blames=True)
 """The hub follows no engine elsewhere, and sends no client there."""
 
 
 def judge(kind: EngineKind, status: int, body: bytes, version: str = "", *, is_relayed: bool = False) -> Row:
-    """Return the first row that fits an engine's answer; one that passes it on when none does."""
+    """Return the first row that fits an engine's answer; one that passes it on when none does.
+
+    `is_relayed`: another machine refused, and the engine only said so. It did no wrong, and has not run out of slots.
+    """
     if 300 <= status < 400:
         return _REDIRECT
     numbers = version_numbers(version)
     for row in TABLE:
         if row.fits(kind, status, body, numbers):
-            return _RELAYED if is_relayed and (row.blames or row.verdict is Verdict.BUSY) else row
+            is_theirs = is_relayed and (row.blames or row.verdict is Verdict.BUSY)
+            return replace(row, verdict=Verdict.ELSEWHERE, blames=False) if is_theirs else row
     return _PASS

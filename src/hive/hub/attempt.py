@@ -248,6 +248,20 @@ class Attempt:
         if self.relay is not None:
             self.relay.last_byte_at = min(self.relay.last_byte_at + stall, self._hub.now())
 
+    def failure(self, relay: Relay | None) -> str:
+        """Return why it brought no whole answer, without anything that an engine answered; "" when it did."""
+        if relay is None:
+            error = self.engine.error
+            return f"there was no way to it ({error})" if error else "there was no way to it"
+        result = relay.finished.value
+        if result is Result.DELIVERED:
+            return ""
+        if result is Result.FAILED and relay.fault is not None:
+            return f"{relay.fault.message} ({relay.fault.kind.code})"
+        if result is Result.REFUSED and relay.head is not None:
+            return f"it answered {relay.head.status}"
+        return "it ended its answer with an error"
+
     # --- what it teaches ---
 
     def measured(self) -> Measured:

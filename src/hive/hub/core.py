@@ -277,18 +277,18 @@ class Hub:
         engine = change.engine
         if change.after is Health.DOWN:
             self.loader.give_up(engine)
-        self.links[engine].expect(engine.slots)
+        self.links[engine].expect(engine.most_exchanges)
         self.queue.serve()
 
     def _follow_slots(self) -> None:
         """Have as many connections ready as slots were learned meanwhile."""
         for engine in self.fleet.engines:
             if engine.takes_work:
-                self.links[engine].expect(engine.slots)
+                self.links[engine].expect(engine.most_exchanges)
 
     def on_listing(self, engine: Engine) -> None:
         """An engine was asked what it has: its slots, its models, what is loaded."""
-        self.links[engine].expect(engine.slots)
+        self.links[engine].expect(engine.most_exchanges)
         self.queue.note_listing(engine)
         self.queue.serve()
 

@@ -47,6 +47,8 @@ BYTES_A_TOKEN = 4
 MOST_TOKENS = 16_000
 """A longer body is more likely to hold pictures."""
 NOTHING_READ = RoutingFields()
+_FEW = 32
+"""So many engines are looked at to say why a request waits."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -184,7 +186,7 @@ class Exchange:
             attempt = self.attempt = Attempt(hub, self._stream, wanted, lease)
             try:
                 relay = await attempt.run(self._answer_fields())
-                lease.failure = _failure_of(relay, lease.engine)
+                lease.failure = attempt.failure(relay)
                 is_over = self._consider(relay, lease.engine, ticket)
                 comes_back = not is_over
                 if relay is not None and relay.finished.value is Result.DELIVERED:
@@ -208,7 +210,7 @@ class Exchange:
         since = self._waits_since = hub.now()
         try:
             self._check_route()
-            reason = why_waiting(ticket, hub.fleet.having(self._model), since)
+            reason = why_waiting(ticket, hub.fleet.having(self._model)[:_FEW], since)
             lease = await hub.queue.wait(ticket)
             lease.waited_for = reason
             return lease
@@ -271,7 +273,9 @@ class Exchange:
         return Fault(fault.kind, f"node {engine.node!r}: {fault.message}", fault.headers)
 
     def _blame(self, engine: Engine, ticket: Ticket) -> None:
-        """Leave an engine alone for a while, if there is another one that is not."""
+        """Leave an engine alone for a while, if there is another one that is not, and it did the work itself."""
+        if engine.relays(self._model):
+            return
         now = self._hub.now()
         if any(each.rests_until <= now for each in self._elsewhere(ticket)):
             self._hub.queue.note_blamed(engine)
@@ -305,7 +309,8 @@ class Exchange:
             if self._may_try_another(ticket):
                 return False
             if row.kind is not None:
-                raise Fault(row.kind, f"node {engine.node!r}: it refused the hub's own request ({head.status})")
+                who = "the service behind it" if engine.relays(self._model) else "it"
+                raise Fault(row.kind, f"node {engine.node!r}: {who} refused the hub's own request ({head.status})")
         self.record.status = head.status
         is_about_request = head.status == 400 or (row.verdict is Verdict.PASS and head.status < 500)
         self.record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
@@ -380,17 +385,3 @@ class Exchange:
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)
-
-
-def _failure_of(relay: Relay | None, engine: Engine) -> str:
-    """Return why an attempt brought no whole answer, without anything that an engine said; "" when it did."""
-    if relay is None:
-        return f"there was no way to it ({engine.error})" if engine.error else "there was no way to it"
-    result = relay.finished.value
-    if result is Result.DELIVERED:
-        return ""
-    if result is Result.FAILED and relay.fault is not None:
-        return f"{relay.fault.message} ({relay.fault.kind.code})"
-    if result is Result.REFUSED and relay.head is not None:
-        return f"it answered {relay.head.status}"
-    return "it ended its answer with an error"

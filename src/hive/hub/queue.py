@@ -72,6 +72,8 @@ class Queue:
     def forget(self, ticket: Ticket) -> None:
         """Let a ticket wait no longer; nothing for one that was served."""
         self._dispatcher.cancel(ticket)
+        if self._dispatcher.has_news:  # its last slot, if it came back with one
+            self.serve()
 
     def release(self, lease: Lease, *, comes_back: bool = False) -> None:
         """Give a slot back and serve who waits for it; when its ticket `comes_back` at once, only after that."""

@@ -210,7 +210,7 @@ class Relay:
             if self.head.status >= 300:
                 self.fail(errors.NODE_GARBLED, f"an error ({self.head.status}) of more than {self._held_bytes} bytes")
                 return
-            if self._operation.answers_json and self._held[0].lstrip()[:1] not in (b"{", b"["):
+            if self._operation.answers_json and b"".join(self._held).lstrip()[:1] not in (b"{", b"["):
                 self.fail(errors.NODE_GARBLED, "the engine's answer is neither a stream nor JSON")
                 return
             self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)

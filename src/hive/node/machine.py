@@ -93,7 +93,10 @@ def may_have_unseen_gpu(devices: Path = Path("/dev"), platform: str = sys.platfo
 
 
 def is_gpu_idle(gpus: Iterable[Gpu], *, may_be_more: bool) -> bool | None:
-    """Does no GPU compute? None when one of them does not say, or when there may be one that nobody sees."""
+    """Does no GPU compute? None when one of them does not say, or when none is seen and there may be one.
+
+    Beside a GPU that is seen, another one is taken for that of the screen.
+    """
     shares = [gpu.utilization for gpu in gpus]
     if any(shares):
         return False

@@ -21,16 +21,7 @@ from hive.scheduling.best import Best
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.loads import Loads
-from hive.scheduling.policies import (
-    ONLY_CHOICE,
-    ONLY_ONE_IN_SERVICE,
-    Action,
-    Choice,
-    Policy,
-    Situation,
-    Turns,
-    is_open,
-)
+from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open, may_begin, why_only
 from hive.scheduling.queue import Lane, TicketQueue, wish_of
 from hive.scheduling.refusals import queue_full, retry_after, too_late
 from hive.scheduling.tickets import UNLOAD, Lease, LoadEnd, LoadOrder, Ticket
@@ -144,6 +135,9 @@ class Dispatcher:
                 else:
                     del engine.running_of[model]
                 self._dirty.add(engine)
+            elif lease.ticket.operation.is_relayed:
+                lease.engine.relaying -= 1
+                self._dirty.add(lease.engine)
 
     def retry_after(self) -> int:
         """Return the seconds after which a refused client may come again."""
@@ -281,7 +275,7 @@ class Dispatcher:
     def _could_serve(self, engine: Engine, ticket: Ticket, now: float) -> bool:
         """Could this engine begin with the ticket now?"""
         if not ticket.operation.takes_slot:
-            return engine.rests_until <= now
+            return may_begin(engine, ticket, now)
         return engine.is_warm(ticket.model, ticket.load_options) and is_open(engine, ticket.model, now)
 
     def _could_load(self, engine: Engine, now: float) -> bool:
@@ -293,7 +287,7 @@ class Dispatcher:
             return Choice(Action.WAIT)
         if lane.takes_slot:
             return self._policy.choose(lane, ticket, now, freed)
-        rested = [engine for engine in lane.engines if engine.rests_until <= now]
+        rested = [engine for engine in lane.engines if may_begin(engine, ticket, now)]
         if ticket.operation is UNLOAD:
             rested = [engine for engine in rested if ticket.model in engine.warm] or rested
         return Choice(Action.SERVE, self._rng.choice(rested), "needs no slot") if rested else Choice(Action.WAIT)
@@ -309,11 +303,16 @@ class Dispatcher:
             of_model = running_of[ticket.model] = running_of.get(ticket.model, 0) + 1
             granted, pair = self.demand.granted, (engine, ticket.model)
             granted[pair] = granted.get(pair, 0) + 1
+        elif ticket.operation.is_relayed:
+            engine.relaying += 1
         name = self._policy.name
         return Lease(engine, ticket, choice.reason, now, engine.running, of_model, name, choice.compared, engine.ended)
 
     def _let_wait(self, lane: Lane, ticket: Ticket) -> None:
         self._queue.push(ticket, lane)
+        self._note_waiting(lane)
+
+    def _note_waiting(self, lane: Lane) -> None:
         if not lane.is_on_rota:
             lane.is_on_rota = True
             self._rota.append(lane)
@@ -342,7 +341,7 @@ class Dispatcher:
         lane.engines = [engine for engine in accepting if engine.takes_work] or [
             engine for engine in accepting if engine.is_last_resort
         ]
-        lane.only = ONLY_CHOICE if len(having) == 1 else ONLY_ONE_IN_SERVICE
+        lane.only = why_only(having)
         lane.shape = self._fleet.shape
 
     def _forgive(self, ticket: Ticket) -> Lane:
@@ -360,8 +359,9 @@ class Dispatcher:
             self._survey(lane, lane.head())
             if not lane.engines:
                 for ticket in lane.tickets():
-                    queue.remove(ticket)
-                    self._let_wait(self._forgive(ticket), ticket)
+                    forgiven = self._forgive(ticket)
+                    queue.move(ticket, forgiven)
+                    self._note_waiting(forgiven)
 
     def _take_gone(self, now: float) -> list[Ticket]:
         """Forget the tickets whose model, or whose route for it, no engine has had for a while; return them."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from hive.fleet.engines import Engine, Fleet
+from hive.fleet.engines import MOST_RELAYED, Engine, Fleet
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.loads import Loads
@@ -72,6 +72,11 @@ class Policy(Protocol):
         """Return what to do with the ticket now; `freed` came free just now. Changes only the policy's own memory."""
 
 
+def why_only(having: Sequence[Engine]) -> str:
+    """Return why it is the one engine in service among those that list a model."""
+    return ONLY_CHOICE if len(having) == 1 else ONLY_ONE_IN_SERVICE
+
+
 def only_one(lane: Lane) -> str:
     """Return why it is the only engine of a lane that could be chosen."""
     return lane.only if len(lane.engines) == 1 else ONLY_ONE_FREE
@@ -84,6 +89,11 @@ def is_open(engine: Engine, model: str, now: float) -> bool:
         and engine.rests_until <= now
         and engine.running_of.get(model, 0) < engine.model_slots
     )
+
+
+def may_begin(engine: Engine, ticket: Ticket, now: float) -> bool:
+    """Could this engine begin with a ticket that needs no slot?"""
+    return engine.rests_until <= now and not (ticket.operation.is_relayed and engine.relaying >= MOST_RELAYED)
 
 
 def sample(engines: list[Engine], model: str, now: float, rng: random.Random, freed: Sequence[Engine]) -> list[Engine]:

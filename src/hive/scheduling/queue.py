@@ -147,6 +147,14 @@ class TicketQueue:
             self._deadlines = _live(self._deadlines)
         return True
 
+    def move(self, ticket: Ticket, lane: Lane) -> None:
+        """Let a ticket that waits wait in another lane of its model."""
+        left = ticket.mark
+        self.push(ticket, lane)  # first, so that somebody waits for the model all the time
+        came, ticket.mark = ticket.mark, left
+        self.remove(ticket)
+        ticket.mark = came
+
     def take_expired(self, now: float) -> list[Ticket]:
         """Forget the tickets whose deadline has passed; return them, the earliest first."""
         late: list[Ticket] = []

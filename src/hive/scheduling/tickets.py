@@ -22,7 +22,7 @@ UNLOAD = replace(GENERATE, name="unload", takes_slot=False)
 @cache
 def without_slot(operation: Operation) -> Operation:
     """Return an operation as it is for a model that its engines only relay: no slot of theirs is taken."""
-    return replace(operation, name=f"{operation.name}, relayed", takes_slot=False)
+    return replace(operation, name=f"{operation.name}, relayed", takes_slot=False, is_relayed=True)
 
 
 _NOBODY: frozenset[int] = frozenset()
@@ -120,6 +120,7 @@ class Lease(msgspec.Struct, eq=False):
     failure: str = ""
     """Why its attempt brought no whole answer."""
     waited_for: str = ""
+    """What its ticket had to wait for before; "" when it had not."""
 
     @property
     def decision(self) -> Decision:

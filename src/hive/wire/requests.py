@@ -102,8 +102,8 @@ class RequestHead:
 class _KnownHead:
     """A head that was read before, as bytes around the digits of its length, and what it means."""
 
-    before: bytes
-    after: bytes
+    before: bytes = field(repr=False)
+    after: bytes = field(repr=False)
     head: RequestHead
 
 
@@ -212,8 +212,8 @@ class RequestReader:
         if not data.startswith(known.before):
             return False
         stop = data.find(b"\r", start, start + _MAX_DIGITS + 1)
-        digits = data[start:stop]
-        if stop < 0 or not digits.isdigit() or not data.startswith(known.after, stop):
+        digits = data[start : max(stop, start)]
+        if not digits.isdigit() or not data.startswith(known.after, stop):
             return False
         head = known.head
         self.head = head if digits == head.fields[b"content-length"] else head.with_length(digits)
