@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +139,19 @@ def drain(hub: Served, node: str, what: str) -> None:
 
 
 def freeze(clients: Clients, hub: Served, frozen: list[int], node: str, patience: float = 15) -> None:
-    """Measure the fleet of two, freeze the third node, measure again, and say what was seen."""
+    """Freeze processes of the third node."""
+
+    def send(what: signal.Signals) -> None:
+        for pid in frozen:
+            with suppress(ProcessLookupError):  # its server may have given it up
+                os.kill(pid, what)
+
+    drill(clients, hub, node, lambda: send(signal.SIGSTOP), patience)
+    send(signal.SIGCONT)
+
+
+def drill(clients: Clients, hub: Served, node: str, strike: Callable[[], None], patience: float) -> None:
+    """Measure the fleet of two, strike the third node, measure again, and say what was seen."""
     with clients.at_work():
         time.sleep(3)  # the paces are learned, the models loaded
         drain(hub, node, "drain")
@@ -150,13 +162,9 @@ def freeze(clients: Clients, hub: Served, frozen: list[int], node: str, patience
         drain(hub, node, "resume")
         time.sleep(3)
         struck = time.monotonic()
-        for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)
+        strike()
         time.sleep(SETTLED + CALM)
         with_frozen = struck + SETTLED, struck + SETTLED + CALM - 0.5
-    for pid in frozen:
-        with suppress(ProcessLookupError):  # its server may have given it up
-            os.kill(pid, signal.SIGCONT)
     after = clients.pace(*with_frozen)
     bad = [each for each in clients.answers if each.outcome != "whole"]
     longest = max((each.ended - struck for each in bad), default=0.0)
@@ -197,6 +205,27 @@ def test_a_frozen_node_is_left_alone(tmp_path: Path, who: str) -> None:
         eventually(lambda: ready(hub) == 3, 30)
         frozen = [agents[2].pid] + ([engines[2][0].pid] if who == "group" else [])
         freeze(Clients(hub.port), hub, frozen, "n2")
+
+
+@pytest.mark.parametrize(("link", "patience"), [("joined", 15), ("dialed", 65)])
+def test_a_server_that_lives_on_while_its_answers_stand_still_is_left_alone(
+    tmp_path: Path, link: str, patience: float
+) -> None:
+    """As with a real runner, which needs more processors than a drill has."""
+    with ExitStack() as stack:
+        engines = [stack.enter_context(simulated(tmp_path, f"n{place}")) for place in range(3)]
+        dialed = [f"--node=n{place}={url}" for place, (_, url) in enumerate(engines)] if link == "dialed" else []
+        hub = stack.enter_context(serving(tmp_path, "--slots", str(SLOTS), *dialed))
+        if link == "joined":
+            for place, (_, url) in enumerate(engines):
+                stack.enter_context(agent(tmp_path, f"n{place}", hub, hub.port, url, SLOTS))
+        eventually(lambda: ready(hub) == 3, 30)
+
+        def strike() -> None:
+            fault = {"kind": "freeze", "path": "/api/generate"}
+            assert ask(int(engines[2][1].rpartition(":")[2]), request("/sim/fault", fault)).status == 200
+
+        drill(Clients(hub.port), hub, "n2", strike, patience)
 
 
 @pytest.mark.parametrize(("link", "patience"), [("joined", 15), ("dialed", 65)])
