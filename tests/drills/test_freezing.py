@@ -133,6 +133,17 @@ def simulated(directory: Path, name: str) -> Iterator[tuple[subprocess.Popen[byt
         process.wait(10)
 
 
+def fleet(stack: ExitStack, directory: Path, link: str, urls: list[str]) -> Served:
+    """Run a hub over these engines, as nodes `n0`, `n1` and so on, until all are ready."""
+    dialed = [f"--node=n{place}={url}" for place, url in enumerate(urls)] if link == "dialed" else []
+    hub = stack.enter_context(serving(directory, "--slots", str(SLOTS), *dialed))
+    if link == "joined":
+        for place, url in enumerate(urls):
+            stack.enter_context(agent(directory, f"n{place}", hub, hub.port, url, SLOTS))
+    eventually(lambda: ready(hub) == len(urls), 30)
+    return hub
+
+
 def drain(hub: Served, node: str, what: str) -> None:
     head = f"Authorization: Bearer {ADMIN_KEY}\r\nContent-Type: application/json\r\n"
     assert ask(hub.port, request(f"/hive/v1/nodes/{node}/{what}", {}, head=head)).status == 200
@@ -184,12 +195,7 @@ def drill(clients: Clients, hub: Served, node: str, strike: Callable[[], None], 
 def test_a_frozen_engine_is_left_alone(tmp_path: Path, link: str) -> None:
     with ExitStack() as stack:
         engines = [stack.enter_context(simulated(tmp_path, f"n{place}")) for place in range(3)]
-        dialed = [f"--node=n{place}={url}" for place, (_, url) in enumerate(engines)] if link == "dialed" else []
-        hub = stack.enter_context(serving(tmp_path, "--slots", str(SLOTS), *dialed))
-        if link == "joined":
-            for place, (_, url) in enumerate(engines):
-                stack.enter_context(agent(tmp_path, f"n{place}", hub, hub.port, url, SLOTS))
-        eventually(lambda: ready(hub) == 3, 30)
+        hub = fleet(stack, tmp_path, link, [url for _, url in engines])
         freeze(Clients(hub.port), hub, [engines[2][0].pid], "n2")
 
 
@@ -214,12 +220,7 @@ def test_a_server_that_lives_on_while_its_answers_stand_still_is_left_alone(
     """As with a real runner, which needs more processors than a drill has."""
     with ExitStack() as stack:
         engines = [stack.enter_context(simulated(tmp_path, f"n{place}")) for place in range(3)]
-        dialed = [f"--node=n{place}={url}" for place, (_, url) in enumerate(engines)] if link == "dialed" else []
-        hub = stack.enter_context(serving(tmp_path, "--slots", str(SLOTS), *dialed))
-        if link == "joined":
-            for place, (_, url) in enumerate(engines):
-                stack.enter_context(agent(tmp_path, f"n{place}", hub, hub.port, url, SLOTS))
-        eventually(lambda: ready(hub) == 3, 30)
+        hub = fleet(stack, tmp_path, link, [url for _, url in engines])
 
         def strike() -> None:
             fault = {"kind": "freeze", "path": "/api/generate"}
@@ -239,12 +240,7 @@ def test_a_frozen_runner_behind_a_live_server_is_left_alone(tmp_path: Path, link
             )
             stack.callback(engine.stop)
             urls.append(engine.url)
-        dialed = [f"--node=n{place}={url}" for place, url in enumerate(urls)] if link == "dialed" else []
-        hub = stack.enter_context(serving(tmp_path, "--slots", str(SLOTS), *dialed))
-        if link == "joined":
-            for place, url in enumerate(urls):
-                stack.enter_context(agent(tmp_path, f"n{place}", hub, hub.port, url, SLOTS))
-        eventually(lambda: ready(hub) == 3, 30)
+        hub = fleet(stack, tmp_path, link, urls)
         for url in urls:  # so that each has its runner
             ask(int(url.rpartition(":")[2]), request("/api/embed", {"model": "slow-endless"}))
         runners = [child.pid for child in psutil.Process(engine.proc.pid).children(recursive=True)]
