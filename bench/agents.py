@@ -20,14 +20,14 @@ from hive.wire.link_control import HeartbeatDue, NodeControl
 from hive.wire.link_data import NodeData
 from hive.wire.link_dial import Refused, redial_seconds
 from hive.wire.link_messages import (
+    EndCode,
     EndError,
-    Ending,
-    Engine,
     EngineBeat,
     Hello,
     Links,
-    Machine,
+    MachineState,
     Open,
+    ReportedEngine,
     Welcome,
     json_object,
 )
@@ -71,7 +71,7 @@ class Node:
         self.is_ready = False
         self._fleet = fleet
         self._key = key
-        self._engine = Engine("e", "ollama", "0.33.0", slots=4, tags=LISTING, ps=LISTING)
+        self._engine = ReportedEngine("e", "ollama", "0.33.0", slots=4, tags=LISTING, ps=LISTING)
         self._hello = Hello(secrets.token_hex(8), "bench", engines=(self._engine,))
         self._control: NodeSocket | None = None
         self._data: set[NodeSocket] = set()
@@ -129,7 +129,7 @@ class Node:
             self._want = event.want
         elif isinstance(event, HeartbeatDue) and self._control is not None:
             assert isinstance(self._control.machine, NodeControl)
-            self._control.machine.heartbeat(Machine(), {self._engine.id: EngineBeat(True)})
+            self._control.machine.heartbeat(MachineState(), {self._engine.id: EngineBeat(True)})
         elif isinstance(event, Closed):
             self._why = event.code
         if self._session and (self._filling is None or self._filling.done()):
@@ -154,7 +154,7 @@ class Node:
             if isinstance(event, Open):  # nobody asks for its model; whoever does is sent elsewhere
                 machine = opened[0].machine
                 assert isinstance(machine, NodeData)
-                machine.end(event.id, EndError(Ending.ENGINE_UNREACHABLE, "a benchmark's node has no engine"))
+                machine.end(event.id, EndError(EndCode.ENGINE_UNREACHABLE, "a benchmark's node has no engine"))
 
         socket = await dial(self._fleet.hub, self._key, self._make_data, take)
         opened.append(socket)

@@ -14,10 +14,10 @@ from hive.wire.link_messages import (
     Accepted,
     Ended,
     EndError,
-    Engine,
     Hello,
     JoinData,
     Message,
+    ReportedEngine,
     json_object,
 )
 from hive.wire.link_socket import LinkSocket, Side
@@ -41,11 +41,11 @@ def upgrade(key: str, head: str = OFFER, path: str = "/hive/link", start: str = 
     return f"{line}Authorization: Bearer {key}\r\n{head}\r\n".encode()
 
 
-def an_engine(name: str = "ollama", **changes: object) -> Engine:
+def an_engine(name: str = "ollama", **changes: object) -> ReportedEngine:
     """An Ollama with the model `tiny`, in memory."""
     listed = json_object(json.dumps(TAGS).encode())
     known: dict[str, object] = {"kind": "ollama", "version": "0.33.0", "address": "http://127.0.0.1:11434", "slots": 4}
-    return Engine(name, **(known | {"tags": listed, "ps": listed} | changes))  # type: ignore[arg-type]
+    return ReportedEngine(name, **(known | {"tags": listed, "ps": listed} | changes))  # type: ignore[arg-type]
 
 
 class NodeWire(Wire):
@@ -170,7 +170,9 @@ def pool_of(hub: ThreadedHub, name: str = "desk") -> JoinedPool:
 
 
 @contextmanager
-def joined(hub: ThreadedHub, name: str = "desk", *engines: Engine, key: str = "", **more: object) -> Iterator[RawNode]:
+def joined(
+    hub: ThreadedHub, name: str = "desk", *engines: ReportedEngine, key: str = "", **more: object
+) -> Iterator[RawNode]:
     """A node that has joined with these engines (one Ollama if none is given); `more` goes into its hello."""
     key = key or hub.create_key(name, "worker")
     hello = Hello(**({"instance": INSTANCE, "agent": "by hand", "engines": engines or (an_engine(),)} | more))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hive.testing import SimOptions, run_in_thread
-from hive.testing.agent import run_agent
+from hive.testing.agent_double import run_agent
 from hive.testing.hub import run_hub
 from hive.testing.scripted import Call, run_scripted
 

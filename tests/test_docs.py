@@ -23,12 +23,12 @@ from hive.dialects import operations
 from hive.dialects.operations import Answered, Operation, methods_of
 from hive.hub.records import Outcome, Record
 from hive.node.agent import ExitCode
-from hive.node.routes import ROUTES
+from hive.node.allowed_routes import ROUTES
+from hive.sim.faults import FAULTS, Argument
 from hive.sources import load_settings
 from hive.testing import SimOptions, run_in_thread
-from hive.testing.agent import run_agent
+from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
-from hive.testing.sim.faults import FAULTS, Argument
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

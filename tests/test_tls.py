@@ -16,7 +16,7 @@ from hive.cli import main
 from hive.net.certificate import Certificate, CertificateError
 from hive.sources import load_settings
 from hive.testing import ThreadedEngine
-from hive.testing.agent import run_agent
+from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, run_scripted
 

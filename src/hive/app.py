@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from hive.api.front import Front
 from hive.auth.access import Door, Guesses
 from hive.auth.keys import KeyRing, Right
 from hive.auth.origins import Origins
@@ -19,15 +18,16 @@ from hive.config import NO_NODES, LocalAccess, LogFormat, Settings
 from hive.errors import Fault
 from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
-from hive.hub.keys import Keys
+from hive.hub.key_cases import Keys
 from hive.hub.log_writer import LogWriter
 from hive.hub.recall import Recall
 from hive.hub.records import Record
 from hive.net.asgi import Application
 from hive.net.certificate import Certificate, CertificateError
 from hive.net.server import HttpServer, ServerLimits
-from hive.store.errors import StoreError
 from hive.store.store import Store
+from hive.store.store_error import StoreError
+from hive.surfaces.front import Front
 
 _log = logging.getLogger(__name__)
 
@@ -133,14 +133,14 @@ class HubServer:
         self.log_writer.close()
 
     def _make_application(self) -> Application:
-        from hive.api.management import Services, create_app
-        from hive.api.request_views import RequestViews
-        from hive.api.views import Views
+        from hive.surfaces.management.application import Services, create_app
+        from hive.surfaces.management.fleet_views import Views
+        from hive.surfaces.management.request_views import RequestViews
 
         return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub, self.keys)))
 
     def _render_metrics(self) -> bytes:
-        from hive.api.metrics import Metrics
+        from hive.surfaces.metrics import Metrics
 
         return Metrics(self.hub, self.server).render()
 

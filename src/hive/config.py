@@ -39,7 +39,7 @@ class LocalAccess(StrEnum):
     MANAGE = "manage"
 
 
-class Policy(StrEnum):
+class PolicyName(StrEnum):
     """Who gets a request that several engines could serve (`hive.scheduling.policies`)."""
 
     BEST = "best"
@@ -152,8 +152,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, Meta(description="Least serious log line to write.")] = LogLevel.INFO
 
     policy: Annotated[
-        Policy, Meta(description="Who serves a request that several could: best, round_robin, random, least_busy.")
-    ] = Policy.BEST
+        PolicyName, Meta(description="Who serves a request that several could: best, round_robin, random, least_busy.")
+    ] = PolicyName.BEST
     queue_limit: Annotated[Count, Meta(description="Requests that may wait; more are refused.")] = 1_000
     queue_timeout: Annotated[Seconds, Meta(description="Seconds a request may wait for a slot.")] = 600
     first_byte_timeout: Annotated[Seconds, Meta(description="Seconds until an answer's first byte.")] = 600

@@ -18,7 +18,7 @@ import pytest
 
 from hive.cli.demo.hints import hive_command
 from hive.cli.demo.machines import find_engines
-from hive.testing import EngineKind, SimOptions, run_in_thread
+from hive.testing import SimKind, SimOptions, run_in_thread
 
 HIVE = (sys.executable, "-c", "from hive.cli import main; raise SystemExit(main())")
 USUAL_PORT = 4483
@@ -193,8 +193,8 @@ def test_a_port_that_was_asked_for_and_is_taken_is_one_sentence(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", EngineKind)
-def test_a_real_engine_of_any_kind_is_found(kind: EngineKind) -> None:
+@pytest.mark.parametrize("kind", SimKind)
+def test_a_real_engine_of_any_kind_is_found(kind: SimKind) -> None:
     with run_in_thread(SimOptions(kind=kind)) as engine:
         port = int(engine.url.rpartition(":")[2])
         assert asyncio.run(find_engines({"one": port})) == {"one": engine.url}

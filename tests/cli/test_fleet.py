@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from hive.cli.fleet import _holder, _Model, _Node, _table, _Version
+from hive.cli.fleet import _holder, _Model, _Node, _ShownVersion, _table
 from hive.testing import ThreadedEngine
-from hive.testing.agent import run_agent
+from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
 
 from .conftest import Run
@@ -76,7 +76,7 @@ def test_the_nodes_of_a_model_stand_by_name(
 
 
 def test_a_node_with_another_version_of_a_model_is_told_with_it() -> None:
-    versions = [_Version("sha256:" + "a" * 64, ["a", "b"]), _Version("b" * 64, ["b", "c"])]
+    versions = [_ShownVersion("sha256:" + "a" * 64, ["a", "b"]), _ShownVersion("b" * 64, ["b", "c"])]
     model = _Model("m:latest", ["a", "b", "c", "d"], [], None, "sha256:" + "a" * 64, ["c", "d"], versions)
     assert [_holder(name, model) for name in model.nodes] == [
         "a",
@@ -87,7 +87,7 @@ def test_a_node_with_another_version_of_a_model_is_told_with_it() -> None:
 
 
 def test_one_version_is_no_other_than_the_one_that_an_engine_without_versions_shows() -> None:
-    model = _Model("m:latest", ["a", "vllm"], [], None, "made up of its name", [], [_Version("a" * 64, ["a"])])
+    model = _Model("m:latest", ["a", "vllm"], [], None, "made up of its name", [], [_ShownVersion("a" * 64, ["a"])])
     assert [_holder(name, model) for name in model.nodes] == ["a", "vllm"]
 
 

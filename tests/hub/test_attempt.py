@@ -23,7 +23,7 @@ from hive.hub.attempt import COLD_TIMES, COLD_TOKEN, ENOUGH_MEASURED, OVERDUE, A
 from hive.hub.exchange import Exchange
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, Script, run_scripted
-from hive.wire.link_messages import Accepted, Ended, EngineBeat, Heartbeat, Machine
+from hive.wire.link_messages import Accepted, Ended, EngineBeat, Heartbeat, MachineState
 
 from ..joining import DataWire, RawNode, joined
 from ..raw import GENERATE, STREAM, Answer, Wire, ask, request
@@ -207,7 +207,7 @@ def test_the_settings_say_how_long(more: dict[str, object], limit: float) -> Non
 
 def test_what_a_suspect_has_not_answered_moves_elsewhere_at_once(hub: ThreadedHub) -> None:
     with scene(hub, has_other=True) as one:
-        one.node.control.say(Heartbeat(1, Machine(), {"ollama": EngineBeat(True, stopped=True)}))
+        one.node.control.say(Heartbeat(1, MachineState(), {"ollama": EngineBeat(True, stopped=True)}))
         answer = one.moved()
         assert (answer.status, answer.body) == (200, OK)
         assert (answer.header("X-Hive-Node"), answer.header("X-Hive-Attempts")) == ("other", "2")

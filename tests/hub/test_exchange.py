@@ -16,13 +16,13 @@ import pytest
 from hive.app import HubServer
 from hive.config import NodeSettings, Secret
 from hive.fleet.engines import Health
-from hive.fleet.names import canonical
+from hive.fleet.model_names import canonical
 from hive.hub.exchange import MAX_UNREACHED
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
-from hive.testing.agent import run_agent
+from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, run_scripted
-from hive.wire.link_messages import EndError, Ending, Report
+from hive.wire.link_messages import EndCode, EndError, Report
 
 from ..joining import an_engine, joined
 from ..raw import GENERATE, STREAM, Answer, Wire, ask, eventually, get, metric, request
@@ -468,7 +468,7 @@ def test_an_engine_that_seems_up_and_refuses_connections_is_given_up_after_a_few
         assert metric(hub.port, "hive_attempts_total", hub.admin_key) == 0
 
 
-UNREACHABLE = EndError(Ending.ENGINE_UNREACHABLE, "connection refused")
+UNREACHABLE = EndError(EndCode.ENGINE_UNREACHABLE, "connection refused")
 
 
 def is_down(hub: ThreadedHub, node: str) -> bool:

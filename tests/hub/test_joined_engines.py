@@ -9,7 +9,7 @@ import pytest
 from hive.fleet.engines import Engine, EngineReport, Fleet, Health
 from hive.fleet.health import DOUBTFUL_AFTER, NOT_BACK, SILENT_ON_SUSPECT, Patience, Transition, silence_limit
 from hive.fleet.kinds import EngineKind
-from hive.hub.health import HealthWatch
+from hive.hub.health_watch import HealthWatch
 from hive.hub.joined_engines import MAX_MODELS, STANDSTILL, JoinedEngine
 from hive.wire import link_messages as messages
 from hive.wire.link_messages import EngineBeat, json_object
@@ -121,13 +121,13 @@ V1_MODELS = json_object(b'{"data":[{"id":"org/big","created":7,"max_model_len":4
     "reported",
     [
         an_engine(),
-        messages.Engine("ollama", "vllm", "0.6", "http://127.0.0.1:8000", 32, v1_models=V1_MODELS),
-        messages.Engine("ollama", "llama.cpp", v1_models=V1_MODELS),
-        messages.Engine("ollama", "a kind of tomorrow", v1_models=V1_MODELS),
+        messages.ReportedEngine("ollama", "vllm", "0.6", "http://127.0.0.1:8000", 32, v1_models=V1_MODELS),
+        messages.ReportedEngine("ollama", "llama.cpp", v1_models=V1_MODELS),
+        messages.ReportedEngine("ollama", "a kind of tomorrow", v1_models=V1_MODELS),
     ],
     ids=lambda reported: reported.kind,
 )
-def test_what_is_remembered_of_an_engine_is_all_but_what_is_in_its_memory(reported: messages.Engine) -> None:
+def test_what_is_remembered_of_an_engine_is_all_but_what_is_in_its_memory(reported: messages.ReportedEngine) -> None:
     before, after = Learner(), Learner()
     before.joined.learn(reported)
     known = before.joined.known()

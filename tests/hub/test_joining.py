@@ -13,23 +13,23 @@ import pytest
 from hive.hub.joining import MAX_COMPLAINTS
 from hive.net.joined import ControlSocket
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
-from hive.testing.agent import Agent, run_agent
+from hive.testing.agent_double import AgentDouble, run_agent
 from hive.testing.hub import ThreadedHub, run_hub
-from hive.wire.link import MAX_LINKS, SPARE_LINKS
 from hive.wire.link_messages import (
     Accepted,
     Draining,
     Ended,
-    Engine,
     EngineBeat,
     Gpu,
     Heartbeat,
     Hello,
     JoinData,
-    Machine,
+    MachineState,
     Report,
+    ReportedEngine,
     json_object,
 )
+from hive.wire.link_rules import MAX_LINKS, SPARE_LINKS
 
 from ..joining import (
     INSTANCE,
@@ -87,7 +87,7 @@ def models(hub: ThreadedHub) -> list[str]:
 
 
 def test_a_node_that_joins_is_listed_with_all_that_it_said(hub: ThreadedHub) -> None:
-    machine = Machine(0.5, 64_000, 32_000)
+    machine = MachineState(0.5, 64_000, 32_000)
     with joined(hub, "desk", labels={"room": "lab 2"}, platform="Linux", machine=machine) as node:
         assert node.welcome["node"] == "desk"
         assert len(node.session) == 43
@@ -123,7 +123,7 @@ def test_a_node_without_an_engine_is_listed_too(hub: ThreadedHub) -> None:
 
 
 def test_a_node_with_several_engines_serves_all_of_them_under_its_own_name(hub: ThreadedHub) -> None:
-    vllm = Engine("vllm", "vllm", v1_models=json_object(b'{"data":[{"id":"big"}]}'), slots=32)
+    vllm = ReportedEngine("vllm", "vllm", v1_models=json_object(b'{"data":[{"id":"big"}]}'), slots=32)
     with joined(hub, "desk", an_engine(), vllm) as node, ThreadPoolExecutor() as pool:
         assert [(entry["name"], entry["engine"]) for entry in nodes(hub)] == [("desk", "ollama"), ("desk", "vllm")]
         assert metric(hub.port, "hive_node_slots", hub.admin_key, node="desk") == 36
@@ -228,7 +228,7 @@ def test_a_session_of_a_key_that_was_made_anew_is_not_the_old_ones(hub: Threaded
 
 def test_heartbeats_are_answered_and_seen(hub: ThreadedHub) -> None:
     with joined(hub) as node:
-        node.control.say(Heartbeat(7, Machine(cpu=0.75), {"ollama": EngineBeat(True)}))
+        node.control.say(Heartbeat(7, MachineState(cpu=0.75), {"ollama": EngineBeat(True)}))
         assert node.control.text("beat") == {"type": "beat", "seq": 7}
         [entry] = nodes(hub)
         assert entry["machine"]["cpu"] == 0.75  # type: ignore[index]
@@ -241,7 +241,7 @@ def test_the_memory_of_its_gpus_is_known_if_one_engine_has_it_alone(hub: Threade
     with joined(hub) as node:
         assert memory() == [None]
         gpus = (Gpu("one", 24 << 30), Gpu("two", 8 << 30))
-        node.control.say(Heartbeat(1, Machine(gpus=gpus), {"ollama": EngineBeat(True)}))
+        node.control.say(Heartbeat(1, MachineState(gpus=gpus), {"ollama": EngineBeat(True)}))
         eventually(lambda: memory() == [32 << 30])
         node.control.say(Report((an_engine(), an_engine("second"))))
         eventually(lambda: memory() == [None, None])
@@ -255,7 +255,7 @@ def test_a_node_that_falls_silent_is_suspect_then_gone_and_on_probation_when_it_
         monkeypatch.setattr("hive.fleet.health.SUSPECT_AFTER", 0.3)
         eventually(lambda: (states(hub), why(hub)) == ({"desk": "suspect"}, "no sign of life for 0.3 s"))
         monkeypatch.setattr("hive.fleet.health.SUSPECT_AFTER", 5.0)
-        node.control.say(Heartbeat(1, Machine(), {"ollama": EngineBeat(True)}))
+        node.control.say(Heartbeat(1, MachineState(), {"ollama": EngineBeat(True)}))
         eventually(lambda: states(hub) == {"desk": "ready"})
         let_pass(hub, 12, ControlSocket)
         assert node.control.code == 4004
@@ -268,16 +268,16 @@ def test_a_node_that_falls_silent_is_suspect_then_gone_and_on_probation_when_it_
 
 def test_an_engine_whose_process_is_stopped_gets_no_work(hub: ThreadedHub) -> None:
     with joined(hub) as node:
-        node.control.say(Heartbeat(1, Machine(), {"ollama": EngineBeat(True, 12.0, stopped=True)}))
+        node.control.say(Heartbeat(1, MachineState(), {"ollama": EngineBeat(True, 12.0, stopped=True)}))
         eventually(lambda: states(hub) == {"desk": "suspect"})
         assert why(hub) == "its agent sees it stand still"
-        node.control.say(Heartbeat(2, Machine(), {"ollama": EngineBeat(True)}))
+        node.control.say(Heartbeat(2, MachineState(), {"ollama": EngineBeat(True)}))
         eventually(lambda: states(hub) == {"desk": "ready"})
 
 
 def test_an_engine_that_is_silent_for_once_stays_ready(hub: ThreadedHub) -> None:
     with joined(hub) as node:
-        node.control.say(Heartbeat(1, Machine(), {"ollama": EngineBeat(False)}))
+        node.control.say(Heartbeat(1, MachineState(), {"ollama": EngineBeat(False)}))
         node.control.text("beat")
         assert states(hub) == {"desk": "ready"}
 
@@ -420,7 +420,7 @@ def test_a_resumed_node_is_not_ready_before_it_gives_a_sign(hub: ThreadedHub, mo
         assert drain(hub, "desk", "resume") == 200
         assert states(hub)["desk"] in ("joining", "suspect")
         monkeypatch.setattr("hive.fleet.health.SUSPECT_AFTER", 5.0)
-        node.control.say(Heartbeat(1, Machine(), {"ollama": EngineBeat(True)}))
+        node.control.say(Heartbeat(1, MachineState(), {"ollama": EngineBeat(True)}))
         eventually(lambda: states(hub) == {"desk": "ready"})
 
 
@@ -500,7 +500,7 @@ def test_a_flood_of_large_reports_is_read_now_and_then(hub: ThreadedHub) -> None
         for number in range(6):
             entries[0]["size"] = number
             node.control.say(Report((an_engine(tags=json_object(json.dumps({"models": entries}).encode())),)))
-        node.control.say(Heartbeat(1, Machine(), {"ollama": EngineBeat(True)}))
+        node.control.say(Heartbeat(1, MachineState(), {"ollama": EngineBeat(True)}))
         node.control.text("beat")
         learned = hub.call(lambda server: server.hub.joining.nodes["desk"]._pending)
         assert learned is not None  # the last one waits for its turn
@@ -691,7 +691,7 @@ def test_a_hub_that_stops_lets_no_node_in_any_more() -> None:
 
 
 def test_an_agent_comes_back_after_the_hub_was_lost(engine: ThreadedEngine) -> None:
-    def is_back(agent: Agent) -> bool:
+    def is_back(agent: AgentDouble) -> bool:
         return agent.control is not None and bool(agent.data)
 
     with run_hub({"a": engine.url}, link="joined") as hub:

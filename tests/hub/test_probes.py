@@ -12,7 +12,7 @@ import pytest
 
 from hive.config import NodeSettings
 from hive.fleet.engines import Health
-from hive.testing import EngineKind, SimOptions, ThreadedEngine, run_in_thread
+from hive.testing import SimKind, SimOptions, ThreadedEngine, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import run_scripted
 
@@ -130,8 +130,8 @@ def test_listings_never_wait_for_a_node(engine: ThreadedEngine) -> None:
         engine.clear_faults()
 
 
-@pytest.mark.parametrize("kind", [EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI])
-def test_other_engines_are_told_apart_and_used(kind: EngineKind) -> None:
+@pytest.mark.parametrize("kind", [SimKind.LLAMA_CPP, SimKind.VLLM, SimKind.OPENAI])
+def test_other_engines_are_told_apart_and_used(kind: SimKind) -> None:
     with run_in_thread(SimOptions(kind=kind, models=("org/model",))) as engine, run_hub({"a": engine.url}) as hub:
         nodes = httpx.get(f"{hub.url}/hive/v1/nodes", headers={"Authorization": f"Bearer {hub.admin_key}"}).json()
         assert nodes["nodes"][0]["kind"] == kind.value
@@ -221,7 +221,7 @@ def test_a_listing_that_times_out_makes_no_silent_engine_ready(
     engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It knows less of the engine's health than the probes beside it."""
-    caplog.set_level(logging.INFO, "hive.hub.health")
+    caplog.set_level(logging.INFO, "hive.hub.health_watch")
     impatient(monkeypatch, suspect_after=0.3)
     monkeypatch.setattr("hive.hub.probes.LISTING_TIMEOUT", 1.2)
     with run_hub({"alone": engine.url}, probe_interval=0.2, probe_timeout=0.2, models_interval=0.2) as hub:

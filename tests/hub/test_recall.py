@@ -22,7 +22,7 @@ from hive.store.known_nodes import KnownNode
 from hive.store.store import Store
 from hive.testing import ThreadedEngine
 from hive.testing.hub import ThreadedHub, run_hub
-from hive.wire.link_messages import Engine, Hello, Report, json_object
+from hive.wire.link_messages import Hello, Report, ReportedEngine, json_object
 
 from ..joining import INSTANCE, TAGS, NodeWire, an_engine, joined
 from ..raw import GENERATE, ask, eventually, get, request
@@ -182,7 +182,7 @@ def test_a_node_that_is_missed_for_long_is_down_and_ready_as_soon_as_it_is_back(
 
 
 def test_what_a_node_reports_when_it_is_back_replaces_what_was_remembered(a_hub: RunHub, key: str) -> None:
-    other = Engine("other", "vllm", v1_models=BIG)
+    other = ReportedEngine("other", "vllm", v1_models=BIG)
     with a_hub() as hub, joined(hub, "desk", other, key=key):
         assert models(hub) == ["big"]
         [entry] = listed(hub, "/hive/v1/nodes", "nodes")
@@ -338,7 +338,7 @@ def test_what_changes_is_written_a_while_after(a_hub: RunHub, monkeypatch: pytes
     monkeypatch.setattr("hive.hub.recall.WRITE_INTERVAL", 0.05)
     with a_hub() as hub, joined(hub) as node:
         eventually(lambda: [known.name for known in kept_now(hub)] == ["desk"])
-        node.control.say(Report((an_engine(), Engine("vllm", "vllm", v1_models=BIG))))
+        node.control.say(Report((an_engine(), ReportedEngine("vllm", "vllm", v1_models=BIG))))
         eventually(lambda: [each.id for each in kept_now(hub)[0].profile.engines] == ["ollama", "vllm"])
 
 

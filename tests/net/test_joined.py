@@ -12,8 +12,8 @@ from hive.net.joined import MAX_ARRIVING
 from hive.net.joined_data import JoinedConnection
 from hive.testing import ThreadedEngine
 from hive.testing.hub import ThreadedHub, run_hub
-from hive.wire.link import MARK_OF_HUB, MAX_CONTROL_BYTES
 from hive.wire.link_messages import Heartbeat, Hello, encode
+from hive.wire.link_rules import MARK_OF_HUB, MAX_CONTROL_BYTES
 
 from ..joining import INSTANCE, OFFER, NodeWire, joined, let_pass, pool_of, upgrade
 from ..process import ADMIN_KEY, serving

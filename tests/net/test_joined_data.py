@@ -14,8 +14,8 @@ import pytest
 from hive.hub.attempt import MAX_RESENDS
 from hive.net.joined_data import JoinedConnection
 from hive.testing.hub import ThreadedHub, run_hub
-from hive.wire.link import SENT_BINARY_BYTES
-from hive.wire.link_messages import Accepted, Ended, EndError, Ending, Report
+from hive.wire.link_messages import Accepted, EndCode, Ended, EndError, Report
+from hive.wire.link_rules import SENT_BINARY_BYTES
 
 from ..joining import DataWire, RawNode, an_engine, joined, let_pass, pool_of
 from ..raw import GENERATE, STREAM, Answer, Wire, ask, eventually, metric, request
@@ -151,12 +151,12 @@ NOT_WHOLE = {
     "cut in its head": (b"HTTP/1.1 200 OK\r\nContent-", None),
     "nothing": (b"", None),
     "cut in a stream": (STREAMED + chunk(LINE)[:9], None),
-    "broke off": (b"", EndError(Ending.ENGINE_BROKE_OFF, "reset")),
-    "broke off in its body": (UNTIL_CLOSE + LINE[:5], EndError(Ending.ENGINE_BROKE_OFF, "reset")),
-    "garbled": (b"", EndError(Ending.ENGINE_GARBLED, "no HTTP")),
-    "refused": (b"", EndError(Ending.REQUEST_REFUSED, "not on the list")),
+    "broke off": (b"", EndError(EndCode.ENGINE_BROKE_OFF, "reset")),
+    "broke off in its body": (UNTIL_CLOSE + LINE[:5], EndError(EndCode.ENGINE_BROKE_OFF, "reset")),
+    "garbled": (b"", EndError(EndCode.ENGINE_GARBLED, "no HTTP")),
+    "refused": (b"", EndError(EndCode.REQUEST_REFUSED, "not on the list")),
     "a newer code": (b"", EndError("engine_is_on_fire", "smoke")),
-    "cancelled by nobody": (b"", EndError(Ending.CANCELLED)),
+    "cancelled by nobody": (b"", EndError(EndCode.CANCELLED)),
     "no HTTP": (b"\x16\x03\x01\x00\x00", None),
     "two answers": (counted() + counted(), None),
 }
@@ -186,7 +186,7 @@ def test_what_is_not_whole_is_an_honest_error_when_there_is_nobody_else(
     data = node.data()
     answer = asking(pool, node.hub)
     for _ in range(3):
-        data.answer(data.request()[0], b"", EndError(Ending.ENGINE_BROKE_OFF, "connection reset"))
+        data.answer(data.request()[0], b"", EndError(EndCode.ENGINE_BROKE_OFF, "connection reset"))
     assert answer.result().status == 502
     assert answer.result().json()["error"] == "node 'desk': connection reset"
 
@@ -196,7 +196,7 @@ def test_an_engine_that_its_node_cannot_reach_gets_no_work_until_a_report(
 ) -> None:
     data = node.data()
     answer = asking(pool, node.hub)
-    data.answer(data.request()[0], b"", EndError(Ending.ENGINE_UNREACHABLE, "connection refused"))
+    data.answer(data.request()[0], b"", EndError(EndCode.ENGINE_UNREACHABLE, "connection refused"))
     assert node.control.text("refresh")["engine"] == "ollama"
     assert node.hub.call(lambda server: server.hub.fleet.engines[0].health.value) == "down"
     assert not answer.done()  # it waits for whoever is up
@@ -317,7 +317,7 @@ def test_a_client_that_leaves_costs_no_connection(node: RawNode, pool: ThreadPoo
                 wire.until(LINE)
         assert data.text("cancel")["id"] == number
         crossing = [Accepted(number)] if number == "1" else []
-        data.say(*crossing, chunk(LINE), Ended(number, EndError(Ending.CANCELLED)))
+        data.say(*crossing, chunk(LINE), Ended(number, EndError(EndCode.CANCELLED)))
         eventually(lambda: pool_of(node.hub).spares == 1)
     answer = asking(pool, node.hub)
     data.answer(data.request()[0], counted())
@@ -354,7 +354,7 @@ def test_a_whole_answer_that_the_node_does_not_end_is_cancelled(node: RawNode, p
     assert answer.result().body == OK
     let_pass(node.hub, 5, JoinedConnection)
     assert data.text("cancel")["id"] == exchange
-    data.say(Ended(exchange, EndError(Ending.CANCELLED)))
+    data.say(Ended(exchange, EndError(EndCode.CANCELLED)))
     eventually(lambda: pool_of(node.hub).spares == 1)
 
 
@@ -365,7 +365,7 @@ def test_bytes_after_a_whole_answer_reach_nobody(node: RawNode, pool: ThreadPool
     data.say(Accepted(exchange), counted(), counted(b'{"response":"EVIL","done":true}'))
     assert answer.result().body == OK
     assert data.text("cancel")["id"] == exchange
-    data.say(Ended(exchange, EndError(Ending.CANCELLED)))
+    data.say(Ended(exchange, EndError(EndCode.CANCELLED)))
     second = asking(pool, node.hub)
     data.answer(data.request()[0], counted(b'{"response":"mine","done":true}'))
     assert b"mine" in second.result().body

@@ -13,13 +13,13 @@ from typing import Any, Self, TypeVar, cast
 from hive.config import Secret
 from hive.errors import Fault
 from hive.node.agent import Agent
-from hive.node.machine import NoGpus
-from hive.node.options import EngineAddress, NodeOptions, read_engine
-from hive.wire.link import CloseCode
+from hive.node.agent_options import EngineAddress, NodeOptions, read_engine
+from hive.node.machine_watch import NoGpus
 from hive.wire.link_accept import accept_upgrade
 from hive.wire.link_control import HubArrival, HubControl
 from hive.wire.link_data import HubData
 from hive.wire.link_messages import Accepted, Draining, Ended, Heartbeat, Hello, JoinData, Report
+from hive.wire.link_rules import CloseCode
 from hive.wire.link_socket import Closed, LinkSocket, Side
 from hive.wire.requests import RequestReader
 

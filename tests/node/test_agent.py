@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
-from hive.node.agent import Agent, AgentError, ExitCode, Voice
-from hive.node.machine import NoGpus
+from hive.node.agent import Agent, AgentError, AgentVoice, ExitCode
+from hive.node.machine_watch import NoGpus
 from hive.testing import SimulatedEngine
 from hive.testing.hub import ThreadedHub
 from hive.wire import link_dial
-from hive.wire.link import CloseCode
+from hive.wire.link_rules import CloseCode
 
 from .engine import Call, RawEngine
 from .hub import ScriptedHub, agent, break_dial, joined, options, post, refuse, run, until
@@ -176,7 +176,7 @@ def test_a_draining_hub_says_how_long_to_wait() -> None:
 
 def test_the_same_trouble_is_said_once_until_it_changes(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    voice = Voice(lambda: now)
+    voice = AgentVoice(lambda: now)
     for sentence in ("a", "a", "b", "a"):
         voice.say(sentence)
     assert warnings(caplog) == ["a", "b", "a"]

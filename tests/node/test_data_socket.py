@@ -9,8 +9,8 @@ import pytest
 from hive.node.data_socket import DataSocket, Held
 from hive.node.engine_server import EngineServer
 from hive.node.hub_socket import Turn
-from hive.wire.link import CloseCode
 from hive.wire.link_messages import Cancel, Open, encode
+from hive.wire.link_rules import CloseCode
 from hive.wire.link_socket import Closed, LinkSocket, Side
 
 from ..wire.linking import BINARY, from_hub, messages

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from hive.node import engines
+from hive.node import local_engines as engines
+from hive.node.agent_options import EngineAddress, read_engine
 from hive.node.discovery import candidates, read_ollama_host
-from hive.node.engines import engine_id, fitting
-from hive.node.options import EngineAddress, read_engine
-from hive.testing import EngineKind, SimOptions, SimulatedEngine
-from hive.wire.link_messages import NOTHING, Engine, json_object
+from hive.node.local_engines import engine_id, fitting
+from hive.testing import SimKind, SimOptions, SimulatedEngine
+from hive.wire.link_messages import NOTHING, ReportedEngine, json_object
 
 from .engine import Call, RawEngine
 from .hub import ScriptedHub, agent, options, run, until
@@ -83,7 +83,7 @@ def test_no_two_addresses_have_one_name() -> None:
 def test_lists_that_do_not_fit_into_one_message_are_left_out() -> None:
     long = json_object(b'{"models":"' + b"x" * 600 + b'"}')
     short = json_object(b'{"models":[]}')
-    listed = [Engine(name, "ollama", tags=tags) for name, tags in (("a", long), ("b", long), ("c", short))]
+    listed = [ReportedEngine(name, "ollama", tags=tags) for name, tags in (("a", long), ("b", long), ("c", short))]
     fit = fitting(listed, 1000)
     assert [bytes(each.tags) for each in fit] == [bytes(long), bytes(NOTHING), bytes(short)]
     assert [bool(each.error) for each in fit] == [False, True, False]
@@ -103,7 +103,7 @@ def near(monkeypatch: pytest.MonkeyPatch) -> list[EngineAddress]:
 
 def test_what_is_found_at_the_start_is_in_hello(near: list[EngineAddress]) -> None:
     async def main() -> None:
-        async with SimulatedEngine() as one, SimulatedEngine(SimOptions(kind=EngineKind.VLLM)) as two:
+        async with SimulatedEngine() as one, SimulatedEngine(SimOptions(kind=SimKind.VLLM)) as two:
             near.extend(EngineAddress("127.0.0.1", each.port) for each in (one, two))
             async with ScriptedHub() as hub, agent(options(hub.url)):
                 await hub.joined()

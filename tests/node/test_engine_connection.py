@@ -8,7 +8,7 @@ import pytest
 
 from hive.net.outbox import Outbox
 from hive.node.engine_connection import EngineConnection
-from hive.wire.link_messages import Ending
+from hive.wire.link_messages import EndCode
 
 from .engine import RawEngine
 from .hub import get, run, until
@@ -22,7 +22,7 @@ class Sink:
     has_sent_all = True
 
     def __init__(self) -> None:
-        self.ends: list[tuple[Ending, bool] | None] = []
+        self.ends: list[tuple[EndCode, bool] | None] = []
         """None is a whole answer."""
 
     def on_answer(self, data: bytes, body: bytes) -> None:
@@ -31,7 +31,7 @@ class Sink:
     def on_complete(self) -> None:
         self.ends.append(None)
 
-    def on_failure(self, code: Ending, reason: str, *, is_stale: bool) -> None:
+    def on_failure(self, code: EndCode, reason: str, *, is_stale: bool) -> None:
         self.ends.append((code, is_stale))
 
     def on_full(self, is_full: bool) -> None:
@@ -46,7 +46,7 @@ async def connect(engine: RawEngine) -> EngineConnection:
     return connection
 
 
-async def outcome(connection: EngineConnection) -> tuple[Ending, bool] | None:
+async def outcome(connection: EngineConnection) -> tuple[EndCode, bool] | None:
     """Send a request and wait for its end."""
     sink = Sink()
     connection.send(REQUEST, sink)
@@ -68,7 +68,7 @@ def test_a_request_on_a_connection_that_was_lost_fails_at_once(is_used: bool) ->
             await until(lambda: connection._transport is None)
             sink = Sink()
             connection.send(REQUEST, sink)
-            assert sink.ends == [(Ending.ENGINE_BROKE_OFF, is_used)]
+            assert sink.ends == [(EndCode.ENGINE_BROKE_OFF, is_used)]
 
     run(main())
 
@@ -81,7 +81,7 @@ def test_a_request_on_a_connection_that_closes_fails_once() -> None:
             sink = Sink()
             connection.send(REQUEST, sink)
             await until(lambda: connection._transport is None)
-            assert sink.ends == [(Ending.ENGINE_BROKE_OFF, False)]
+            assert sink.ends == [(EndCode.ENGINE_BROKE_OFF, False)]
 
     run(main())
 
@@ -99,6 +99,6 @@ def test_a_connection_used_before_is_stale_if_it_dies_unheard(heard: bytes, is_s
                 connection.data_received(heard)
             writer.close()
             await until(lambda: sink.ends)
-            assert sink.ends == [(Ending.ENGINE_BROKE_OFF, is_stale)]
+            assert sink.ends == [(EndCode.ENGINE_BROKE_OFF, is_stale)]
 
     run(main())

@@ -10,8 +10,8 @@ from hive import errors
 from hive.errors import Fault
 from hive.net.outbox import Outbox
 from hive.node import engine_server
+from hive.node.agent_options import EngineAddress
 from hive.node.engine_server import EngineServer
-from hive.node.options import EngineAddress
 
 from .engine import RawEngine
 from .hub import gathered, run, until

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hive.node.hub_socket import ControlSocket, Turn
-from hive.wire.link import CLOSE_SECONDS, MAX_CONTROL_BYTES, MAX_PINGS, CloseCode
+from hive.node.hub_socket import HubControlSocket, Turn
 from hive.wire.link_control import NodeEvent
-from hive.wire.link_messages import FROM_NODE, Engine, Hello, Report, Welcome
+from hive.wire.link_messages import FROM_NODE, Hello, Report, ReportedEngine, Welcome
+from hive.wire.link_rules import CLOSE_SECONDS, MAX_CONTROL_BYTES, MAX_PINGS, CloseCode
 from hive.wire.link_socket import Closed
 
 from ..wire.linking import PING, frame, from_hub
@@ -29,14 +29,14 @@ class Owner:
         if isinstance(event, Closed):
             self.closed = event
 
-    def report(self) -> tuple[Engine, ...]:
+    def report(self) -> tuple[ReportedEngine, ...]:
         self.reports += 1
-        return (Engine("e", "ollama", str(self.reports)),)
+        return (ReportedEngine("e", "ollama", str(self.reports)),)
 
 
-def opened() -> tuple[Owner, ControlSocket, Pipe]:
+def opened() -> tuple[Owner, HubControlSocket, Pipe]:
     owner = Owner()
-    control = ControlSocket(dial(), Turn(), HELLO, owner)
+    control = HubControlSocket(dial(), Turn(), HELLO, owner)
     return owner, control, Pipe(control)
 
 

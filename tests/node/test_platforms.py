@@ -17,7 +17,7 @@ IMPORTS = """
 import asyncio, psutil, sys  # these have a part for each platform
 for name in ("uvloop", "fcntl", "termios", "resource", "pwd", "grp", "tty", "pty", "posix_ipc"):
     sys.modules[name] = None
-import pkgutil, importlib, hive.node, hive.cli.node
+import pkgutil, importlib, hive.node, hive.cli.node_command
 for module in pkgutil.iter_modules(hive.node.__path__, "hive.node."):
     importlib.import_module(module.name)
 heavy = {"httpx", "rich", "fastapi", "pydantic", "sqlalchemy", "prometheus_client"} & set(sys.modules)
@@ -28,7 +28,7 @@ RUNS = (
     IMPORTS
     + """
 import asyncio, os, signal
-from hive.node.options import Given, read_options
+from hive.node.agent_options import Given, read_options
 def no_handlers(*_):
     raise NotImplementedError
 asyncio.unix_events._UnixSelectorEventLoop.add_signal_handler = no_handlers

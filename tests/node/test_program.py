@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hive.testing import SimulatedEngine
-from hive.wire.link import CloseCode
+from hive.wire.link_rules import CloseCode
 
 from ..process import environment
 from .engine import Call, RawEngine

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 import pytest
 
 from hive.node import session
-from hive.testing import EngineKind, SimOptions, SimulatedEngine
+from hive.testing import SimKind, SimOptions, SimulatedEngine
 from hive.wire import link_dial
-from hive.wire.link import CloseCode
 from hive.wire.link_messages import NOTHING
+from hive.wire.link_rules import CloseCode
 from hive.wire.link_socket import LinkSocket
 
 from .engine import ANSWER, Call, RawEngine
@@ -47,7 +47,7 @@ def test_hello_says_who_dials_and_what_there_is() -> None:
 
 def test_a_llama_cpp_lists_its_model_and_says_its_slots() -> None:
     async def main() -> None:
-        async with SimulatedEngine(SimOptions(kind=EngineKind.LLAMA_CPP, slots=7)) as engine, joined(engine.url) as hub:
+        async with SimulatedEngine(SimOptions(kind=SimKind.LLAMA_CPP, slots=7)) as engine, joined(engine.url) as hub:
             (described,) = hub.hellos[0].engines
             assert (described.kind, described.slots) == ("llama.cpp", 7)
             assert b'"data"' in bytes(described.v1_models)
@@ -319,7 +319,7 @@ def test_bye_opens_nothing_more_and_the_close_is_followed_by_a_dial() -> None:
 
 def test_a_hub_that_is_silent_is_dialed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connections stand, and nothing comes: a machine that lost its power behind a firewall."""
-    monkeypatch.setattr("hive.wire.link.HUB_SILENT_SECONDS", 1.5)
+    monkeypatch.setattr("hive.wire.link_rules.HUB_SILENT_SECONDS", 1.5)
 
     async def main() -> None:
         async with SimulatedEngine() as engine, joined(engine.url) as hub:
@@ -350,7 +350,7 @@ def test_a_change_of_the_models_is_reported_within_two_seconds() -> None:
 
 
 def test_without_a_change_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hive.node.watcher.LISTING_SECONDS", 0.1)
+    monkeypatch.setattr("hive.node.engine_watcher.LISTING_SECONDS", 0.1)
 
     async def main() -> None:
         async with RawEngine() as engine, joined(engine.url) as hub:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hive.config import Policy
+from hive.config import PolicyName
 from hive.dialects.measures import Measured
 from hive.dialects.operations import CHAT, SHOW, methods_of
 from hive.errors import Fault
@@ -267,7 +267,7 @@ TestLeastBusy = machine("least_busy").TestCase
 
 def test_every_policy_has_its_machine() -> None:
     assert {name.lower() for name in globals() if name.startswith("Test")} >= {
-        f"test{policy.replace('_', '')}" for policy in Policy
+        f"test{policy.replace('_', '')}" for policy in PolicyName
     }
     assert GONE_AFTER > 0
 
@@ -283,7 +283,7 @@ class LoadsMachine(RuleBasedStateMachine):
         self.waiting: set[Ticket] = set()
 
     @initialize(
-        policy=st.sampled_from(Policy),
+        policy=st.sampled_from(PolicyName),
         engines=st.lists(
             st.tuples(st.sampled_from([None, 1, 2]), st.sets(st.sampled_from("mnop"), min_size=1), st.booleans()),
             min_size=1,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hive.config import Policy
+from hive.config import PolicyName
 from hive.dialects.operations import methods_of
 from hive.fleet.engines import Engine, Health
 from hive.fleet.kinds import EngineKind
@@ -46,7 +46,7 @@ def test_a_cold_model_is_ordered_and_its_tickets_wait_for_it() -> None:
     assert finish(floor, order, 4.0) == [first, second]
 
 
-@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("policy", PolicyName)
 @pytest.mark.parametrize("memory", [None, 100 * GB])
 def test_what_an_engine_lists_while_it_still_loads_it_is_not_there_yet(policy: str, memory: int | None) -> None:
     """An Ollama lists a model from the moment in which its load begins: nobody is served or loads elsewhere by that."""
@@ -275,7 +275,7 @@ def test_a_load_that_failed_keeps_nobody_from_loading_with_other_options() -> No
     assert orders(floor, 6.0) == [], "that one is not tried again so soon"
 
 
-@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("policy", PolicyName)
 def test_what_was_listed_while_it_was_loaded_in_vain_is_not_there(policy: str) -> None:
     """Else all who wait for it would be sent to the engine that could not load it."""
     floor = Floor(policy=policy)

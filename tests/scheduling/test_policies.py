@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.config import Policy
+from hive.config import PolicyName
 from hive.fleet.engines import Engine, Health
 from hive.scheduling.tickets import LoadOrder
 
@@ -35,14 +35,14 @@ def busy(floor: Floor, engine: Engine, running: int = 1) -> None:
 # --- all of them ---
 
 
-@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("policy", PolicyName)
 def test_the_only_engine_is_chosen(policy: str) -> None:
     floor = Floor(policy=policy)
     floor.add("a", loaded="m", slots=4)
     assert chosen(floor, 3) == {"a": 3}
 
 
-@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("policy", PolicyName)
 def test_equals_all_get_their_share(policy: str) -> None:
     floor = Floor(policy=policy)
     for node in "abc":
@@ -50,7 +50,7 @@ def test_equals_all_get_their_share(policy: str) -> None:
     assert all(count > 60 for count in chosen(floor, 300).values())
 
 
-@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("policy", PolicyName)
 def test_the_same_seed_chooses_the_same(policy: str) -> None:
     def run() -> list[str]:
         floor = Floor(policy=policy, seed=7)
@@ -61,7 +61,7 @@ def test_the_same_seed_chooses_the_same(policy: str) -> None:
     assert run() == run()
 
 
-@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("policy", PolicyName)
 def test_of_many_engines_the_only_free_one_is_found(policy: str) -> None:
     floor = Floor(policy=policy)
     engines = [floor.add(str(number), loaded="m") for number in range(500)]
@@ -70,7 +70,7 @@ def test_of_many_engines_the_only_free_one_is_found(policy: str) -> None:
     assert chosen(floor, 3) == {"321": 3}
 
 
-@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("policy", PolicyName)
 def test_of_many_engines_the_only_one_with_the_model_in_memory_is_found(policy: str) -> None:
     floor = Floor(policy=policy)
     engines = [floor.add(str(number), slots=2) for number in range(500)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hive.store.directory import DataDirectory
-from hive.store.errors import DirectoryInUseError, StoreError
+from hive.store.store_error import DirectoryInUseError, StoreError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and flock are Unix's")
 

@@ -8,17 +8,17 @@ import pytest
 
 from hive.store import known_nodes
 from hive.store.known_nodes import Profile, fitting, pack, unpack
-from hive.wire.link_messages import Engine, json_object
+from hive.wire.link_messages import ReportedEngine, json_object
 
 from ..joining import an_engine
 
 
-def names(*engines: Engine) -> list[str]:
+def names(*engines: ReportedEngine) -> list[str]:
     return [engine.id for engine in fitting(engines)]
 
 
 def test_a_profile_comes_back_as_it_was() -> None:
-    vllm = Engine("vllm", "vllm", slots=32, v1_models=json_object(b'{"data":[{"id":"big"}]}'))
+    vllm = ReportedEngine("vllm", "vllm", slots=32, v1_models=json_object(b'{"data":[{"id":"big"}]}'))
     profile = Profile("hive 0.1.0", "Linux", {"room": "lab \u2082"}, (an_engine(), vllm))
     assert unpack(pack(profile)) == profile
     assert unpack(pack(Profile())) == Profile()

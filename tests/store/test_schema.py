@@ -17,10 +17,10 @@ from sqlalchemy.exc import OperationalError
 
 from hive.auth.keys import Key, Role
 from hive.store import schema
-from hive.store.errors import StoreError
-from hive.store.records import read_keys, read_nodes, read_revision, stamp_revision, write_keys
 from hive.store.schema import MIGRATIONS, bring_up_to_date, migrate
+from hive.store.statements import read_keys, read_nodes, read_revision, stamp_revision, write_keys
 from hive.store.store import make_engine
+from hive.store.store_error import StoreError
 from hive.store.tables import REVISION, metadata
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from hive.auth.keys import Key, Role, digest_of
-from hive.store.errors import DirectoryInUseError, StoreError
 from hive.store.known_nodes import KnownNode, Profile
 from hive.store.store import Store
+from hive.store.store_error import DirectoryInUseError, StoreError
 
 from ..joining import an_engine
 

@@ -6,33 +6,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.wire.link import MAX_CONTROL_BYTES, CloseCode
 from hive.wire.link_control import ControlState, HeartbeatDue, HubArrival, HubControl, NodeControl, Suspected
 from hive.wire.link_messages import (
     Beat,
     Bye,
     Draining,
-    Engine,
     EngineBeat,
     Heartbeat,
     Hello,
     JoinData,
     Links,
-    Machine,
+    MachineState,
     Refresh,
     Report,
+    ReportedEngine,
     Welcome,
     json_object,
 )
+from hive.wire.link_rules import MAX_CONTROL_BYTES, CloseCode
 from hive.wire.link_socket import Closed, LinkSocket, Side
 
 from .feeding import cuts, one_by_one
 from .linking import BINARY, CLOSE, PING, frame, from_hub, from_node, said
 
 SESSION = "s" * 43
-HELLO = Hello("0123456789abcdef", "hive 0.1.0", engines=(Engine("ollama", "ollama"),))
+HELLO = Hello("0123456789abcdef", "hive 0.1.0", engines=(ReportedEngine("ollama", "ollama"),))
 WELCOME = Welcome("desk", SESSION, 2.0, 15.0, 8)
-ENGINES = (Engine("ollama", "ollama", tags=json_object(b'{"models":[]}')),)
+ENGINES = (ReportedEngine("ollama", "ollama", tags=json_object(b'{"models":[]}')),)
 
 
 def arrival() -> HubArrival:
@@ -216,13 +216,13 @@ def test_heartbeats_are_due_as_often_as_the_hub_said() -> None:
 
 def test_the_node_tells() -> None:
     control = node()
-    control.heartbeat(Machine(0.5), {"ollama": EngineBeat(True)})
-    control.heartbeat(Machine(), {})
+    control.heartbeat(MachineState(0.5), {"ollama": EngineBeat(True)})
+    control.heartbeat(MachineState(), {})
     control.report(ENGINES)
     control.say_draining()
     stream = control.socket.take_output()
     events = hub().receive(stream, 1.0)
-    assert events[:2] == [Heartbeat(1, Machine(0.5), {"ollama": EngineBeat(True)}), Heartbeat(2)]
+    assert events[:2] == [Heartbeat(1, MachineState(0.5), {"ollama": EngineBeat(True)}), Heartbeat(2)]
     assert [type(event) for event in events[2:]] == [Report, Draining]
 
 
@@ -270,7 +270,7 @@ def test_bytes_have_no_place_on_a_control_socket(control: HubControl | NodeContr
 
 def test_a_report_may_be_large_but_not_endless() -> None:
     listing = json_object(b'{"models":["' + b"a" * (4 << 20) + b'"]}')
-    (event,) = hub().receive(from_node(Report((Engine("a", "ollama", tags=listing),))), 1.0)
+    (event,) = hub().receive(from_node(Report((ReportedEngine("a", "ollama", tags=listing),))), 1.0)
     assert isinstance(event, Report)
     (event,) = hub().receive(frame(0x81, length=MAX_CONTROL_BYTES + 1), 1.0)
     assert isinstance(event, Closed)

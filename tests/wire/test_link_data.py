@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hive.wire.link import MAX_TEXT_BYTES, SENT_BINARY_BYTES, CloseCode
 from hive.wire.link_data import HubData, HubState, NodeData, NodeState
-from hive.wire.link_messages import Accepted, Cancel, Ended, EndError, Ending, Open
+from hive.wire.link_messages import Accepted, Cancel, EndCode, Ended, EndError, Open
+from hive.wire.link_rules import MAX_TEXT_BYTES, SENT_BINARY_BYTES, CloseCode
 from hive.wire.link_socket import Closed, LinkSocket, Side
 
 from .feeding import cuts, one_by_one
@@ -20,7 +20,7 @@ from .linking import BINARY, TEXT, frame, from_hub, from_node, said
 SESSION = "s" * 43
 REQUEST = b"GET /api/ps HTTP/1.1\r\nHost: ollama\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-CANCELLED = EndError(Ending.CANCELLED)
+CANCELLED = EndError(EndCode.CANCELLED)
 
 
 def hub(state: HubState = HubState.SPARE) -> HubData:
@@ -94,7 +94,7 @@ def test_the_first_byte_of_an_answer_accepts() -> None:
 
 def test_what_the_node_refuses_it_never_accepts() -> None:
     theirs = node(NodeState.OPENED)
-    theirs.end("r1", EndError(Ending.ENGINE_UNKNOWN, "no engine 'ollama'"))
+    theirs.end("r1", EndError(EndCode.ENGINE_UNKNOWN, "no engine 'ollama'"))
     ended = Ended("r1", EndError("engine_unknown", "no engine 'ollama'"))
     output = theirs.socket.take_output()
     ours = hub(HubState.OPENING)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.wire.link import CloseCode
 from hive.wire.link_accept import accept_upgrade
 from hive.wire.link_dial import Dial, NoAnswer, Refused, ends_agent, redial_seconds
 from hive.wire.link_messages import Beat
+from hive.wire.link_rules import CloseCode
 from hive.wire.link_socket import LinkSocket
 from hive.wire.requests import RequestReader
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.wire.link import MAX_LINKS, LinkError, Verdict, judge_arrival, links_for
 from hive.wire.link_messages import (
     FIRST,
     FROM_HUB,
@@ -22,37 +21,40 @@ from hive.wire.link_messages import (
     Bye,
     Cancel,
     Draining,
+    EndCode,
     Ended,
     EndError,
-    Ending,
-    Engine,
     EngineBeat,
     Gpu,
     Heartbeat,
     Hello,
     JoinData,
     Links,
-    Machine,
+    MachineState,
     Message,
     MessageDecoder,
     Open,
     Refresh,
     Report,
+    ReportedEngine,
     Welcome,
     encode,
     json_object,
     one_line,
 )
+from hive.wire.link_rules import MAX_LINKS, ArrivalVerdict, LinkError, judge_arrival, links_for
 
 DECODERS: list[MessageDecoder[Any]] = [FIRST, FROM_NODE, FROM_HUB, FROM_NODE_DATA, FROM_HUB_DATA]
 INSTANCE = "0123456789abcdef"
 SESSION = "s" * 43
-MACHINE = Machine(0.5, 64, 32, 1000, (Gpu("RTX 4090", 24, 12, 0.25),))
+MACHINE = MachineState(0.5, 64, 32, 1000, (Gpu("RTX 4090", 24, 12, 0.25),))
 MACHINE_TEXT = (
     '{"cpu":0.5,"memory_total_bytes":64,"memory_used_bytes":32,"disk_free_bytes":1000,"gpus":[{"name":"RTX 4090",'
     '"memory_total_bytes":24,"memory_used_bytes":12,"utilization":0.25}]}'
 )
-OLLAMA = Engine("ollama", "ollama", "0.33.0", "http://127.0.0.1:11434", tags=json_object(b'{"models": [ ], "new":1}'))
+OLLAMA = ReportedEngine(
+    "ollama", "ollama", "0.33.0", "http://127.0.0.1:11434", tags=json_object(b'{"models": [ ], "new":1}')
+)
 OLLAMA_TEXT = (
     '{"id":"ollama","kind":"ollama","version":"0.33.0","address":"http://127.0.0.1:11434","slots":null,'
     '"is_alive":true,"is_silent":false,"error":"","tags":{"models": [ ], "new":1},"ps":null,"v1_models":null}'
@@ -89,7 +91,7 @@ MESSAGES: list[tuple[MessageDecoder[Any], Message, str]] = [
     (FROM_NODE_DATA, Ended("r1"), '{"type":"ended","id":"r1","error":null}'),
     (
         FROM_NODE_DATA,
-        Ended("r1", EndError(Ending.ENGINE_UNKNOWN, "no engine 'a'")),
+        Ended("r1", EndError(EndCode.ENGINE_UNKNOWN, "no engine 'a'")),
         '{"type":"ended","id":"r1","error":{"code":"engine_unknown","message":"no engine \'a\'"}}',
     ),
 ]
@@ -240,7 +242,9 @@ def test_one_line_can_always_be_sent() -> None:
 
 @given(st.text())
 def test_one_line_is_taken(text: str) -> None:
-    sent = encode(Report((Engine("a", "ollama", error=one_line(text.encode(errors="replace").decode())),))).decode()
+    sent = encode(
+        Report((ReportedEngine("a", "ollama", error=one_line(text.encode(errors="replace").decode())),))
+    ).decode()
     assert FROM_NODE.decode(sent) is not None
 
 
@@ -249,9 +253,9 @@ def test_a_node_keeps_a_few_sockets_more_than_slots() -> None:
 
 
 def test_a_ghost_is_replaced_and_a_second_machine_is_not_let_in() -> None:
-    assert judge_arrival(None, "a") is Verdict.WELCOME
-    assert judge_arrival("a", "a") is Verdict.REPLACES
-    assert judge_arrival("a", "b") is Verdict.NAME_TAKEN
+    assert judge_arrival(None, "a") is ArrivalVerdict.WELCOME
+    assert judge_arrival("a", "a") is ArrivalVerdict.REPLACES
+    assert judge_arrival("a", "b") is ArrivalVerdict.NAME_TAKEN
 
 
 JSON = st.recursive(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hive.wire import link
-from hive.wire.link import CloseCode
+from hive.wire import link_rules as link
 from hive.wire.link_dial import ends_agent, redial_seconds
-from hive.wire.link_messages import FIRST, FROM_HUB, FROM_HUB_DATA, FROM_NODE, FROM_NODE_DATA, Ending, Message, encode
+from hive.wire.link_messages import FIRST, FROM_HUB, FROM_HUB_DATA, FROM_NODE, FROM_NODE_DATA, EndCode, Message, encode
+from hive.wire.link_rules import CloseCode
 
 from .linking import BINARY, TEXT, frame
 from .test_link_messages import MESSAGES
@@ -62,7 +62,7 @@ def test_the_page_says_when_a_node_tries_again() -> None:
 
 
 def test_endings_are_those_of_the_code() -> None:
-    assert [row[0] for row in rows("code")] == [ending.value for ending in Ending]
+    assert [row[0] for row in rows("code")] == [ending.value for ending in EndCode]
 
 
 def examples() -> list[str]:

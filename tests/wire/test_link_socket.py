@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, State
 from websockets.protocol import Side as LibrarySide
 
-from hive.wire.link import MAX_BINARY_BYTES, MAX_CONTROL_BYTES, MAX_PINGS, MAX_TEXT_BYTES, CloseCode
+from hive.wire.link_rules import MAX_BINARY_BYTES, MAX_CONTROL_BYTES, MAX_PINGS, MAX_TEXT_BYTES, CloseCode
 from hive.wire.link_socket import Closed, LinkSocket, Side
 
 from .feeding import cut_at, cuts, mutations, one_by_one

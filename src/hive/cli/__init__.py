@@ -11,13 +11,13 @@ from typing import Annotated, Protocol, cast
 import typer
 
 from hive import __version__
-from hive.cli.errors import CommandError
+from hive.cli.command_error import CommandError
 
 _USAGE_ERROR = typer.BadParameter.__mro__[1]
 """Click's UsageError, which Typer raises but does not name."""
 
 
-class _Usage(Protocol):
+class _UsageMessage(Protocol):
     def format_message(self) -> str:
         """Return what was wrong, with the option's name."""
 
@@ -33,17 +33,17 @@ class _Command:
 
 _COMMANDS = {
     "serve": _Command("serve", "Run the hub."),
-    "node": _Command("node", "Join this machine's engines to a hub."),
-    "keys": _Command("keys", "Make, list and revoke keys.", is_group=True),
+    "node": _Command("node_command", "Join this machine's engines to a hub."),
+    "keys": _Command("key_commands", "Make, list and revoke keys.", is_group=True),
     "nodes": _Command("fleet", "List the hub's nodes."),
     "drain": _Command("fleet", "Give a node no new work."),
     "resume": _Command("fleet", "Give a drained node work again."),
     "models": _Command("fleet", "List the models of all nodes."),
     "ps": _Command("fleet", "List the models that are loaded."),
-    "queue": _Command("requests", "List the models for which requests wait."),
-    "requests": _Command("requests", "List requests, or cancel one."),
+    "queue": _Command("request_commands", "List the models for which requests wait."),
+    "requests": _Command("request_commands", "List requests, or cancel one."),
     "status": _Command("status", "Show the hub on one screen, or one request."),
-    "sim": _Command("sim", "Run a simulated engine."),
+    "sim": _Command("sim_command", "Run a simulated engine."),
     "demo": _Command("demo", "Show a hub that three simulated nodes join."),
 }
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, _USAGE_ERROR):
             raise
-        return _complain(cast(_Usage, error).format_message(), 2)
+        return _complain(cast(_UsageMessage, error).format_message(), 2)
 
 
 def _application(called: str) -> typer.Typer:

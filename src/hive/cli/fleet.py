@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from hive.cli.hub import DEFAULT_HUB, CaFileOption, Hub, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.hub_client import DEFAULT_HUB, CaFileOption, HubClient, HubOption, JsonOption, KeyFileOption, find_hub
 from hive.cli.output import plain, print_json, print_table, size, until
 from hive.config import NO_NODES
 
@@ -64,11 +64,11 @@ class _Node(msgspec.Struct):
     heartbeat_age: float | None = None
 
 
-class _Nodes(msgspec.Struct):
+class _NodesAnswer(msgspec.Struct):
     nodes: list[_Node]
 
 
-class _Version(msgspec.Struct):
+class _ShownVersion(msgspec.Struct):
     digest: str
     nodes: list[str]
 
@@ -80,10 +80,10 @@ class _Model(msgspec.Struct):
     size: int | None
     digest: str | None
     down_on: list[str] = []
-    versions: list[_Version] = []
+    versions: list[_ShownVersion] = []
 
 
-class _Models(msgspec.Struct):
+class _ModelsAnswer(msgspec.Struct):
     models: list[_Model]
 
 
@@ -109,7 +109,7 @@ def nodes(
     """List the hub's nodes."""
     at = find_hub(hub, api_key_file, ca_file)
     answer = at.ask("GET", "/hive/v1/nodes")
-    listed = at.read(answer, _Nodes).nodes
+    listed = at.read(answer, _NodesAnswer).nodes
     if as_json:
         print_json(answer)
         return
@@ -183,9 +183,9 @@ def resume(
     _set_draining(find_hub(hub, api_key_file, ca_file), node, "resume", as_json)
 
 
-def _set_draining(at: Hub, node: str, what: str, as_json: bool) -> None:
+def _set_draining(at: HubClient, node: str, what: str, as_json: bool) -> None:
     answer = at.ask("POST", f"/hive/v1/nodes/{quote(node, safe='')}/{what}")
-    entries = at.read(answer, _Nodes).nodes
+    entries = at.read(answer, _NodesAnswer).nodes
     if as_json:
         print_json(answer)
         return
@@ -203,7 +203,7 @@ def models(
     """List the models of all nodes."""
     at = find_hub(hub, api_key_file, ca_file)
     answer = at.ask("GET", "/hive/v1/models")
-    listed = at.read(answer, _Models).models
+    listed = at.read(answer, _ModelsAnswer).models
     if as_json:
         print_json(answer)
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from msgspec import inspect as shape
 
-from hive.cli.errors import CommandError
+from hive.cli.command_error import CommandError
 from hive.config import OPTIONS, Option, SettingsError
 from hive.sources import load_settings
 

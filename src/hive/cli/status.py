@@ -10,21 +10,21 @@ from typing import Annotated
 import msgspec
 import typer
 
-from hive.cli.hub import DEFAULT_HUB, CaFileOption, Hub, HubOption, JsonOption, KeyFileOption, find_hub
+from hive.cli.hub_client import DEFAULT_HUB, CaFileOption, HubClient, HubOption, JsonOption, KeyFileOption, find_hub
 from hive.cli.output import length, milliseconds, plain, print_fields, print_json, print_table, size
-from hive.cli.requests import (
+from hive.cli.request_commands import (
     MOST,
     QUEUE,
     REQUESTS,
-    Ended,
-    Queue,
+    EndedRequest,
     Requests,
     Running,
+    ShownQueue,
     describe_queue,
     outcome,
     path_of,
 )
-from hive.config import Policy
+from hive.config import PolicyName
 from hive.fleet.engines import IN_SERVICE
 
 _NODES = "/hive/v1/nodes"
@@ -94,7 +94,7 @@ class _RunningDetail(Running):
     waits: _Wait | None
 
 
-class _EndedDetail(Ended, kw_only=True):
+class _EndedDetail(EndedRequest, kw_only=True):
     decisions: list[_Decision]
 
 
@@ -116,10 +116,10 @@ def status(
 # --- the hub ---
 
 
-def _show_hub(at: Hub, as_json: bool) -> None:
+def _show_hub(at: HubClient, as_json: bool) -> None:
     answers = {name: at.ask("GET", path) for name, path in _PARTS.items()}
     engines = at.read(answers["nodes"], _Nodes).nodes
-    waits, listed = at.read(answers["queue"], Queue), at.read(answers["requests"], Requests)
+    waits, listed = at.read(answers["queue"], ShownQueue), at.read(answers["requests"], Requests)
     if as_json:
         print_json(msgspec.json.encode({name: msgspec.Raw(answer) for name, answer in answers.items()}))
         return
@@ -186,7 +186,7 @@ def _count(counted: Counter[str], what: str = "") -> str:
 # --- one request ---
 
 
-def _show_request(at: Hub, request_id: str, as_json: bool) -> None:
+def _show_request(at: HubClient, request_id: str, as_json: bool) -> None:
     answer = at.ask("GET", path_of(request_id))
     found: _EndedDetail | _RunningDetail
     if at.read(answer, _Kind).state == "ended":
@@ -258,7 +258,7 @@ def _show_decision(number: int, decision: _Decision) -> None:
     if decision.failure:
         typer.echo(plain(f"   It came to nothing: {decision.failure}."))
     if any(_compared(each) for each in decision.candidates):
-        measure = "FIRST BYTE EXPECTED" if decision.policy == Policy.BEST else "WEIGHT (LEAST WINS)"
+        measure = "FIRST BYTE EXPECTED" if decision.policy == PolicyName.BEST else "WEIGHT (LEAST WINS)"
         rows = [
             [_place(each.node, each.engine), _compared(each), "yes" if _is_chosen(each, decision) else "no"]
             for each in decision.candidates

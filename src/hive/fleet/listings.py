@@ -15,7 +15,7 @@ import msgspec
 
 from hive.fleet.engines import Fleet, Health, LoadedModel, Model
 from hive.fleet.kinds import EngineKind, version_numbers
-from hive.fleet.names import MAX_NAME, canonical
+from hive.fleet.model_names import MAX_NAME, canonical
 
 MAX_MODELS = 10_000
 MAX_ENTRY_BYTES = 64 << 10

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from hive import errors
 from hive.auth.keys import KeyRing
 from hive.config import NodeSettings, Settings
-from hive.dialects.errors import error_body, error_headers
+from hive.dialects.error_shapes import error_body, error_headers
 from hive.dialects.operations import Dialect, Operation, dialect_of
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
@@ -19,9 +19,9 @@ from hive.fleet.health import STALL, Patience, Transition
 from hive.fleet.listings import Catalog
 from hive.hub.attempt import Attempt
 from hive.hub.exchange import Exchange
-from hive.hub.health import BY_OPERATOR, HealthWatch
+from hive.hub.health_watch import BY_OPERATOR, HealthWatch
 from hive.hub.joining import Joining
-from hive.hub.loads import Loader
+from hive.hub.loader import Loader
 from hive.hub.probes import Prober
 from hive.hub.queue import Queue
 from hive.hub.records import Outcome, Record, Records, outcome_of

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hive import errors
-from hive.dialects.errors import stream_error
+from hive.dialects.error_shapes import stream_error
 from hive.dialects.fields import RoutingFields, read_fields
 from hive.dialects.operations import CHAT, GENERATE, BodyForm, Dialect, Operation
 from hive.errors import Family, Fault
 from hive.fleet.engines import Engine, Health
 from hive.fleet.failures import Verdict, judge
-from hive.fleet.names import MAX_NAME, canonical, is_valid, unknown_model_text
+from hive.fleet.model_names import MAX_NAME, canonical, is_valid, unknown_model_text
 from hive.hub.attempt import Attempt, Wanted
 from hive.hub.progress import Progress, Stage
 from hive.hub.records import Outcome, Record, outcome_of

@@ -18,7 +18,7 @@ from msgspec import Raw
 from hive.fleet.engines import Engine, EngineReport, Fleet, Health
 from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
-from hive.hub.health import HealthWatch
+from hive.hub.health_watch import HealthWatch
 from hive.wire import link_messages as messages
 from hive.wire.link_messages import NOTHING, EngineBeat
 
@@ -33,7 +33,7 @@ REFRESH_INTERVAL = 1.0
 """A node is asked for an engine's models no more often than this, in seconds."""
 
 
-def read_report(reported: messages.Engine) -> EngineReport:
+def read_report(reported: messages.ReportedEngine) -> EngineReport:
     """Return what a node says of an engine as the fleet takes it. Raises `UnreadableListing`."""
     kind = _kind_of(reported.kind)
     if kind is not EngineKind.OLLAMA:
@@ -43,7 +43,7 @@ def read_report(reported: messages.Engine) -> EngineReport:
     return EngineReport(kind, reported.version, read_tags(bytes(reported.tags)), in_memory, reported.slots)
 
 
-def _mark(reported: messages.Engine) -> bytes:
+def _mark(reported: messages.ReportedEngine) -> bytes:
     return hashlib.blake2b(msgspec.json.encode(reported)).digest()
 
 
@@ -90,7 +90,7 @@ class JoinedEngine:
         self._refresh_due: float | None = None
         self._refreshed_at = float("-inf")
 
-    def learn(self, reported: messages.Engine) -> None:
+    def learn(self, reported: messages.ReportedEngine) -> None:
         """Take a report."""
         engine = self.engine
         engine.url = reported.address or engine.url
@@ -120,12 +120,12 @@ class JoinedEngine:
         engine = self.engine
         return engine.kind, engine.version, engine.url, engine.reported_slots, engine.models
 
-    def known(self) -> messages.Engine | None:
+    def known(self) -> messages.ReportedEngine | None:
         """Return what is worth remembering, as its node would report it; None when it never said what it has."""
         engine = self.engine
         if engine.kind is EngineKind.UNKNOWN:
             return None
-        known = messages.Engine(engine.id, engine.kind.value, engine.version, engine.url, engine.reported_slots)
+        known = messages.ReportedEngine(engine.id, engine.kind.value, engine.version, engine.url, engine.reported_slots)
         models = engine.models.values()
         if engine.kind is EngineKind.OLLAMA:
             tags = Raw(b'{"models":[%b]}' % b",".join(model.tags for model in models))
@@ -133,7 +133,7 @@ class JoinedEngine:
         listed = Raw(b'{"data":[%b]}' % b",".join(model.listed for model in models))
         return msgspec.structs.replace(known, v1_models=listed)
 
-    def recall(self, known: messages.Engine) -> None:
+    def recall(self, known: messages.ReportedEngine) -> None:
         """Take what was remembered of it: it may be back soon, with nothing in memory. Raises `UnreadableListing`."""
         self._fleet.learn(self.engine, replace(read_report(known), loaded=()))
         self.engine.url = known.address

@@ -17,17 +17,17 @@ from hive.auth.keys import Key, KeyRing, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.engines import Engine
 from hive.fleet.health import NOT_BACK
-from hive.hub.health import BY_OPERATOR
+from hive.hub.health_watch import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
 from hive.net.joined_link import JoinedLink, JoinedPool
 from hive.store.known_nodes import Profile
-from hive.wire import link
 from hive.wire import link_messages as messages
-from hive.wire.link import CloseCode, Verdict, judge_arrival
+from hive.wire import link_rules as link
 from hive.wire.link_control import HubEvent, Suspected
-from hive.wire.link_messages import Draining, Heartbeat, Hello, JoinData, Machine, Report, one_line
+from hive.wire.link_messages import Draining, Heartbeat, Hello, JoinData, MachineState, Report, one_line
+from hive.wire.link_rules import ArrivalVerdict, CloseCode, judge_arrival
 from hive.wire.link_socket import Closed, LinkSocket
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class JoinedNode:
         self.token = ""
         self.agent = self.platform = ""
         self.labels: Mapping[str, str] = {}
-        self.machine = Machine()
+        self.machine = MachineState()
         self.heartbeat_at = 0.0
         self.is_leaving = False
         """Has the node itself asked for no new work?"""
         self._instance: str | None = None
         self._complain = complain
         self._note_change = note_change
-        self._pending: tuple[messages.Engine, ...] | None = None
+        self._pending: tuple[messages.ReportedEngine, ...] | None = None
         self._may_learn_at = 0.0
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ class JoinedNode:
         elif isinstance(event, Suspected):
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
 
-    def _take_report(self, engines: tuple[messages.Engine, ...]) -> None:
+    def _take_report(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
         """Learn from a report, or from the newest one later: reading must not keep the hub busy."""
         self._pending = engines
         began = self._hub.now()
@@ -166,7 +166,7 @@ class JoinedNode:
         now = self._hub.now()
         self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
 
-    def _learn(self, engines: tuple[messages.Engine, ...]) -> None:
+    def _learn(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
         """Learn from a report; only then is the queue served, and the fleet indexed, once."""
         before = self._lasting()
         with self._hub.queue.held():
@@ -185,7 +185,7 @@ class JoinedNode:
     def _lasting(self) -> dict[str, tuple[object, ...]]:
         return {engine_id: joined.lasting for engine_id, joined in self.engines.items()}
 
-    def _add(self, reported: messages.Engine) -> JoinedEngine:
+    def _add(self, reported: messages.ReportedEngine) -> JoinedEngine:
         hub = self._hub
         engine = Engine(self.name, reported.address, id=reported.id)
         joined = JoinedEngine(engine, hub.fleet, hub.health, self._refresh, hub.on_listing, hub.now)
@@ -298,7 +298,7 @@ class Joining:
             node = None
         if node is None:
             node = self._make(key)
-        if judge_arrival(node.instance, hello.instance) is Verdict.NAME_TAKEN:
+        if judge_arrival(node.instance, hello.instance) is ArrivalVerdict.NAME_TAKEN:
             raise TurnedAway(CloseCode.NAME_TAKEN, f"another agent is connected with the key {key.name!r}")
         return node
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from hive.auth.keys import Key, Right
 from hive.hub.joining import JoinedNode, Joining
-from hive.store.errors import StoreError
 from hive.store.known_nodes import KnownNode, Profile, fitting
+from hive.store.store_error import StoreError
 
 WRITE_INTERVAL = 5.0
 """Seconds at least between two writes: what changes meanwhile is written once."""

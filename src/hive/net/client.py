@@ -40,7 +40,7 @@ LINGER_BYTES = 1 << 20
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class State(Enum):
+class ConnectionState(Enum):
     """Where a connection is."""
 
     HEAD = 1
@@ -80,7 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = RequestReader(server.limits.max_head_bytes)
         self._transport: asyncio.Transport | None = None
         self._stream: ClientStream | None = None
-        self._state = State.HEAD
+        self._state = ConnectionState.HEAD
         self._deadline = 0.0
         self._closes = False
         self._held_bytes = 0
@@ -110,9 +110,9 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self._state
-        if state is State.HEAD or state is State.BODY:
+        if state is ConnectionState.HEAD or state is ConnectionState.BODY:
             self._receive(data)
-        elif state is State.ANSWERING:
+        elif state is ConnectionState.ANSWERING:
             self._reader.feed(data)
             if self._reader.has_excess:
                 self._closes = True
@@ -126,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state = State.CLOSED
+        self._state = ConnectionState.CLOSED
         self._server.connections.discard(self)
         self._release_body()
         stream, self._stream = self._stream, None
@@ -154,7 +154,7 @@ class ClientConnection(asyncio.Protocol):
                 if starts:
                     self._deadline = self._server.now() + self._limits.head_timeout
                 return
-            if self._state is State.HEAD:
+            if self._state is ConnectionState.HEAD:
                 self._judge(reader.head)
             if reader.body_bytes:
                 self._count_body()
@@ -162,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
             if not fault.delay:
                 self._refuse(fault)
             elif self._server.hold(self, fault):
-                self._state = State.HELD
+                self._state = ConnectionState.HELD
                 self._pause_reading()
             else:
                 self.abort()  # too many guess at the same time: none of them learns anything
@@ -173,7 +173,7 @@ class ClientConnection(asyncio.Protocol):
             self._deadline = self._server.now() + self._limits.body_timeout
 
     def _judge(self, head: RequestHead) -> None:
-        self._state = State.BODY
+        self._state = ConnectionState.BODY
         self._stream = stream = ClientStream(self, head, self._server.next_request_id())
         if self._server.is_draining:
             raise Fault(DRAINING, "the hub is shutting down")
@@ -200,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
             raise Fault(BODY_MEMORY_FULL, "too many large requests at once")
 
     def _begin(self) -> None:
-        self._state = State.ANSWERING
+        self._state = ConnectionState.ANSWERING
         stream = self._stream
         assert stream is not None
         stream.body = self._reader.take_body()
@@ -214,7 +214,7 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse_now(self, fault: Fault) -> None:
         """Send a refusal that was held back."""
-        if self._state is State.HELD and self._transport is not None and not self._transport.is_closing():
+        if self._state is ConnectionState.HELD and self._transport is not None and not self._transport.is_closing():
             self._refuse(fault)
             if not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -229,7 +229,7 @@ class ClientConnection(asyncio.Protocol):
         if stream is None:
             head = RequestHead("GET", "/", "", True, {}, keep_alive=False)
             stream = self._stream = ClientStream(self, head, request_id)
-        self._state = State.ANSWERING
+        self._state = ConnectionState.ANSWERING
         reader.take_body()
         stream.send(status, fields, body)
 
@@ -270,7 +270,7 @@ class ClientConnection(asyncio.Protocol):
         self._stream = None
         if self._held_bytes:
             self._release_body()
-        if self._state is State.CLOSED or self._transport is None:
+        if self._state is ConnectionState.CLOSED or self._transport is None:
             return
         has_unread = not self._reader.is_complete or self._reader.has_excess
         if self._closes and has_unread:
@@ -279,12 +279,12 @@ class ClientConnection(asyncio.Protocol):
             self.close()
         else:
             self._reader.restart()
-            self._state = State.HEAD
+            self._state = ConnectionState.HEAD
             self._deadline = self._server.now() + self._limits.keep_alive_timeout
 
     def close(self) -> None:
         """Close the connection once what was written has left."""
-        self._state = State.CLOSED
+        self._state = ConnectionState.CLOSED
         self._server.outbox.flush()
         if self._transport is not None:
             self._transport.close()
@@ -296,13 +296,13 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close a connection on which nothing is under way."""
-        if self._state is State.HEAD and self._reader.is_idle and self._transport is not None:
-            self._state = State.CLOSED
+        if self._state is ConnectionState.HEAD and self._reader.is_idle and self._transport is not None:
+            self._state = ConnectionState.CLOSED
             self._transport.close()
 
     def _linger(self) -> None:
         assert self._transport is not None
-        self._state = State.LINGER
+        self._state = ConnectionState.LINGER
         self._deadline = self._server.now() + self._limits.linger_timeout
         self._server.outbox.flush()
         if self._transport.can_write_eof():
@@ -325,14 +325,14 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._is_stalled(now):
             self.abort()
-        elif self._state is State.LINGER:
+        elif self._state is ConnectionState.LINGER:
             if self.has_unsent:
                 self._deadline = now + self._limits.linger_timeout  # it runs once the answer has left
             elif now >= self._deadline:
                 self.abort()
-        elif self._state in (State.HEAD, State.BODY) and now >= self._deadline:
-            if self._state is State.HEAD and self._reader.is_idle:
-                self._state = State.CLOSED
+        elif self._state in (ConnectionState.HEAD, ConnectionState.BODY) and now >= self._deadline:
+            if self._state is ConnectionState.HEAD and self._reader.is_idle:
+                self._state = ConnectionState.CLOSED
                 self._transport.close()
             else:
                 self._refuse(Fault(REQUEST_TIMEOUT, "the request took too long to arrive"))
@@ -340,11 +340,11 @@ class ClientConnection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Is a request under way, or an answer that the client has not taken?"""
-        return self._state in (State.BODY, State.HELD, State.ANSWERING) or self.has_unsent
+        return self._state in (ConnectionState.BODY, ConnectionState.HELD, ConnectionState.ANSWERING) or self.has_unsent
 
     def end(self) -> None:
         """Refuse what is still arriving or held back, because the hub ends."""
-        if self._state in (State.BODY, State.HELD) and self._transport is not None:
+        if self._state in (ConnectionState.BODY, ConnectionState.HELD) and self._transport is not None:
             self._refuse(Fault(DRAINING, "the hub is shutting down"))
 
     @property

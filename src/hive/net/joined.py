@@ -15,10 +15,10 @@ from typing import Any, Protocol, cast
 
 from hive.auth.keys import Key
 from hive.net.outbox import Outbox
-from hive.wire.link import CloseCode
 from hive.wire.link_control import HubArrival, HubControl, HubEvent
 from hive.wire.link_machine import LinkMachine
 from hive.wire.link_messages import Hello, JoinData
+from hive.wire.link_rules import CloseCode
 from hive.wire.link_socket import Closed, LinkSocket, Side
 
 _log = logging.getLogger(__name__)

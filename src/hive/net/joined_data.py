@@ -16,10 +16,10 @@ from hive.auth.keys import Key
 from hive.errors import Kind
 from hive.net.joined import JoinedSocket, JoinedSockets
 from hive.net.link import Sink
-from hive.wire import link
-from hive.wire.link import SENT_BINARY_BYTES, CloseCode
+from hive.wire import link_rules as link
 from hive.wire.link_data import HubData, HubState
-from hive.wire.link_messages import Accepted, Ended, Ending, one_line
+from hive.wire.link_messages import Accepted, EndCode, Ended, one_line
+from hive.wire.link_rules import SENT_BINARY_BYTES, CloseCode
 from hive.wire.link_socket import Closed, LinkSocket
 from hive.wire.responses import GarbledAnswer, ResponseReader
 
@@ -32,10 +32,10 @@ MAX_EAGER_BYTES = 256 << 10
 
 _IN_EXCHANGE = (HubState.OPENING, HubState.STREAMING)
 _KINDS: dict[str, Kind] = {
-    Ending.ENGINE_UNREACHABLE: errors.NODE_UNREACHABLE,
-    Ending.ENGINE_UNKNOWN: errors.NODE_UNREACHABLE,
-    Ending.ENGINE_BROKE_OFF: errors.NODE_BROKE_OFF,
-    Ending.ENGINE_GARBLED: errors.NODE_GARBLED,
+    EndCode.ENGINE_UNREACHABLE: errors.NODE_UNREACHABLE,
+    EndCode.ENGINE_UNKNOWN: errors.NODE_UNREACHABLE,
+    EndCode.ENGINE_BROKE_OFF: errors.NODE_BROKE_OFF,
+    EndCode.ENGINE_GARBLED: errors.NODE_GARBLED,
 }
 """What an error of the node means; any other is a failed engine."""
 
@@ -259,7 +259,7 @@ class JoinedConnection(JoinedSocket):
         self.resume()
         self._home.put_back(self)
         if sink is not None and failure:
-            code = ended.error.code if ended.error is not None else Ending.ENGINE_BROKE_OFF
+            code = ended.error.code if ended.error is not None else EndCode.ENGINE_BROKE_OFF
             sink.on_failure(_KINDS.get(code, errors.NODE_FAILED), failure)
             return None
         return sink
@@ -273,7 +273,7 @@ class JoinedConnection(JoinedSocket):
             except GarbledAnswer:
                 return "the engine's answer ended before it was whole"
             return ""
-        if error.code == Ending.REQUEST_REFUSED:
+        if error.code == EndCode.REQUEST_REFUSED:
             _log.error("node %s refuses a request of the hub: %s", self.key.name, error.message)
         return error.message or error.code
 

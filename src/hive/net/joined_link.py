@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from hive import errors
 from hive.errors import Fault
 from hive.net.joined_data import JoinedConnection
-from hive.wire.link import SPARE_LINKS, CloseCode, links_for
+from hive.wire.link_rules import SPARE_LINKS, CloseCode, links_for
 from hive.wire.link_socket import Closed
 
 FEW_IDLE = 2

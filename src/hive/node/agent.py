@@ -18,15 +18,15 @@ from hive import __version__
 from hive.fleet.kinds import EngineKind
 from hive.net.outbox import Outbox
 from hive.net.trust import make_tls
+from hive.node.agent_options import NodeOptions
 from hive.node.dialing import Dialer, DialError
-from hive.node.engines import Engines
-from hive.node.machine import Gpus, MachineWatch, find_gpus
-from hive.node.options import NodeOptions
+from hive.node.local_engines import Engines
+from hive.node.machine_watch import Gpus, MachineWatch, find_gpus
 from hive.node.proxies import find_proxy
 from hive.node.session import STEADY_SECONDS, Session
-from hive.wire.link import PATH, CloseCode
 from hive.wire.link_dial import NoAnswer, Refused, ends_agent, redial_seconds
-from hive.wire.link_messages import Engine, Hello, Welcome, one_line
+from hive.wire.link_messages import Hello, ReportedEngine, Welcome, one_line
+from hive.wire.link_rules import PATH, CloseCode
 
 DRAIN_SECONDS = 30.0
 REPEAT_SECONDS = 600.0
@@ -52,7 +52,7 @@ class AgentError(Exception):
         self.code = code
 
 
-class Voice:
+class AgentVoice:
     """Says what is wrong in one line, and the same line again only after a while."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -89,7 +89,7 @@ class Agent:
         self._instance = secrets.token_hex(16)
         self._machine = MachineWatch(time.monotonic, gpus)
         self._engines = Engines(options, Outbox(), tls, self._machine)
-        self._voice = Voice(time.monotonic)
+        self._voice = AgentVoice(time.monotonic)
         self._session: Session | None = None
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
@@ -184,7 +184,7 @@ class Agent:
         _log.info("joined %s as %s (engines: %s)", self._dialer.hub, welcome.node, engines)
 
 
-def _described(engine: Engine) -> str:
+def _described(engine: ReportedEngine) -> str:
     return f"{engine.kind if engine.kind != EngineKind.UNKNOWN else 'nothing known yet'} at {engine.address}"
 
 

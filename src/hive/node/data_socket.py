@@ -10,13 +10,13 @@ import asyncio
 import logging
 from typing import Protocol
 
+from hive.node.carried_exchange import CarriedExchange
 from hive.node.engine_server import EngineServer
-from hive.node.exchange import Exchange
 from hive.node.hub_socket import HubSocket, Turn
-from hive.wire.link import ACCEPT_HOLD_SECONDS, CloseCode
 from hive.wire.link_data import NodeData
 from hive.wire.link_dial import Dial
-from hive.wire.link_messages import Cancel, EndError, Ending, Open
+from hive.wire.link_messages import Cancel, EndCode, EndError, Open
+from hive.wire.link_rules import ACCEPT_HOLD_SECONDS, CloseCode
 from hive.wire.link_socket import Closed, LinkSocket
 from hive.wire.requests import RequestReader
 
@@ -72,7 +72,7 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         self._owner = owner
         self._held = held
         self._link: NodeData | None = None
-        self._exchange: Exchange | None = None
+        self._exchange: CarriedExchange | None = None
         self._reader: RequestReader | None = None
         self._is_holding = False
         """Is `accepted` all that there is to send?"""
@@ -127,10 +127,10 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         assert link is not None
         engine = self._owner.engine(event.engine)
         if engine is None:
-            link.end(event.id, EndError(Ending.ENGINE_UNKNOWN, f"there is no engine {event.engine}"))
+            link.end(event.id, EndError(EndCode.ENGINE_UNKNOWN, f"there is no engine {event.engine}"))
             return
         reader, self._reader = self._reader, None
-        self._exchange = Exchange(event.id, engine, reader or RequestReader(MAX_HEAD_BYTES), self)
+        self._exchange = CarriedExchange(event.id, engine, reader or RequestReader(MAX_HEAD_BYTES), self)
         if self._is_full:
             self._exchange.set_hub_full(True)
         link.accept(event.id)
@@ -175,7 +175,7 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
             self._stuck_since = now
         elif now - self._stuck_since > STUCK_SECONDS:
             reason = f"the engine has taken no byte of the request for {STUCK_SECONDS:g} s"
-            self._exchange.give_up(Ending.ENGINE_BROKE_OFF, reason)
+            self._exchange.give_up(EndCode.ENGINE_BROKE_OFF, reason)
 
     def drop(self) -> None:
         """Leave the exchange, and give the connection up: the session is over."""

@@ -14,9 +14,9 @@ from hive.fleet.identity import identify
 from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_v1_models
 from hive.net.outbox import Outbox
+from hive.node.agent_options import EngineAddress
 from hive.node.engine_server import EngineServer
-from hive.node.options import EngineAddress
-from hive.node.watcher import LISTING_TIMEOUT, ask_steps
+from hive.node.engine_watcher import LISTING_TIMEOUT, ask_steps
 
 OLLAMA_PORT = 11434
 OTHER_PORTS = (8000, 8080, 1234)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from hive.net.outbox import Outbox
-from hive.wire.link_messages import Ending
+from hive.wire.link_messages import EndCode
 from hive.wire.responses import GarbledAnswer, ResponseHead, ResponseReader
 
 STALE_AFTER = 1.0
@@ -31,7 +31,7 @@ class AnswerSink(Protocol):
     def on_complete(self) -> None:
         """The answer is whole."""
 
-    def on_failure(self, code: Ending, reason: str, *, is_stale: bool) -> None:
+    def on_failure(self, code: EndCode, reason: str, *, is_stale: bool) -> None:
         """The answer will never be whole. `is_stale`: a connection used before died without a byte."""
 
     def on_full(self, is_full: bool) -> None:
@@ -87,7 +87,7 @@ class EngineConnection(asyncio.Protocol):
         self._has_answered = False
         self._reader.begin(is_bodiless=is_bodiless)
         if self._transport is None or self._transport.is_closing():
-            self._fail(Ending.ENGINE_BROKE_OFF, "the engine closed the connection before the request was sent")
+            self._fail(EndCode.ENGINE_BROKE_OFF, "the engine closed the connection before the request was sent")
         else:
             self.write(data)
 
@@ -135,7 +135,7 @@ class EngineConnection(asyncio.Protocol):
         try:
             body = reader.feed(data)
         except GarbledAnswer as garbled:
-            self._fail(Ending.ENGINE_GARBLED, f"the engine's answer is garbled: {garbled}")
+            self._fail(EndCode.ENGINE_GARBLED, f"the engine's answer is garbled: {garbled}")
             return
         sink.on_answer(data, body)
         if reader.is_complete and self._sink is sink:
@@ -161,11 +161,11 @@ class EngineConnection(asyncio.Protocol):
         try:
             self._reader.end_of_connection()
         except GarbledAnswer:
-            self._fail(Ending.ENGINE_BROKE_OFF, broke_off)
+            self._fail(EndCode.ENGINE_BROKE_OFF, broke_off)
             return
         self._sink = None
         if exc is not None:
-            sink.on_failure(Ending.ENGINE_BROKE_OFF, broke_off, is_stale=False)
+            sink.on_failure(EndCode.ENGINE_BROKE_OFF, broke_off, is_stale=False)
         else:
             sink.on_complete()
 
@@ -183,7 +183,7 @@ class EngineConnection(asyncio.Protocol):
             transport.abort()  # what it has not read of the request is not wanted any more
         sink.on_complete()
 
-    def _fail(self, code: Ending, reason: str) -> None:
+    def _fail(self, code: EndCode, reason: str) -> None:
         sink = self._sink
         is_fresh = time.monotonic() - self._sent_at <= STALE_AFTER  # later it is the engine that died of the request
         is_stale = self._was_used and not self._has_answered and is_fresh

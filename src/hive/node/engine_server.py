@@ -9,11 +9,11 @@ from hive import errors
 from hive.errors import Fault
 from hive.fleet.identity import Reply
 from hive.net.outbox import Outbox
+from hive.node.agent_options import EngineAddress
 from hive.node.dialing import reason
 from hive.node.engine_connection import EngineConnection
-from hive.node.options import EngineAddress
-from hive.wire.link import MARK_OF_HUB
-from hive.wire.link_messages import Ending
+from hive.wire.link_messages import EndCode
+from hive.wire.link_rules import MARK_OF_HUB
 from hive.wire.responses import ResponseHead
 
 CONNECT_SECONDS = 3.0
@@ -21,8 +21,8 @@ MAX_IDLE = 64
 MAX_REPLY_BYTES = 8 << 20
 _MARK_OF_HUB = MARK_OF_HUB.encode()
 _FAULTS = {
-    Ending.ENGINE_BROKE_OFF: errors.NODE_BROKE_OFF,
-    Ending.ENGINE_GARBLED: errors.NODE_GARBLED,
+    EndCode.ENGINE_BROKE_OFF: errors.NODE_BROKE_OFF,
+    EndCode.ENGINE_GARBLED: errors.NODE_GARBLED,
 }
 
 
@@ -106,7 +106,7 @@ class _StaleError(Exception):
 
 
 async def _ask(connection: EngineConnection, head: bytes) -> Reply:
-    collector = _Collector(connection)
+    collector = _ReplyCollector(connection)
     try:
         connection.send(head, collector)
         answer = await collector.done
@@ -118,7 +118,7 @@ async def _ask(connection: EngineConnection, head: bytes) -> Reply:
     return Reply(answer.status, b"".join(collector.pieces))
 
 
-class _Collector:
+class _ReplyCollector:
     """Keeps a whole answer."""
 
     has_sent_all = True
@@ -135,7 +135,7 @@ class _Collector:
             self.pieces.append(body)
             return
         self._connection.cancel()
-        self.on_failure(Ending.ENGINE_GARBLED, f"an answer larger than {MAX_REPLY_BYTES} bytes", is_stale=False)
+        self.on_failure(EndCode.ENGINE_GARBLED, f"an answer larger than {MAX_REPLY_BYTES} bytes", is_stale=False)
 
     def on_complete(self) -> None:
         head = self._connection.answer_head
@@ -143,7 +143,7 @@ class _Collector:
         if not self.done.done():  # later the connection may be another exchange's
             self.done.set_result(head)
 
-    def on_failure(self, code: Ending, reason: str, *, is_stale: bool) -> None:
+    def on_failure(self, code: EndCode, reason: str, *, is_stale: bool) -> None:
         if not self.done.done():
             self.done.set_exception(_StaleError() if is_stale else Fault(_FAULTS[code], reason))
 

@@ -10,11 +10,11 @@ import logging
 from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 from hive.node.engine_connection import set_nodelay
-from hive.wire.link import MAX_CONTROL_BYTES, CloseCode
 from hive.wire.link_control import ControlState, NodeControl, NodeEvent
 from hive.wire.link_dial import Dial, Refused
 from hive.wire.link_machine import LinkMachine
-from hive.wire.link_messages import Engine, Hello
+from hive.wire.link_messages import Hello, ReportedEngine
+from hive.wire.link_rules import MAX_CONTROL_BYTES, CloseCode
 from hive.wire.link_socket import Closed, LinkSocket
 
 _log = logging.getLogger(__name__)
@@ -219,17 +219,17 @@ class HubSocket(asyncio.Protocol, Generic[E]):
             self.opened.cancel()
 
 
-class ControlOwner(Protocol):
+class SessionOwner(Protocol):
     """Whose control socket it is."""
 
     def on_control(self, event: NodeEvent | Closed) -> None:
         """Act upon what the hub says."""
 
-    def report(self) -> tuple[Engine, ...]:
+    def report(self) -> tuple[ReportedEngine, ...]:
         """Return all engines as they are now."""
 
 
-class ControlSocket(HubSocket[NodeEvent]):
+class HubControlSocket(HubSocket[NodeEvent]):
     """The control socket: says hello, then hands everything to its owner.
 
     A report is made when it can leave: what changes while an older one waits for a slow hub is in the next.
@@ -237,7 +237,7 @@ class ControlSocket(HubSocket[NodeEvent]):
 
     max_unsent_bytes = MAX_CONTROL_BYTES
 
-    def __init__(self, dial: Dial, turn: Turn, hello: Hello, owner: ControlOwner) -> None:
+    def __init__(self, dial: Dial, turn: Turn, hello: Hello, owner: SessionOwner) -> None:
         super().__init__(dial, turn)
         self._hello = hello
         self._owner = owner

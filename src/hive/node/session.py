@@ -13,13 +13,13 @@ from collections.abc import Callable
 from hive.node.data_socket import DataSocket, Held
 from hive.node.dialing import Dialer, DialError
 from hive.node.engine_server import EngineServer
-from hive.node.engines import Engines
-from hive.node.hub_socket import ControlSocket, Turn
-from hive.node.machine import MachineWatch
-from hive.wire.link import CLOSE_SECONDS, CloseCode
+from hive.node.hub_socket import HubControlSocket, Turn
+from hive.node.local_engines import Engines
+from hive.node.machine_watch import MachineWatch
 from hive.wire.link_control import HeartbeatDue, NodeEvent
 from hive.wire.link_dial import Refused, redial_seconds
-from hive.wire.link_messages import Bye, Engine, Hello, Links, Refresh, Welcome
+from hive.wire.link_messages import Bye, Hello, Links, Refresh, ReportedEngine, Welcome
+from hive.wire.link_rules import CLOSE_SECONDS, CloseCode
 from hive.wire.link_socket import Closed
 
 TICK_SECONDS = 0.5
@@ -44,7 +44,7 @@ class Session:
         self._on_welcome = on_welcome
         self._turn = Turn()
         self._held = Held()
-        self._control: ControlSocket | None = None
+        self._control: HubControlSocket | None = None
         self._welcome: Welcome | None = None
         self._closed: asyncio.Future[Closed] = self._loop.create_future()
         self._data: set[DataSocket] = set()
@@ -64,7 +64,7 @@ class Session:
 
     async def run(self, hello: Callable[[], Hello]) -> Closed:
         """Dial, then serve until the control socket ends; return how. Raises `DialError` or `Refused`."""
-        control = ControlSocket(self._dialer.begin(), self._turn, hello(), self)
+        control = HubControlSocket(self._dialer.begin(), self._turn, hello(), self)
         self._engines.on_change = control.report_soon
         ticker: asyncio.TimerHandle | None = None
 
@@ -167,7 +167,7 @@ class Session:
         if not self._closed.done():
             self._closed.set_result(closed)
 
-    def report(self) -> tuple[Engine, ...]:
+    def report(self) -> tuple[ReportedEngine, ...]:
         """Return all engines as they are now."""
         return self._engines.report()
 

@@ -15,7 +15,7 @@ from hive.fleet.engines import Engine
 from hive.fleet.pace import BANDS, band
 from hive.scheduling.placement import TIE, Place, Placement
 from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, is_open, last_resort, only_one, sample
-from hive.scheduling.queue import Lane
+from hive.scheduling.ticket_queue import Lane
 from hive.scheduling.tickets import Ticket
 
 MARGIN = 1.6

@@ -22,8 +22,8 @@ from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.loads import Loads
 from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open, may_begin, why_only
-from hive.scheduling.queue import Lane, TicketQueue, wish_of
 from hive.scheduling.refusals import queue_full, retry_after, too_late
+from hive.scheduling.ticket_queue import Lane, TicketQueue, wish_of
 from hive.scheduling.tickets import UNLOAD, Lease, LoadEnd, LoadOrder, Ticket
 
 GONE_AFTER = 10.0

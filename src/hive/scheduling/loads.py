@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hive.fleet.engines import Engine
 from hive.fleet.pace import Mean
 from hive.scheduling.estimates import size_bytes
-from hive.scheduling.queue import TicketQueue, Wish, wish_of
+from hive.scheduling.ticket_queue import TicketQueue, Wish, wish_of
 from hive.scheduling.tickets import LoadEnd, LoadOrder, Ticket
 
 AGEING = 60.0

@@ -14,7 +14,7 @@ from hive.fleet.engines import MOST_RELAYED, Engine, Fleet
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.loads import Loads
-from hive.scheduling.queue import Lane, TicketQueue
+from hive.scheduling.ticket_queue import Lane, TicketQueue
 from hive.scheduling.tickets import Ticket
 
 MANY_ENGINES = 32

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hive.store.errors import DirectoryInUseError, StoreError, error_fact
+from hive.store.store_error import DirectoryInUseError, StoreError, error_fact
 
 if sys.platform == "win32":
     import msvcrt

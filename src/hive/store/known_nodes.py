@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hive.wire.link import MAX_CONTROL_BYTES
-from hive.wire.link_messages import Engine, Engines
+from hive.wire.link_messages import Engines, ReportedEngine
+from hive.wire.link_rules import MAX_CONTROL_BYTES
 
 MAX_LISTS_BYTES = MAX_CONTROL_BYTES
 """Of all engines of a node: what it can say in one message is kept whole. Packed, it takes a fifth."""
@@ -39,7 +39,7 @@ class KnownNode:
     profile: Profile
 
 
-def fitting(engines: Iterable[Engine]) -> tuple[Engine, ...]:
+def fitting(engines: Iterable[ReportedEngine]) -> tuple[ReportedEngine, ...]:
     """Return the engines whose lists have room within `MAX_LISTS_BYTES`, the first ones first."""
     kept, room = [], MAX_LISTS_BYTES
     for engine in engines:

@@ -9,8 +9,8 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from hive.store.errors import StoreError, error_fact
-from hive.store.records import read_revision, stamp_revision
+from hive.store.statements import read_revision, stamp_revision
+from hive.store.store_error import StoreError, error_fact
 from hive.store.tables import REVISION, metadata
 
 MIGRATIONS = Path(__file__).with_name("migrations")

@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from hive.auth.keys import Key
-from hive.store import records
+from hive.store import statements as records
 from hive.store.directory import DataDirectory
-from hive.store.errors import StoreError, error_fact
 from hive.store.known_nodes import KnownNode
 from hive.store.schema import bring_up_to_date
+from hive.store.store_error import StoreError, error_fact
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from hive.wire import link
+from hive.wire import link_rules as link
 from hive.wire.link_data import NodeData, NodeState
 from hive.wire.link_dial import Dial, Refused
 from hive.wire.link_machine import LinkMachine
-from hive.wire.link_messages import EndError, Ending, Open
+from hive.wire.link_messages import EndCode, EndError, Open
 from hive.wire.link_socket import Closed, LinkSocket
 from hive.wire.responses import GarbledAnswer, ResponseReader
 
@@ -132,7 +132,7 @@ class Serving:
         self._urls = urls
         self._credential = credential
         self._loop = asyncio.get_running_loop()
-        self._engine: EngineConnection | None = None
+        self._engine: DoubleEngineSocket | None = None
         self._accepting: asyncio.TimerHandle | None = None
         self.is_deaf = False
         """It takes exchanges and does nothing with them."""
@@ -167,11 +167,11 @@ class Serving:
     def _begin(self, opened: Open) -> None:
         url = self._urls.get(opened.engine)
         if url is None:
-            self.machine.end(opened.id, EndError(Ending.ENGINE_UNKNOWN, f"no engine {opened.engine}"))
+            self.machine.end(opened.id, EndError(EndCode.ENGINE_UNKNOWN, f"no engine {opened.engine}"))
             return
         self._accepting = self._loop.call_later(link.ACCEPT_HOLD_SECONDS, self._accept, opened.id)
         host = b"Host: %b\r\n" % urlsplit(url).netloc.encode()
-        self._engine = engine = EngineConnection(self, opened.id, host + self._credential)
+        self._engine = engine = DoubleEngineSocket(self, opened.id, host + self._credential)
         self.socket.on_pause = engine.pause
         engine.connecting = self._loop.create_task(engine.connect(url))
 
@@ -179,13 +179,13 @@ class Serving:
         self.machine.accept(exchange)
         self.socket.flush()
 
-    def answer(self, engine: EngineConnection, data: bytes) -> None:
+    def answer(self, engine: DoubleEngineSocket, data: bytes) -> None:
         """Pass bytes of an engine's answer on."""
         if engine is self._engine:
             self.machine.answer(engine.exchange, data)
             self.socket.flush()
 
-    def end(self, engine: EngineConnection, error: EndError | None) -> None:
+    def end(self, engine: DoubleEngineSocket, error: EndError | None) -> None:
         """End the exchange of an engine's connection."""
         if engine is self._engine and self.machine.state is not NodeState.CLOSED:
             self.machine.end(engine.exchange, error)
@@ -201,7 +201,7 @@ class Serving:
             engine.abort()
 
 
-class EngineConnection(asyncio.Protocol):
+class DoubleEngineSocket(asyncio.Protocol):
     """One exchange's connection to an engine."""
 
     def __init__(self, owner: Serving, exchange: str, lines: bytes) -> None:
@@ -224,7 +224,7 @@ class EngineConnection(asyncio.Protocol):
         try:
             await asyncio.get_running_loop().create_connection(lambda: self, parts.hostname or "", parts.port or 80)
         except OSError as error:
-            self._end(EndError(Ending.ENGINE_UNREACHABLE, error.strerror or "no connection"))
+            self._end(EndError(EndCode.ENGINE_UNREACHABLE, error.strerror or "no connection"))
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request."""
@@ -260,7 +260,7 @@ class EngineConnection(asyncio.Protocol):
         try:
             self._reader.feed(data)
         except GarbledAnswer as garbled:
-            self._end(EndError(Ending.ENGINE_GARBLED, str(garbled)))
+            self._end(EndError(EndCode.ENGINE_GARBLED, str(garbled)))
             return
         self._owner.answer(self, data)
         if self._reader.is_complete:
@@ -270,9 +270,9 @@ class EngineConnection(asyncio.Protocol):
         try:
             self._reader.end_of_connection()
         except GarbledAnswer:
-            self._end(EndError(Ending.ENGINE_BROKE_OFF, "the engine broke the connection off"))
+            self._end(EndError(EndCode.ENGINE_BROKE_OFF, "the engine broke the connection off"))
         else:
-            self._end(None if exc is None else EndError(Ending.ENGINE_BROKE_OFF, "the engine reset the connection"))
+            self._end(None if exc is None else EndError(EndCode.ENGINE_BROKE_OFF, "the engine reset the connection"))
 
     def _end(self, error: EndError | None) -> None:
         if not self._is_over:

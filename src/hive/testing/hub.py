@@ -19,7 +19,7 @@ import msgspec
 from hive.app import HubServer
 from hive.auth.keys import Role
 from hive.config import NodeSettings, Secret, Settings
-from hive.testing.agent import ThreadedAgent, run_agent
+from hive.testing.agent_double import ThreadedAgent, run_agent
 
 _CALL_TIMEOUT = 10.0
 _STOP_TIMEOUT = 40.0
@@ -119,8 +119,8 @@ def run_hub(
 ) -> Iterator[ThreadedHub]:
     """A hub for the length of the block, with these nodes and any of `hive.config.Settings` as keywords.
 
-    `link`: `dialed`, or `joined`: then a double of the agent (`hive.testing.agent`) joins for each node; `usual_link`
-    if not said.
+    `link`: `dialed`, or `joined`: then a double of the agent (`hive.testing.agent_double`) joins for each node;
+    `usual_link` if not said.
 
     It has looked at every node once before the block begins, if not told `wait=False`. Exchanges that run at
     the end are given up, if `drain_timeout` does not say otherwise. `use_uvloop`: as `hive serve` does if not

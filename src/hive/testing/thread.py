@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from hive.testing.engine import SimulatedEngine
-from hive.testing.sim.ledger import SimState
-from hive.testing.sim.options import SimOptions
+from hive.sim.engine import SimulatedEngine
+from hive.sim.ledger import SimState
+from hive.sim.options import SimOptions
 
 _CALL_TIMEOUT = 10.0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from websockets.utils import accept_key
 
 from hive.errors import BAD_REQUEST, ORIGIN_REFUSED, UPGRADE_REQUIRED, Fault
-from hive.wire.link import SUBPROTOCOLS
+from hive.wire.link_rules import SUBPROTOCOLS
 from hive.wire.requests import RequestHead
 
 

@@ -13,26 +13,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from hive.wire import link
 from hive.wire import link_messages as messages
-from hive.wire.link import CloseCode, LinkError
+from hive.wire import link_rules as link
 from hive.wire.link_machine import LinkMachine
 from hive.wire.link_messages import (
     Beat,
     Bye,
     Draining,
-    Engine,
     EngineBeat,
     Heartbeat,
     Hello,
     JoinData,
     Links,
-    Machine,
+    MachineState,
     Refresh,
     Report,
+    ReportedEngine,
     Welcome,
     encode,
 )
+from hive.wire.link_rules import CloseCode, LinkError
 from hive.wire.link_socket import LinkSocket
 
 
@@ -155,11 +155,11 @@ class NodeControl(LinkMachine[NodeEvent]):
     def __repr__(self) -> str:
         return f"<NodeControl {self.state.value}>"
 
-    def report(self, engines: tuple[Engine, ...]) -> None:
+    def report(self, engines: tuple[ReportedEngine, ...]) -> None:
         """Send all engines anew."""
         self._send(Report(engines))
 
-    def heartbeat(self, machine: Machine, engines: dict[str, EngineBeat]) -> None:
+    def heartbeat(self, machine: MachineState, engines: dict[str, EngineBeat]) -> None:
         """Send what `HeartbeatDue` asked for."""
         self._seq += 1
         self._send(Heartbeat(self._seq, machine, engines))

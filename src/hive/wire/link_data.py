@@ -16,21 +16,21 @@ from __future__ import annotations
 
 from enum import Enum
 
-from hive.wire import link
-from hive.wire.link import SENT_BINARY_BYTES, CloseCode, LinkError
+from hive.wire import link_rules as link
 from hive.wire.link_machine import LinkMachine
 from hive.wire.link_messages import (
     FROM_HUB_DATA,
     FROM_NODE_DATA,
     Accepted,
     Cancel,
+    EndCode,
     Ended,
     EndError,
-    Ending,
     JoinData,
     Open,
     encode,
 )
+from hive.wire.link_rules import SENT_BINARY_BYTES, CloseCode, LinkError
 from hive.wire.link_socket import LinkSocket
 
 
@@ -197,7 +197,7 @@ class NodeData(LinkMachine[Open | Cancel | bytes]):
                 return None
             if message.id != self.exchange:
                 raise LinkError(f"cancel {message.id} while serving {self.exchange}", CloseCode.VIOLATION)
-            self.end(message.id, EndError(Ending.CANCELLED))
+            self.end(message.id, EndError(EndCode.CANCELLED))
         return message
 
     def _on_closed(self) -> None:

@@ -10,8 +10,8 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from hive.wire.link import MARK_OF_HUB, PATH, SUBPROTOCOLS, CloseCode
 from hive.wire.link_messages import one_line
+from hive.wire.link_rules import MARK_OF_HUB, PATH, SUBPROTOCOLS, CloseCode
 from hive.wire.link_socket import LinkSocket, Side
 
 _MAX_HEAD_BYTES = 32 << 10
@@ -117,11 +117,11 @@ class _Why(msgspec.Struct):
     message: str
 
 
-class _Error(msgspec.Struct):
+class _RefusedError(msgspec.Struct):
     error: _Why
 
 
-_read_error = msgspec.json.Decoder(_Error).decode
+_read_error = msgspec.json.Decoder(_RefusedError).decode
 
 
 def _refusal(response: Response, reason: Exception) -> Refused:

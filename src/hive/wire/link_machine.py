@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from hive.wire.link import PONG_SECONDS, CloseCode, LinkError
+from hive.wire.link_rules import PONG_SECONDS, CloseCode, LinkError
 from hive.wire.link_socket import Closed, LinkSocket
 
 E = TypeVar("E")

@@ -12,10 +12,10 @@ from typing import Annotated, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, Raw
 
-from hive.wire.link import MAX_LINKS, LinkError
+from hive.wire.link_rules import MAX_LINKS, LinkError
 
 
-class Ending(StrEnum):
+class EndCode(StrEnum):
     """Why an exchange has no whole answer: the codes of `Ended.error`. A newer node may know more."""
 
     ENGINE_UNREACHABLE = "engine_unreachable"
@@ -75,7 +75,7 @@ class Gpu(msgspec.Struct, frozen=True):
     utilization: Fraction | None = None
 
 
-class Machine(msgspec.Struct, frozen=True):
+class MachineState(msgspec.Struct, frozen=True):
     """The machine as it is now. None: not known."""
 
     cpu: Fraction | None = None
@@ -85,7 +85,7 @@ class Machine(msgspec.Struct, frozen=True):
     gpus: Annotated[tuple[Gpu, ...], Meta(max_length=64)] = ()
 
 
-class Engine(msgspec.Struct, frozen=True):
+class ReportedEngine(msgspec.Struct, frozen=True):
     """An engine as its node sees it. `tags`, `ps` and `v1_models` are its own answers, byte for byte, or null."""
 
     id: EngineId
@@ -109,10 +109,10 @@ class Engine(msgspec.Struct, frozen=True):
                 raise ValueError(f"{name}: expected an object or null")
 
 
-Engines = Annotated[tuple[Engine, ...], Meta(max_length=64)]
+Engines = Annotated[tuple[ReportedEngine, ...], Meta(max_length=64)]
 
 
-def _check_ids(engines: tuple[Engine, ...]) -> None:
+def _check_ids(engines: tuple[ReportedEngine, ...]) -> None:
     if len({engine.id for engine in engines}) < len(engines):
         raise ValueError("engines: an id stands twice")
 
@@ -139,7 +139,7 @@ class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
     platform: Text = ""
     labels: Labels = msgspec.field(default_factory=dict)
     engines: Engines = ()
-    machine: Machine = Machine()
+    machine: MachineState = MachineState()
 
     def __post_init__(self) -> None:
         _check_ids(self.engines)
@@ -158,7 +158,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
     """The node lives, and what its machine and engines do."""
 
     seq: Count
-    machine: Machine = Machine()
+    machine: MachineState = MachineState()
     engines: Annotated[dict[EngineId, EngineBeat], Meta(max_length=64)] = msgspec.field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, State
 from websockets.protocol import Side as _LibrarySide
 
-from hive.wire.link import (
+from hive.wire.link_rules import (
     CLOSE_SECONDS,
     MAX_BINARY_BYTES,
     MAX_CONTROL_BYTES,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hive.cli.options import whole_option
+from hive.cli.flags import whole_option
 
 
 def demo(

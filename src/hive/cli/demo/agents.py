@@ -12,7 +12,7 @@ from hive.app import HubServer
 from hive.auth.keys import Role
 from hive.config import Secret
 from hive.node.agent import Agent, AgentError
-from hive.node.options import NodeOptions, read_engine
+from hive.node.agent_options import NodeOptions, read_engine
 
 _JOIN_TIMEOUT = 5.0
 """An engine that is slow to answer its agent costs three seconds before it joins."""
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class DemoMachine:
     """An engine that is to join."""
 
     engine_url: str
@@ -32,7 +32,7 @@ class Machine:
 
 
 @asynccontextmanager
-async def run_agents(server: HubServer, machines: Mapping[str, Machine]) -> AsyncIterator[None]:
+async def run_agents(server: HubServer, machines: Mapping[str, DemoMachine]) -> AsyncIterator[None]:
     """Run an agent for each machine, by the name of its node; at the end of the block they leave in order."""
     hub_url = f"http://127.0.0.1:{server.port}"
     running: dict[asyncio.Task[None], Agent] = {}

@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from hive.cli.demo.agents import Machine
+from hive.cli.demo.agents import DemoMachine
 from hive.errors import Fault
 from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_v1_models
 from hive.hub.ask import ask
-from hive.hub.loads import LOAD_PATH
+from hive.hub.loader import LOAD_PATH
 from hive.net.dialed import DialedLink
 from hive.net.outbox import Outbox
-from hive.testing import EngineKind as SimKind
-from hive.testing import SimOptions, SimulatedEngine
+from hive.testing import SimKind, SimOptions, SimulatedEngine
 
 CHAT_MODEL = "sim-chat"
 CODE_MODEL = "sim-code"
@@ -60,10 +59,10 @@ async def _load(engine: SimulatedEngine) -> None:
             link.close()
 
 
-def machines_of(engines: Engines, found: Mapping[str, str]) -> Mapping[str, Machine]:
+def machines_of(engines: Engines, found: Mapping[str, str]) -> Mapping[str, DemoMachine]:
     """Return what is to join the hub: the simulated engines, then the real ones by URL."""
-    simulated = {name: Machine(engine.url, engine.options.slots) for name, engine in engines.items()}
-    return simulated | {name: Machine(url) for name, url in found.items()}
+    simulated = {name: DemoMachine(engine.url, engine.options.slots) for name, engine in engines.items()}
+    return simulated | {name: DemoMachine(url) for name, url in found.items()}
 
 
 async def find_engines(ports: Mapping[str, int] = REAL_ENGINES) -> Mapping[str, str]:

@@ -12,11 +12,11 @@ import httpx
 from hive.app import HubServer
 from hive.auth.keys import Role
 from hive.cli.demo.agents import run_agents, until_joined
+from hive.cli.demo.demo_hub import PORT, run_hub, warnings_to
 from hive.cli.demo.hints import show_hints
-from hive.cli.demo.hub import PORT, run_hub, warnings_to
 from hive.cli.demo.machines import Engines, find_engines, machines_of, simulated_engines
 from hive.cli.demo.screen import Screen, row_of
-from hive.cli.demo.show import KEY_NAME, Records, Show
+from hive.cli.demo.show import KEY_NAME, DemoRecords, Show
 from hive.fleet.engines import Engine, Health
 
 
@@ -32,7 +32,7 @@ def run(port: int | None, *, once: bool) -> int:
 async def _run(screen: Screen, port: int | None, *, once: bool) -> int:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
-    records = Records()
+    records = DemoRecords()
     async with simulated_engines() as engines:
         found = await find_engines()
         async with run_hub(port, records.write) as server, run_agents(server, machines_of(engines, found)):
@@ -49,7 +49,7 @@ class Demo:
     engines: Engines
     found: Mapping[str, str]
     """The real engines: URLs by node."""
-    records: Records
+    records: DemoRecords
     has_moved: bool
     """Was the usual port taken?"""
 

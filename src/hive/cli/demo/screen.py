@@ -31,7 +31,7 @@ _APIS = {
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class ScreenRow:
     """One request on its way: what its client knows, and at the end the hub's own record of it."""
 
     operation: str
@@ -63,9 +63,9 @@ class Row:
         return self.record is not None and self.record.attempts > 1
 
 
-def row_of(record: Record) -> Row:
+def row_of(record: Record) -> ScreenRow:
     """Return the row of a request that somebody else sent."""
-    return Row(record.operation, record.model.removesuffix(":latest"), node=record.node, record=record)
+    return ScreenRow(record.operation, record.model.removesuffix(":latest"), node=record.node, record=record)
 
 
 class Screen:
@@ -107,12 +107,12 @@ class Screen:
         names = ("REQUEST".ljust(_API_WIDTH), "MODEL".ljust(self._model_width), "NODE".ljust(self._node_width))
         self._line(Text(self._gap.join((*names, *_HEADINGS)), style="bold"))
 
-    def row(self, row: Row) -> None:
+    def row(self, row: ScreenRow) -> None:
         """Print a request as it is."""
         self._line(self._text_of(row))
 
     @contextmanager
-    def watching(self, rows: Sequence[Row]) -> Iterator[None]:
+    def watching(self, rows: Sequence[ScreenRow]) -> Iterator[None]:
         """Show requests while they run on a terminal; elsewhere, call `row` for each that is over."""
         if not self._is_live:
             yield
@@ -125,7 +125,7 @@ class Screen:
             yield
             live.refresh()
 
-    def over(self, row: Row) -> None:
+    def over(self, row: ScreenRow) -> None:
         """Say that a request that is watched is over."""
         if not self._is_live:
             self.row(row)
@@ -139,7 +139,7 @@ class Screen:
     def _line(self, text: Text) -> None:
         self._console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
 
-    def _text_of(self, row: Row) -> Text:
+    def _text_of(self, row: ScreenRow) -> Text:
         record = row.record
         outcome, style = _outcome(row)
         text = Text(no_wrap=True, overflow="ellipsis")
@@ -160,7 +160,7 @@ def plain_lines(text: str) -> str:
     return "\n".join(plain(line) for line in text.split("\n"))
 
 
-def _outcome(row: Row) -> tuple[str, str]:
+def _outcome(row: ScreenRow) -> tuple[str, str]:
     record = row.record
     if record is None:
         if row.error:
@@ -175,7 +175,7 @@ def _outcome(row: Row) -> tuple[str, str]:
     return str(record.status or "failed"), "red"
 
 
-def _why(row: Row) -> str:
+def _why(row: ScreenRow) -> str:
     record = row.record
     if record is None:
         return row.error

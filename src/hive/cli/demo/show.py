@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import httpx
 
 from hive.cli.demo.machines import CHAT_MODEL, CODE_MODEL, Engines, break_next
-from hive.cli.demo.screen import Row, Screen
+from hive.cli.demo.screen import Screen, ScreenRow
 from hive.hub.records import Record
 from hive.net.reasons import in_words
 
@@ -23,7 +23,7 @@ _RECORD_TIMEOUT = 2.0
 _REQUEST_TIMEOUT = 20.0
 
 
-class Records:
+class DemoRecords:
     """Gives each record of the hub to whom it concerns: the show's own to their rows, others to `on_other`."""
 
     def __init__(self) -> None:
@@ -54,12 +54,14 @@ class Records:
 class Show:
     """Plays the requests against a hub and shows them. `settle` makes the hub hand over its records at once."""
 
-    def __init__(self, client: httpx.AsyncClient, screen: Screen, records: Records, settle: Callable[[], None]) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, screen: Screen, records: DemoRecords, settle: Callable[[], None]
+    ) -> None:
         self._client = client
         self._screen = screen
         self._records = records
         self._settle = settle
-        self.rows: list[Row] = []
+        self.rows: list[ScreenRow] = []
 
     async def play(self, engines: Engines) -> None:
         """Send all requests and say what is to be seen."""
@@ -67,18 +69,18 @@ class Show:
         screen.say("\nThree requests in three dialects, one after the other (times in seconds):")
         screen.headings()
         for operation, model in (("chat", CODE_MODEL), ("v1_chat", CODE_MODEL), ("v1_messages", CHAT_MODEL)):
-            await self._send_all([Row(operation, model)], tokens=12)
+            await self._send_all([ScreenRow(operation, model)], tokens=12)
             await asyncio.sleep(_BREATH)
         slots = sum(engine.options.slots for engine in engines.values())
         screen.say(f"\nSix at once, for {slots} slots on three machines:")
-        await self._send_all([Row("v1_chat", CHAT_MODEL) for _ in range(6)], tokens=20)
+        await self._send_all([ScreenRow("v1_chat", CHAT_MODEL) for _ in range(6)], tokens=20)
         screen.say("\nThe next node that is asked breaks its connection in the middle of the answer:")
         await self._play_failover(engines)
 
     async def _play_failover(self, engines: Engines) -> None:
         names = {engine: name for name, engine in engines.items() if CODE_MODEL in engine.options.models}
         breaking = asyncio.create_task(break_next(list(names)))
-        row = Row("chat", CODE_MODEL)
+        row = ScreenRow("chat", CODE_MODEL)
         try:
             await asyncio.sleep(0)  # armed, before the request leaves
             await self._send_all([row], tokens=18, is_stream=False)
@@ -91,14 +93,14 @@ class Show:
         finally:
             breaking.cancel()
 
-    async def _send_all(self, rows: Sequence[Row], *, tokens: int, is_stream: bool = True) -> None:
+    async def _send_all(self, rows: Sequence[ScreenRow], *, tokens: int, is_stream: bool = True) -> None:
         self.rows += rows
         with self._screen.watching(rows):
             async with asyncio.TaskGroup() as group:
                 for row in rows:
                     group.create_task(self._send(row, tokens, is_stream))
 
-    async def _send(self, row: Row, tokens: int, is_stream: bool) -> None:
+    async def _send(self, row: ScreenRow, tokens: int, is_stream: bool) -> None:
         row.started_at = time.monotonic()
         body = _body(row.operation, row.model, tokens, is_stream)
         try:

@@ -1,0 +1,249 @@
+"""Watches one engine: does it live, what is it, which models does it have and which are loaded.
+
+Two loops, because /api/ps can block for seconds while an Ollama loads, and its silence says nothing of health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw
+
+from hive import errors
+from hive.errors import Fault
+from hive.fleet.health import DOWN_AFTER
+from hive.fleet.identity import Identity, Steps, check, identify, slots_in_props
+from hive.fleet.kinds import EngineKind
+from hive.node.engine_server import EngineServer
+from hive.wire.link_messages import NOTHING, ReportedEngine, json_object, one_line
+
+PROBE_SECONDS = 2.0
+"""Between two probes, and for the answer to one."""
+SHORTEST_WAIT = 0.1
+LISTING_SECONDS = 2.0
+LISTING_TIMEOUT = 10.0
+REFRESH_SECONDS = 1.0
+"""Between two listings that the hub asks for."""
+EXPIRY_SECONDS = 15.0
+"""Each answer of an Ollama moves the expiry of its model: that alone is reported no more often than this."""
+MAX_LISTING_BYTES = 1 << 20
+"""64 engines with three lists each must fit into a message; most lists have less than 100 kB."""
+
+_log = logging.getLogger(__name__)
+_decode_ps = msgspec.json.Decoder(dict[str, Raw | list[dict[str, Raw]]]).decode
+
+
+class EngineWatcher:
+    """The one writer of what is known of an engine. `on_change` is called when that is worth a report."""
+
+    def __init__(self, server: EngineServer, slots: int | None, on_change: Callable[[], None]) -> None:
+        """`slots` overrides what the engine says of itself."""
+        self.server = server
+        self._slots = slots
+        self._on_change = on_change
+        self._identity: Identity | None = None
+        self._own_slots: int | None = None
+        self.is_alive = False
+        self.is_silent = False
+        """Has it not answered the last probe in time? That alone is no death: it may only be busy."""
+        self._answered_at = float("-inf")
+        self._error = "not asked yet"
+        self._listings = {"tags": NOTHING, "ps": NOTHING, "v1_models": NOTHING}
+        self._loaded: object = None
+        """What /api/ps says without the expiries."""
+        self._kick = asyncio.Event()
+        self._is_refreshed = False
+        """Does the hub want a report, whatever it says?"""
+        self._is_wanted = False
+        """Has the hub asked for a listing that has not begun?"""
+        self._wanted_at = float("-inf")
+        self._reported_at = float("-inf")
+        self._reported_ps = NOTHING
+        self.has_looked = asyncio.Event()
+        """Set after the first listing, or when the first look found nobody."""
+
+    def __repr__(self) -> str:
+        return f"<Watcher {self.server.id} {self._identity} {'alive' if self.is_alive else self._error}>"
+
+    @property
+    def kind(self) -> EngineKind:
+        """What the engine is, as far as is known."""
+        return self._identity.kind if self._identity else EngineKind.UNKNOWN
+
+    def report(self) -> ReportedEngine:
+        """Return what the hub is told."""
+        self._reported_at = asyncio.get_running_loop().time()
+        self._reported_ps = self._listings["ps"]
+        return ReportedEngine(
+            id=self.server.id,
+            kind=str(self.kind),
+            version=one_line(self._identity.version, 128) if self._identity else "",
+            address=one_line(self.server.address.url),
+            slots=self._slots or self._own_slots,
+            is_alive=self.is_alive,
+            is_silent=self.is_silent,
+            error=one_line(self._error),
+            **self._listings,
+        )
+
+    def refresh(self) -> None:
+        """Ask for the models and report: at once, or a second after the last time. Calls in between are one."""
+        self._is_refreshed = self._is_wanted = True
+        self._kick.set()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_life())
+            group.create_task(self._watch_models())
+
+    # --- life ---
+
+    async def _watch_life(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + PROBE_SECONDS
+            try:
+                await self._probe()
+            except Exception:
+                _log.exception("probing %s", self.server.address.url)
+            await asyncio.sleep(max(SHORTEST_WAIT, due - loop.time()))
+
+    async def _probe(self) -> None:
+        known = self._identity
+        try:
+            found = await ask_steps(self.server, check(known) if known else identify())
+        except Fault as fault:
+            if not self._is_merely_silent(fault):
+                self._set_life(is_alive=False, error=fault.message)
+            self.has_looked.set()
+            return
+        self._answered_at = asyncio.get_running_loop().time()
+        if found != known:
+            self._identity = found
+            if known is None or found.kind is not known.kind:
+                self._own_slots = None
+                self._listings = dict.fromkeys(self._listings, NOTHING)
+            self._is_refreshed = True
+        if not self.is_alive or found != known:
+            self._kick.set()
+        self._set_life(is_alive=True, error="")
+
+    def _is_merely_silent(self, fault: Fault) -> bool:
+        """Take note of a probe without an answer; False for an engine that is taken for dead."""
+        silence = asyncio.get_running_loop().time() - self._answered_at
+        if not self.is_alive or fault.kind is not errors.NODE_SILENT or silence >= DOWN_AFTER:
+            return False
+        if not self.is_silent:
+            self.is_silent = True
+            self._say(logging.WARNING, fault.message)
+        return True
+
+    def _set_life(self, *, is_alive: bool, error: str) -> None:
+        has_changed = is_alive is not self.is_alive or self.is_silent
+        self.is_silent = False
+        if has_changed or error != self._error:
+            self.is_alive, self._error = is_alive, error
+            self._say(logging.INFO if is_alive else logging.WARNING, error or f"{self.kind} answers")
+            if not is_alive or not self._is_refreshed:
+                self._on_change()
+
+    def _say(self, level: int, fact: str) -> None:
+        """Log a fact; some name the engine themselves."""
+        url = self.server.address.url
+        _log.log(level, "engine %s: %s", url, fact.removeprefix(f"{url}: "))
+
+    # --- models ---
+
+    async def _watch_models(self) -> None:
+        while True:
+            await self._until_due()
+            try:
+                if self.is_alive:
+                    await self._list()
+            except Exception:
+                _log.exception("listing %s", self.server.address.url)
+
+    async def _until_due(self) -> None:
+        """Wait until it is time to list."""
+        try:
+            async with asyncio.timeout(LISTING_SECONDS):
+                await self._kick.wait()
+        except TimeoutError:
+            pass
+        if self._is_wanted:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(self._wanted_at + REFRESH_SECONDS - loop.time())
+            self._wanted_at = loop.time()
+            self._is_wanted = False
+        self._kick.clear()
+
+    async def _list(self) -> None:
+        must_report, self._is_refreshed = self._is_refreshed, False
+        try:
+            has_changed = await self._read_listings()
+        except Fault as fault:
+            self._say(logging.INFO, fault.message)
+            has_changed = False
+            if fault.kind is errors.NODE_UNREACHABLE:  # the hub, which may have found that first, is not told otherwise
+                self._set_life(is_alive=False, error=fault.message)
+                must_report = False
+        self.has_looked.set()
+        if has_changed or must_report:
+            self._on_change()
+
+    async def _read_listings(self) -> bool:
+        """Ask for what this kind of engine lists; return whether it is worth a report."""
+        if self.kind is not EngineKind.OLLAMA:
+            if self.kind is EngineKind.LLAMA_CPP and self._own_slots is None:
+                props = await self.server.ask("/props", LISTING_TIMEOUT)
+                self._own_slots = slots_in_props(props.body)
+            return self._take("v1_models", await self._listing("/v1/models"))
+        has_changed = self._take("tags", await self._listing("/api/tags"))
+        ps = await self._listing("/api/ps")
+        loaded = _without_expiry(ps)
+        self._listings["ps"] = ps
+        has_moved = bytes(ps) != bytes(self._reported_ps)
+        is_due = asyncio.get_running_loop().time() - self._reported_at > EXPIRY_SECONDS
+        has_changed = has_changed or loaded != self._loaded or (has_moved and is_due)
+        self._loaded = loaded
+        return has_changed
+
+    async def _listing(self, path: str) -> Raw:
+        reply = await self.server.ask(path, LISTING_TIMEOUT)
+        if reply.status != 200:
+            raise Fault(errors.NODE_GARBLED, f"{path} answers {reply.status}")
+        if len(reply.body) > MAX_LISTING_BYTES:
+            raise Fault(errors.NODE_GARBLED, f"{path} is longer than {MAX_LISTING_BYTES} bytes")
+        return json_object(reply.body)
+
+    def _take(self, name: str, listing: Raw) -> bool:
+        has_changed = bytes(listing) != bytes(self._listings[name])
+        self._listings[name] = listing
+        return has_changed
+
+
+def _without_expiry(ps: Raw) -> object:
+    try:
+        answer = _decode_ps(ps)
+    except (msgspec.DecodeError, RecursionError):
+        return bytes(ps)
+    models = answer.get("models")
+    if not isinstance(models, list):
+        return bytes(ps)
+    return [{key: bytes(value) for key, value in model.items() if key != "expires_at"} for model in models]
+
+
+async def ask_steps(server: EngineServer, steps: Steps) -> Identity:
+    """Ask an engine what recognising it takes. Raises `Fault`."""
+    try:
+        wanted = next(steps)
+        while True:
+            timeout = LISTING_TIMEOUT if wanted.is_listing else PROBE_SECONDS
+            wanted = steps.send(await server.ask(wanted.path, timeout))
+    except StopIteration as done:
+        identity: Identity = done.value
+        return identity

@@ -1,0 +1,267 @@
+"""The part of the management API about requests: what waits, what runs, what has ended and why it went where it went.
+
+A request is known by its `X-Hive-Request-Id` from when its body has come until a thousand others have ended after it,
+or the hub has. Lengths of time are in milliseconds where a request is told, as in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Protocol
+
+from fastapi import FastAPI, Query
+
+from hive.fleet.model_names import MAX_NAME
+from hive.hub.records import Outcome
+
+MOST = 1_000
+"""Entries in a listing."""
+USUAL = 100
+
+
+class Which(StrEnum):
+    """Which requests to list."""
+
+    RUNNING = "running"
+    QUEUED = "queued"
+    """Of those that run, the ones that wait for a slot."""
+    ENDED = "ended"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFilter:
+    """What a listing of requests is to hold; None: whatever it is."""
+
+    limit: int = USUAL
+    """At most so many that run, and so many that have ended."""
+    state: Which = Which.ALL
+    model: str | None = None
+    """In any spelling; empty for requests whose model no engine had."""
+    node: str | None = None
+    """Where it runs, or ran last; empty for requests that reached none."""
+    key: str | None = None
+    """The key's name; empty for requests without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningView:
+    """A request under way. What is not known yet is empty or None."""
+
+    request_id: str
+    operation: str
+    key: str
+    model: str
+    state: str
+    """reading, queued, sent or answering."""
+    node: str
+    """Where it is, or was last."""
+    attempts: int
+    queued_ms: float
+    first_byte_ms: float | None
+    age_ms: float
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedView:
+    """A request that has ended: what its line in the log says."""
+
+    request_id: str
+    operation: str
+    key: str
+    model: str
+    state: str = "ended"
+    time: str
+    """When it ended, RFC 3339."""
+    outcome: Outcome
+    status: int
+    error: str
+    detail: str
+    """What its client was told, where the hub or a node was to blame."""
+    node: str
+    why: str
+    attempts: int
+    queued_ms: float
+    first_byte_ms: float | None
+    total_ms: float
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateView:
+    """An engine that was considered for a request, and what it was compared by; neither where there was one only."""
+
+    node: str
+    engine: str | None
+    expected_ms: float | None
+    """Until the first byte, as `best` expected it."""
+    weight: float | None
+    """The number that another policy compared; the least is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionView:
+    """Why an attempt went where it went."""
+
+    policy: str
+    reason: str
+    node: str
+    engine: str | None
+    running: int
+    """How many ran on the engine then, this one included."""
+    candidates: Sequence[CandidateView]
+    failure: str
+    """Why it brought no whole answer; empty when it did."""
+    waited_for: str
+    """What the request had to wait for before, as it was when the wait began; empty when it had not."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingNode:
+    """A node that has the model of a request that waits, and what keeps it from serving the request."""
+
+    node: str
+    engine: str | None
+    status: str
+    running: int
+    slots: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitView:
+    """Why a request waits now."""
+
+    reason: str
+    ahead: int
+    """How many wait for the same model, and came before it."""
+    nodes: Sequence[WaitingNode]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningDetail(RunningView):
+    """All that is known of a request under way."""
+
+    decisions: Sequence[DecisionView]
+    """One for each attempt."""
+    waits: WaitView | None
+    """None for one that does not wait in the queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedDetail(EndedView):
+    """All that is known of a request that has ended."""
+
+    decisions: Sequence[DecisionView]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestList:
+    """The answer to a listing of requests, the newest first."""
+
+    time: str
+    """The hub's clock, RFC 3339."""
+    running: Sequence[RunningView]
+    ended: Sequence[EndedView]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingModel:
+    """A model for which requests wait."""
+
+    model: str
+    waiting: int
+    oldest_wait_s: float
+    nodes: Sequence[str]
+    loading_on: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class TicketView:
+    """A request that waits."""
+
+    request_id: str
+    model: str
+    operation: str
+    key: str
+    waited_s: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadView:
+    """A load that the hub has ordered."""
+
+    node: str
+    engine: str | None
+    model: str
+    reason: str
+    unload: Sequence[str]
+    """What goes first, to make room."""
+    seconds: float | None
+    """Since when."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """What waits."""
+
+    waiting: int
+    limit: int
+    served_per_second: float | None
+    """Of late; None while nothing was served."""
+    models: Sequence[WaitingModel]
+    """The one that has waited longest first."""
+    tickets: Sequence[TicketView]
+    """The oldest first, at most a thousand."""
+    loads: Sequence[LoadView]
+
+
+class RequestsView(Protocol):
+    """What the management API asks the hub about requests; answered from memory."""
+
+    def queue(self) -> QueueView:
+        """Return what waits."""
+
+    def listed(self, wanted: RequestFilter) -> RequestList:
+        """Return what runs and what has ended. Fault: NOT_FOUND for a node, key or model that nobody knows."""
+
+    def one(self, request_id: str) -> RunningDetail | EndedDetail:
+        """Return all that is known of a request. Fault: NOT_FOUND."""
+
+    def cancel(self, request_id: str) -> EndedDetail:
+        """End a request, with an error for its client. Fault: NOT_FOUND, CONFLICT."""
+
+
+def serve_requests(app: FastAPI, prefix: str, view: RequestsView) -> None:
+    """Give an application the routes about requests."""
+
+    @app.get(f"{prefix}/queue")
+    async def queue() -> QueueView:
+        """Say what waits, for which models, and what is being loaded."""
+        return view.queue()
+
+    @app.get(f"{prefix}/requests")
+    async def requests(
+        limit: Annotated[int, Query(ge=1, le=MOST)] = USUAL,
+        state: Which = Which.ALL,
+        model: Annotated[str | None, Query(max_length=MAX_NAME)] = None,
+        node: str | None = None,
+        key: str | None = None,
+    ) -> RequestList:
+        """List the requests that run and the last thousand that have ended, the newest first."""
+        return view.listed(RequestFilter(limit, state, model, node, key))
+
+    @app.get(f"{prefix}/requests/{{request_id}}")
+    async def request(request_id: str) -> RunningDetail | EndedDetail:
+        """Say all of one request: why it waits, and for each attempt why it went where it went."""
+        return view.one(request_id)
+
+    @app.delete(f"{prefix}/requests/{{request_id}}")
+    async def cancel(request_id: str) -> EndedDetail:
+        """Cancel a request: its client gets the error `cancelled`, its slot is free at once, its engine stops."""
+        return view.cancel(request_id)

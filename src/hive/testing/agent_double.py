@@ -1,0 +1,354 @@
+"""A double of the agent, in a thread of its own: it joins a hub and relays to engines; tests make it misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import msgspec
+
+from hive.errors import NODE_SILENT, Fault
+from hive.hub.ask import ask
+from hive.net.dialed import DialedLink
+from hive.net.outbox import Outbox
+from hive.testing.agent_sockets import NodeSocket, Serving, dial
+from hive.wire.link_control import HeartbeatDue, NodeControl
+from hive.wire.link_dial import Refused
+from hive.wire.link_messages import (
+    NOTHING,
+    Bye,
+    EngineBeat,
+    Gpu,
+    Hello,
+    Links,
+    MachineState,
+    Refresh,
+    ReportedEngine,
+    Welcome,
+    json_object,
+    one_line,
+)
+from hive.wire.link_rules import CloseCode
+from hive.wire.link_socket import Closed, LinkSocket
+
+_CALL_TIMEOUT = 10.0
+_LOOK_TIMEOUT = 2.0
+_LOOK_INTERVAL = 1.0
+_TICK = 0.1
+_REDIAL = 0.1
+_SOON = 0.1
+"""Seconds until it looks again when it is asked to: as soon as the hub's own probes."""
+
+T = TypeVar("T")
+
+MACHINE = MachineState(
+    0.25, 64_000_000_000, 16_000_000_000, 500_000_000_000, (Gpu("Test GPU", 24_000_000_000, 0, 0.5),)
+)
+
+
+class _EngineVersion(msgspec.Struct):
+    version: str = ""
+
+
+class AgentDouble:
+    """One node. Its own loop's; from other threads use `ThreadedAgent`."""
+
+    def __init__(
+        self,
+        hub: str,
+        key: str,
+        engines: Mapping[str, str],
+        *,
+        slots: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        credential: str = "",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`engines` are URLs by id."""
+        self._hub = hub
+        self._key = key
+        self._context = context
+        self._slots = slots
+        self._labels = dict(labels or {})
+        self._credential = f"Authorization: Bearer {credential}\r\n".encode() if credential else b""
+        self.instance = secrets.token_hex(8)
+        self.urls = dict(engines)
+        self.beats = True
+        """Does it send heartbeats?"""
+        self.is_deaf = False
+        """Does it take exchanges and do nothing with them?"""
+        self.redials = True
+        self.closes: list[tuple[int, str]] = []
+        """What ended its control sockets: close codes, or the status of a refusal, and the reasons."""
+        self.byes: list[str] = []
+        """What hubs said before they closed a session."""
+        self.want = 0
+        self.control: NodeSocket | None = None
+        self.data: set[Serving] = set()
+        self.edit: Callable[[ReportedEngine], ReportedEngine] = lambda engine: engine
+        """Changes what is reported: for lies."""
+        self._session = ""
+        self._may_dial = False
+        self._known: dict[str, ReportedEngine] = {}
+        self._loop = asyncio.get_running_loop()
+        self._links: dict[str, DialedLink] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking = asyncio.Lock()
+        self._dialing = 0
+
+    # --- its life ---
+
+    def start(self) -> None:
+        """Join, and join again whenever the hub is lost."""
+        for coroutine in (self._run(), self._tick(), self._look_for_ever()):
+            self._spawn(coroutine)
+
+    async def stop(self) -> None:
+        """Leave in good order."""
+        self.redials = False
+        sockets = [self.control, *(serving.socket for serving in self.data)]
+        for socket in sockets:
+            if socket is not None and socket.machine is not None:
+                socket.machine.close(CloseCode.GOING_AWAY, "the agent stops")
+                socket.flush()
+        open_ones = [socket.lost for socket in sockets if socket is not None]
+        if open_ones:
+            await asyncio.wait(open_ones, timeout=1)
+        self.kill()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for link in self._links.values():
+            link.close()
+        await asyncio.sleep(0)
+
+    def kill(self) -> None:
+        """Lose every connection at once, as when the machine dies; it comes back if it may."""
+        for socket in [self.control, *(serving.socket for serving in self.data)]:
+            if socket is not None:
+                socket.abort()
+
+    def drain(self) -> None:
+        """Ask the hub for no new work."""
+        if self.control is not None and isinstance(self.control.machine, NodeControl):
+            self.control.machine.say_draining()
+            self.control.flush()
+
+    async def report(self, *, look: bool = True) -> None:
+        """Look at the engines and send what was found."""
+        if look:
+            await self._look()
+        if self.control is not None and isinstance(self.control.machine, NodeControl) and self._session:
+            self.control.machine.report(self._engines())
+            self.control.flush()
+
+    async def _refresh(self) -> None:
+        await asyncio.sleep(_SOON)
+        await self.report()
+
+    def _spawn(self, coroutine: object) -> None:
+        task: asyncio.Task[None] = self._loop.create_task(coroutine)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        await self._look()
+        while self.redials:
+            try:
+                self.control = await dial(self._hub, self._key, self._make_control, self._take, self._context)
+                await self.control.lost
+            except Refused as refused:
+                self.closes.append((refused.status, str(refused)))
+            except OSError as error:
+                self.closes.append((0, str(error)))
+            self.control = None
+            self._session = ""
+            for serving in list(self.data):
+                serving.socket.abort()
+            await asyncio.sleep(_REDIAL)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            for socket in [self.control, *(serving.socket for serving in self.data)]:
+                if socket is not None:
+                    socket.tick()
+            self._fill()
+
+    # --- the control socket ---
+
+    def _make_control(self, socket: LinkSocket, now: float) -> NodeControl:
+        hello = Hello(self.instance, "hive.testing 1", "Testing 1.0", self._labels, self._engines(), MACHINE)
+        return NodeControl(socket, hello, now)
+
+    def _take(self, event: object) -> None:
+        if isinstance(event, Welcome):
+            self._session = event.session
+            self._may_dial = True
+            self.want = event.links
+            self._fill()
+        elif isinstance(event, Links):
+            self.want = event.want
+            self._fill()
+        elif isinstance(event, Refresh):
+            self._spawn(self._refresh())
+        elif isinstance(event, Bye):
+            self._may_dial = False
+            self.byes.append(event.reason)
+        elif isinstance(event, HeartbeatDue):
+            self._beat()
+        elif isinstance(event, Closed):
+            self.closes.append((event.code, event.reason))
+
+    def _beat(self) -> None:
+        assert self.control is not None
+        if self.beats and isinstance(self.control.machine, NodeControl):
+            alive = {each.id: EngineBeat(each.is_alive and not each.is_silent) for each in self._engines()}
+            self.control.machine.heartbeat(MACHINE, alive)
+
+    # --- data sockets ---
+
+    def _fill(self) -> None:
+        """Dial what is missing; give up spares that are too many."""
+        if not self._session or not self._may_dial:
+            return
+        for _ in range(self.want - len(self.data) - self._dialing):
+            self._dialing += 1
+            self._spawn(self._dial_data(self._session))
+        for serving in list(self.data)[self.want :]:
+            if not serving.machine.exchange or serving.machine.state.value == "spare":
+                serving.machine.close(CloseCode.NORMAL, "a spare too many")
+                serving.socket.flush()
+
+    async def _dial_data(self, session: str) -> None:
+        serving = Serving(session, self.urls, self._credential)
+        try:
+            serving.socket = await dial(self._hub, self._key, serving.make, serving.take, self._context)
+        except (Refused, OSError):
+            return
+        finally:
+            self._dialing -= 1
+        serving.is_deaf = self.is_deaf
+        self.data.add(serving)
+        serving.socket.flush()
+        await serving.socket.lost
+        self.data.discard(serving)
+
+    def make_deaf(self) -> None:
+        """Take exchanges from now on, and do nothing with them."""
+        self.is_deaf = True
+        for serving in self.data:
+            serving.is_deaf = True
+
+    # --- the engines ---
+
+    def _engines(self) -> tuple[ReportedEngine, ...]:
+        return tuple(self.edit(engine) for engine in self._known.values())
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_INTERVAL)
+            before = self._engines()
+            await self._look()
+            if self._engines() != before:
+                await self.report(look=False)
+
+    async def _look(self) -> None:
+        async with self._looking:
+            found = {name: await self._look_at(name, url) for name, url in list(self.urls.items())}
+            self._known = found
+
+    async def _look_at(self, name: str, url: str) -> ReportedEngine:
+        link = self._links.get(url)
+        if link is None:
+            link = self._links[url] = DialedLink(url, Outbox(), connect_timeout=_LOOK_TIMEOUT, max_head_bytes=65536)
+            link.credential = self._credential
+
+        async def get(path: str) -> bytes | None:
+            head, body = await ask(link, path, _LOOK_TIMEOUT)
+            return body if head.status == 200 else None
+
+        engine = ReportedEngine(name, "openai", address=url, slots=self._slots)
+        try:
+            version = _version(await get("/api/version"))
+            if version:
+                tags, ps = await get("/api/tags"), await get("/api/ps")
+                listed = {"tags": json_object(tags or b""), "ps": json_object(ps or b"")}
+                return msgspec.structs.replace(engine, kind="ollama", version=version, **listed)
+            props = await get("/props")
+            kind = "llama.cpp" if props is not None else "openai"
+            if props is not None and self._slots is None:
+                total = msgspec.json.decode(props).get("total_slots")
+                engine = msgspec.structs.replace(engine, slots=total)
+            listing = await get("/v1/models") or b""
+            if kind == "openai" and b'"vllm"' in listing:
+                kind = "vllm"
+            return msgspec.structs.replace(engine, kind=kind, v1_models=json_object(listing))
+        except Fault as fault:
+            known = self._known.get(name, engine)
+            error = one_line(fault.message)
+            if fault.kind is NODE_SILENT and name in self._known:
+                return msgspec.structs.replace(known, is_silent=True)
+            return msgspec.structs.replace(known, is_alive=False, error=error, tags=NOTHING, ps=NOTHING)
+
+
+def _version(body: bytes | None) -> str:
+    try:
+        return msgspec.json.decode(body or b"", type=_EngineVersion).version
+    except msgspec.DecodeError:
+        return ""
+
+
+class ThreadedAgent:
+    """A running agent, callable from any thread."""
+
+    def __init__(self, agent: AgentDouble, loop: asyncio.AbstractEventLoop) -> None:
+        self._agent = agent
+        self._loop = loop
+
+    def call(self, function: Callable[[AgentDouble], T]) -> T:
+        """Call a function with the agent inside its event loop; return its result."""
+
+        async def call() -> T:
+            return function(self._agent)
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(_CALL_TIMEOUT)
+
+    def report(self) -> None:
+        """Look at the engines now and tell the hub."""
+        asyncio.run_coroutine_threadsafe(self._agent.report(), self._loop).result(_CALL_TIMEOUT)
+
+    @property
+    def closes(self) -> list[tuple[int, str]]:
+        """Return what ended its control sockets so far."""
+        return self.call(lambda agent: list(agent.closes))
+
+
+@contextmanager
+def run_agent(hub: str, key: str, engines: Mapping[str, str], **more: object) -> Iterator[ThreadedAgent]:
+    """A running agent for the length of the block; `more` as for `Agent`."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="agent", daemon=True)
+    thread.start()
+
+    async def start() -> AgentDouble:
+        agent = AgentDouble(hub, key, engines, **more)  # type: ignore[arg-type]
+        agent.start()
+        return agent
+
+    try:
+        agent = asyncio.run_coroutine_threadsafe(start(), loop).result(_CALL_TIMEOUT)
+        try:
+            yield ThreadedAgent(agent, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(agent.stop(), loop).result(_CALL_TIMEOUT)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,172 @@
+"""Waiting in order, found by model, forgotten at any time."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from hive.dialects.operations import CHAT, GENERATE, SHOW
+from hive.fleet.engines import Engine
+from hive.scheduling.ticket_queue import TicketQueue, wish_of
+from hive.scheduling.tickets import Ticket
+
+
+def push(queue: TicketQueue, number: int, model: str = "m", deadline: float = 1e9) -> Ticket:
+    ticket = Ticket(model, CHAT, deadline, number=number)
+    queue.push(ticket, queue.lane(ticket))
+    return ticket
+
+
+def test_who_comes_back_stands_where_its_number_says() -> None:
+    queue = TicketQueue(10)
+    second, third = push(queue, 2), push(queue, 3)
+    first = push(queue, 1)
+    assert list(queue) == [first, second, third]
+    assert queue.lane(first).head() is first
+
+
+def test_a_lane_holds_those_whom_the_same_engines_accept() -> None:
+    queue = TicketQueue(10)
+    chat, generate = Ticket("m", CHAT, 1.0), Ticket("m", GENERATE, 1.0)
+    options = Ticket("m", CHAT, 1.0, load_options="num_ctx=8192")
+    assert queue.lane(chat) is queue.lane(Ticket("m", CHAT, 2.0))
+    assert len({id(queue.lane(ticket)) for ticket in (chat, generate, options)}) == 3
+
+
+def test_only_those_who_need_a_slot_count_as_waiting_for_a_model() -> None:
+    queue = TicketQueue(10)
+    push(queue, 1)
+    show = Ticket("m", SHOW, 1e9, number=2)
+    queue.push(show, queue.lane(show))
+    assert (queue.waiting_of, queue.count) == ({"m": 1}, 2)
+
+
+def test_late_ones_are_taken_the_earliest_first() -> None:
+    queue = TicketQueue(10)
+    late = [push(queue, number, deadline=deadline) for number, deadline in ((1, 5.0), (2, 3.0), (3, 4.0), (4, 9.0))]
+    assert queue.take_expired(2.9) == []
+    assert queue.take_expired(5.0) == [late[1], late[2], late[0]]
+    assert list(queue) == [late[3]]
+
+
+def test_what_left_leaves_no_heap_behind() -> None:
+    queue = TicketQueue(10_000)
+    stays = push(queue, 0)
+    for number in range(1, 5_000):
+        queue.remove(push(queue, number))
+    assert list(queue) == [stays]
+    assert len(queue.lane(stays).entries) < 100
+    assert len(queue._deadlines) < 100
+
+
+def test_lanes_are_forgotten_when_there_are_many() -> None:
+    queue = TicketQueue(10)
+    stays = push(queue, 1)
+    for number in range(10_000):
+        queue.lane(Ticket("m", CHAT, 1.0, load_options=str(number)))
+    assert len(queue.lanes) < 5_000
+    assert queue.lanes[stays.lane].head() is stays
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """The queue against a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = TicketQueue(1_000)
+        self.waiting: list[Ticket] = []
+        self.gone: list[Ticket] = []
+        self.number = 0
+
+    @rule(model=st.sampled_from("mn"), deadline=st.floats(0, 100), operation=st.sampled_from([CHAT, SHOW]))
+    def someone_comes(self, model: str, deadline: float, operation: object) -> None:
+        self.number += 1
+        ticket = Ticket(model, operation, deadline, number=self.number)  # type: ignore[arg-type]
+        self.queue.push(ticket, self.queue.lane(ticket))
+        self.waiting.append(ticket)
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data())
+    def someone_comes_back(self, data: st.DataObject) -> None:
+        ticket = self.gone.pop(data.draw(st.integers(0, len(self.gone) - 1)))
+        self.queue.push(ticket, self.queue.lane(ticket))
+        self.waiting.append(ticket)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def someone_leaves(self, data: st.DataObject) -> None:
+        ticket = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
+        assert self.queue.remove(ticket)
+        assert not self.queue.remove(ticket)
+        self.gone.append(ticket)
+
+    @rule(now=st.floats(0, 100))
+    def time_passes(self, now: float) -> None:
+        late = self.queue.take_expired(now)
+        assert sorted(late, key=lambda each: each.number) == sorted(
+            (each for each in self.waiting if each.deadline <= now), key=lambda each: each.number
+        )
+        self.waiting = [each for each in self.waiting if each.deadline > now]
+
+    @invariant()
+    def they_agree(self) -> None:
+        assert sorted(self.queue, key=lambda each: each.number) == sorted(self.waiting, key=lambda each: each.number)
+        assert self.queue.count == len(self.waiting)
+        for lanes in self.queue.by_model.values():
+            for lane in lanes:
+                mine = [each.number for each in self.waiting if each.lane == lane.key]
+                assert (lane.count, lane.head().number) == (len(mine), min(mine))
+        slots = [each.model for each in self.waiting if each.operation.takes_slot]
+        assert self.queue.waiting_of == {model: slots.count(model) for model in set(slots)}
+
+
+QueueMachine.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+TestQueue = QueueMachine.TestCase
+
+
+def test_order_holds_for_many() -> None:
+    queue, rng = TicketQueue(5_000), random.Random(1)
+    numbers = list(range(1, 1_000))
+    rng.shuffle(numbers)
+    for number in numbers:
+        push(queue, number)
+    assert [ticket.number for ticket in queue] == sorted(numbers)
+
+
+def test_who_moved_to_another_lane_is_no_head_of_the_old_one() -> None:
+    queue = TicketQueue(10)
+    moves, stays = push(queue, 1), push(queue, 2)
+    old = queue.lane(moves)
+    queue.remove(moves)
+    moves.load_options = "num_ctx=8192"
+    queue.push(moves, queue.lane(moves))
+    assert old.head() is stays
+    assert queue.lane(moves).head() is moves
+
+
+def test_who_moves_to_another_lane_keeps_his_place_and_what_is_known_of_his_model() -> None:
+    queue = TicketQueue(10)
+    failed = Engine("a", "http://a")
+    early = Ticket("m", CHAT, 1e9, number=1, excluded={failed})
+    queue.push(early, queue.lane(early))
+    queue.served_at[wish_of(early.lane)] = 5.0
+    early.excluded.clear()
+    late = push(queue, 2)
+    queue.remove(late)
+    queue.move(early, queue.lane(early))
+    assert (queue.count, list(queue), queue.waiting_of) == (1, [early], {"m": 1})
+    assert queue.served_at != {}
+    assert queue.lane(early).head() is early
+    assert queue.take_expired(2e9) == [early]
+    assert (queue.count, queue.waiting_of) == (0, {})
+
+
+def test_when_a_model_was_served_is_forgotten_with_the_last_who_waits_for_it() -> None:
+    queue = TicketQueue(10)
+    ticket = push(queue, 1)
+    queue.served_at["m"] = 5.0
+    queue.remove(ticket)
+    assert (queue.served_at, queue.by_model, queue.waiting_of, queue._lane_of) == ({}, {}, {}, {})
