@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hive.dialects.measures import TAIL_BYTES, Measured, read_measured
+from hive.dialects.tasks import Dialect
 
 from ..transcripts import LLAMAS, OLLAMAS, Recorded, recorded
 
@@ -17,6 +18,8 @@ WORK = {
     "/api/generate", "/api/chat", "/api/embed", "/v1/chat/completions", "/v1/completions", "/v1/messages",
     "/v1/responses", "/v1/embeddings",
 }  # fmt: skip
+DIALECTS = {"/v1/messages": Dialect.ANTHROPIC, "/v1/responses": Dialect.RESPONSES}
+OF_OLLAMA, OF_OPENAI, OF_ANTHROPIC = Dialect.OLLAMA, Dialect.OPENAI, Dialect.ANTHROPIC
 NOTHING = Measured()
 
 
@@ -24,6 +27,10 @@ def whole(engines: tuple[str, ...], wanted: str) -> list[Recorded]:
     """Return the recorded answers of these engines that tell this."""
     found = (one for one in recorded(*engines) if one.status == 200 and one.path in WORK)
     return [one for one in found if any(told(each, wanted) is not None for each in one.objects()[-2:])]
+
+
+def dialect_of(one: Recorded) -> Dialect:
+    return OF_OLLAMA if one.path.startswith("/api/") else DIALECTS.get(one.path, OF_OPENAI)
 
 
 def told(value: object, key: str) -> dict[str, float] | None:
@@ -60,7 +67,7 @@ def test_durations_of_an_ollama(one: Recorded) -> None:
     prompt = total - load if is_embedding else said.get("prompt_eval_duration")
     decode = said.get("eval_duration")
     for tail in tails(one):
-        seen = read_measured(tail)
+        seen = read_measured(dialect_of(one), tail)
         assert (seen.prompt_tokens, seen.output_tokens) == (said["prompt_eval_count"], said.get("eval_count"))
         assert (seen.load_seconds, seen.total_seconds) == pytest.approx((load / 1e9, total / 1e9))
         assert seen.prompt_seconds == (None if prompt is None else pytest.approx(prompt / 1e9))
@@ -72,7 +79,7 @@ def test_durations_of_an_ollama(one: Recorded) -> None:
 def test_timings_of_a_llama_cpp_whether_it_streams_or_not(one: Recorded) -> None:
     said = last_told(one, "timings")
     for tail in tails(one):
-        seen = read_measured(tail, 0.5)
+        seen = read_measured(dialect_of(one), tail, 0.5)
         assert (seen.first_byte, seen.prompt_tokens, seen.output_tokens) == (0.5, said["prompt_n"], said["predicted_n"])
         assert seen.prompt_seconds == pytest.approx(said["prompt_ms"] / 1000)
         assert seen.decode_seconds == pytest.approx(said["predicted_ms"] / 1000)
@@ -90,7 +97,7 @@ def only_counted() -> list[Recorded]:
 def test_usage_in_three_dialects_is_counts_and_no_seconds(one: Recorded) -> None:
     said = last_told(one, "usage")
     for tail in tails(one):
-        seen = read_measured(tail)
+        seen = read_measured(dialect_of(one), tail)
         assert seen.prompt_tokens == said.get("prompt_tokens", said.get("input_tokens"))
         assert seen.output_tokens == said.get("completion_tokens", said.get("output_tokens"))
         assert (seen.prompt_seconds, seen.decode_seconds, seen.total_seconds) == (None, None, None)
@@ -135,13 +142,14 @@ USAGES = [
 
 
 def test_each_engine_s_own_words() -> None:
-    assert read_measured(OLLAMA) == OLLAMA_SAYS
-    assert read_measured(LLAMA_CPP) == LLAMA_CPP_SAYS
+    assert read_measured(OF_OLLAMA, OLLAMA) == OLLAMA_SAYS
+    assert read_measured(OF_OPENAI, LLAMA_CPP) == LLAMA_CPP_SAYS
 
 
 @pytest.mark.parametrize(("tail", "prompt", "output"), USAGES)
 def test_usage_counts(tail: bytes, prompt: int | None, output: int | None) -> None:
-    assert read_measured(tail, 0.1) == Measured(0.1, prompt, None, output)
+    for dialect in (OF_OPENAI, OF_ANTHROPIC, Dialect.RESPONSES):
+        assert read_measured(dialect, tail, 0.1) == Measured(0.1, prompt, None, output)
 
 
 @pytest.mark.parametrize(("tail", "prompt", "output"), USAGES)
@@ -149,8 +157,14 @@ def test_so_do_those_with_spaces_and_the_time_of_an_answer_in_one_piece(
     tail: bytes, prompt: int | None, output: int | None
 ) -> None:
     spaced = tail.replace(b'":', b'": ')
-    assert read_measured(spaced, whole=2.0) == Measured(None, prompt, None, output, whole_seconds=2.0)
-    assert read_measured(LLAMA_CPP.replace(b'":', b'": '), whole=2.0) == LLAMA_CPP_SAYS, "its own clock is better"
+    assert read_measured(OF_OPENAI, spaced, whole=2.0) == Measured(None, prompt, None, output, whole_seconds=2.0)
+    assert read_measured(OF_OPENAI, LLAMA_CPP.replace(b'":', b'": '), whole=2.0) == LLAMA_CPP_SAYS, (
+        "its own clock is better"
+    )
+
+
+def test_each_dialect_is_read_for_its_own_words_alone() -> None:
+    assert read_measured(OF_OLLAMA, LLAMA_CPP) == read_measured(OF_OPENAI, OLLAMA) == NOTHING
 
 
 def test_what_waited_inside_is_the_rest_of_the_whole() -> None:
@@ -162,17 +176,22 @@ def test_what_waited_inside_is_the_rest_of_the_whole() -> None:
 def test_what_an_ollama_leaves_out_nobody_measured() -> None:
     """0.5.4 tells no time for a prompt that it had read before, nor for one token; a load alone tells nothing."""
     cached = b'{"done":true,"total_duration":36037041,"prompt_eval_count":26,"eval_count":133,"eval_duration":31000000}'
-    seen = read_measured(cached)
+    seen = read_measured(OF_OLLAMA, cached)
     assert (seen.prompt_tokens, seen.prompt_seconds, seen.output_tokens) == (26, None, 133)
     assert (seen.decode_seconds, seen.waited_inside) == (pytest.approx(0.031), None)
-    short = read_measured(b'{"total_duration":9,"prompt_eval_count":25,"prompt_eval_duration":5,"eval_count":1}')
+    short = read_measured(
+        OF_OLLAMA, b'{"total_duration":9,"prompt_eval_count":25,"prompt_eval_duration":5,"eval_count":1}'
+    )
     assert (short.prompt_seconds, short.output_tokens, short.decode_seconds) == (5e-9, 1, None)
-    assert read_measured(b'{"model":"m","created_at":"t","response":"","done":true,"done_reason":"load"}\n') == NOTHING
+    assert (
+        read_measured(OF_OLLAMA, b'{"model":"m","created_at":"t","response":"","done":true,"done_reason":"load"}\n')
+        == NOTHING
+    )
 
 
 def test_an_embedding_is_all_prompt_and_nothing_of_it_is_a_wait() -> None:
     tail = b'[0.1,0.2]],"total_duration":2000000000,"load_duration":500000000,"prompt_eval_count":900}'
-    seen = read_measured(tail)
+    seen = read_measured(OF_OLLAMA, tail)
     assert seen == Measured(None, 900, 1.5, None, None, 0.5, 2.0)
     assert seen.waited_inside is None
 
@@ -188,23 +207,25 @@ LOOK_ALIKES = [
 @pytest.mark.parametrize("text", LOOK_ALIKES)
 def test_what_a_model_writes_is_no_measurement(text: str) -> None:
     quoted = json.dumps(text).encode()
-    assert read_measured(b'{"response":%b,"done":true}\n' % quoted) == NOTHING
-    assert read_measured(b'{"response":%b,%b' % (quoted, OLLAMA[1:])) == OLLAMA_SAYS
-    assert read_measured(b'data: {"choices":[{"text":%b}]}\n\n%b' % (quoted, LLAMA_CPP)) == LLAMA_CPP_SAYS
-    assert read_measured(b'{"choices":[{"text":%b}],%b' % (quoted, USAGES[0][0][7:])) == Measured(None, 5, None, 2)
+    assert read_measured(OF_OLLAMA, b'{"response":%b,"done":true}\n' % quoted) == NOTHING
+    assert read_measured(OF_OLLAMA, b'{"response":%b,%b' % (quoted, OLLAMA[1:])) == OLLAMA_SAYS
+    assert read_measured(OF_OPENAI, b'data: {"choices":[{"text":%b}]}\n\n%b' % (quoted, LLAMA_CPP)) == LLAMA_CPP_SAYS
+    assert read_measured(OF_OPENAI, b'{"choices":[{"text":%b}],%b' % (quoted, USAGES[0][0][7:])) == Measured(
+        None, 5, None, 2
+    )
 
 
 def test_of_several_the_last_counts() -> None:
     """Each event of an Anthropic stream may count; an Ollama's tool may be called with anything."""
     early = b'data: {"type":"message_start","message":{"usage":{"input_tokens":1,"output_tokens":0}}}\n\n'
-    assert read_measured(early + b"data: " + USAGES[3][0] + b"\n\n") == Measured(None, 26, None, 8)
+    assert read_measured(OF_ANTHROPIC, early + b"data: " + USAGES[3][0] + b"\n\n") == Measured(None, 26, None, 8)
     called = b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":{"total_duration":1}}}]},'
-    assert read_measured(called + OLLAMA[1:]) == OLLAMA_SAYS
+    assert read_measured(OF_OLLAMA, called + OLLAMA[1:]) == OLLAMA_SAYS
 
 
 def test_only_the_end_is_read() -> None:
-    assert read_measured(OLLAMA + b" " * TAIL_BYTES) == NOTHING
-    assert read_measured(b"x" * 2_000_000 + OLLAMA) == OLLAMA_SAYS
+    assert read_measured(OF_OLLAMA, OLLAMA + b" " * TAIL_BYTES) == NOTHING
+    assert read_measured(OF_OLLAMA, b"x" * 2_000_000 + OLLAMA) == OLLAMA_SAYS
 
 
 DAMAGED = [
@@ -232,7 +253,8 @@ DAMAGED = [
 
 @pytest.mark.parametrize("tail", DAMAGED)
 def test_what_cannot_be_is_not_believed(tail: bytes) -> None:
-    assert read_measured(tail, 0.5) == Measured(0.5)
+    for dialect in Dialect:
+        assert read_measured(dialect, tail, 0.5) == Measured(0.5)
 
 
 # --- anything at all ---
@@ -246,11 +268,11 @@ PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
-@given(st.lists(PIECES | st.binary(max_size=8), max_size=24).map(b"".join))
-@example(b'{"total_duration":0,"load_duration":9007199254740991,"eval_count":0}')
+@given(st.lists(PIECES | st.binary(max_size=8), max_size=24).map(b"".join), st.sampled_from(Dialect))
+@example(b'{"total_duration":0,"load_duration":9007199254740991,"eval_count":0}', OF_OLLAMA)
 @settings(deadline=None, max_examples=400)
-def test_no_tail_raises_and_what_is_told_can_be_reckoned_with(tail: bytes) -> None:
-    seen = read_measured(tail)
+def test_no_tail_raises_and_what_is_told_can_be_reckoned_with(tail: bytes, dialect: Dialect) -> None:
+    seen = read_measured(dialect, tail)
     for value in (seen.prompt_seconds, seen.decode_seconds, seen.load_seconds, seen.total_seconds, seen.waited_inside):
         assert value is None or 0 <= value < 1e15
     for count in (seen.prompt_tokens, seen.output_tokens):
@@ -269,6 +291,6 @@ def test_any_durations_are_read_back_whatever_the_model_wrote(
         "response": text, "done": True, "total_duration": total, "load_duration": load, "prompt_eval_count": prompt,
         "prompt_eval_duration": reading, "eval_count": output, "eval_duration": writing,
     }  # fmt: skip
-    seen = read_measured(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    seen = read_measured(OF_OLLAMA, json.dumps(line, separators=(",", ":")).encode() + b"\n")
     expected = Measured(None, prompt, reading * 1e-9, output, writing * 1e-9, load * 1e-9, total * 1e-9)
     assert seen == expected

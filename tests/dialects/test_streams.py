@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from hive.dialects.streams import Ending, Stream, stream_of
+from hive.dialects.streams import stream_of
 from hive.dialects.tasks import Dialect
+from hive.dialects.unit_reader import Ending, UnitReader
 
 NDJSON = b"application/x-ndjson"
 SSE = b"text/event-stream"
 
 
-def framing(dialect: Dialect, content_type: bytes = b"") -> Stream:
+def framing(dialect: Dialect, content_type: bytes = b"", held_bytes: int = 65_536) -> UnitReader:
     found = stream_of(dialect, content_type or (NDJSON if dialect is Dialect.OLLAMA else SSE))
     assert found is not None
-    return found
+    return found(held_bytes)
 
 
 LINES = framing(Dialect.OLLAMA)
@@ -143,7 +144,7 @@ def test_the_end_of_a_real_stream(dialect: Dialect, units: bytes, ending: Ending
     assert stream.whole_bytes(units) in (len(units), 0)
     if units.endswith(b"\n"):
         assert stream.check(units)[0] == units
-    assert stream.ending(units) is ending
+    assert stream.ending_of(units) is ending
 
 
 @pytest.mark.parametrize("comment", COMMENTS)
@@ -152,9 +153,9 @@ def test_the_end_of_a_real_stream(dialect: Dialect, units: bytes, ending: Ending
     [(Dialect.OPENAI, OPENAI_DONE), (Dialect.ANTHROPIC, ANTHROPIC_STOP), (Dialect.RESPONSES, RESPONSES_COMPLETED)],
 )
 def test_comments_after_the_end_change_nothing(dialect: Dialect, units: bytes, comment: bytes) -> None:
-    assert framing(dialect).ending(units + comment) is Ending.WHOLE
-    assert framing(dialect).ending(units + comment * 3) is Ending.WHOLE
-    assert framing(dialect).ending(comment) is Ending.MISSING
+    assert framing(dialect).ending_of(units + comment) is Ending.WHOLE
+    assert framing(dialect).ending_of(units + comment * 3) is Ending.WHOLE
+    assert framing(dialect).ending_of(comment) is Ending.MISSING
 
 
 @pytest.mark.parametrize(
@@ -167,26 +168,26 @@ def test_any_text_may_stand_in_the_last_unit(text: bytes) -> None:
     error = b'{"error":"%b"}\n' % text
     assert LINES.check(error) == (error, Ending.ERROR)
     completed = RESPONSES_COMPLETED.replace(b'"output":[]', b'"output":[{"text":"%b"}]' % text)
-    assert framing(Dialect.RESPONSES).ending(completed) is Ending.WHOLE
+    assert framing(Dialect.RESPONSES).ending_of(completed) is Ending.WHOLE
 
 
 def test_a_deep_value_is_no_way_out() -> None:
     deep = b"[" * 5000 + b"]" * 5000
-    assert LINES.ending(b'{"a":%b,"done":true}\n' % deep) in Ending
-    assert EVENTS.ending(b'data: {"a":%b}\n\n' % deep) in Ending
-    assert framing(Dialect.RESPONSES).ending(b'data: {"a":%b}\n\n' % deep) in Ending
+    assert LINES.ending_of(b'{"a":%b,"done":true}\n' % deep) in Ending
+    assert EVENTS.ending_of(b'data: {"a":%b}\n\n' % deep) in Ending
+    assert framing(Dialect.RESPONSES).ending_of(b'data: {"a":%b}\n\n' % deep) in Ending
 
 
 @pytest.mark.parametrize("value", [b"null", b'""'])
 def test_an_empty_error_is_none(value: bytes) -> None:
-    assert LINES.ending(b'{"error":%b,"done":true}\n' % value) is Ending.WHOLE
-    assert LINES.ending(b'{"error":%b}\n' % value) is Ending.MISSING
-    assert EVENTS.ending(b'data: {"choices":[],"error":%b}\n\n' % value) is Ending.MISSING
+    assert LINES.ending_of(b'{"error":%b,"done":true}\n' % value) is Ending.WHOLE
+    assert LINES.ending_of(b'{"error":%b}\n' % value) is Ending.MISSING
+    assert EVENTS.ending_of(b'data: {"choices":[],"error":%b}\n\n' % value) is Ending.MISSING
 
 
 def test_data_over_several_lines_is_one_event() -> None:
     event = b'event: message_stop\ndata: {"type":\ndata:  "message_stop"}\nid: 7\n\n'
-    assert framing(Dialect.ANTHROPIC).ending(event) is Ending.WHOLE
+    assert framing(Dialect.ANTHROPIC).ending_of(event) is Ending.WHOLE
 
 
 def test_the_end_of_a_unit_too_long_to_be_kept_shows_in_its_start() -> None:

@@ -19,8 +19,9 @@ from hive.app import HubServer
 from hive.fleet.engines import SUSPECT_AFTER, Engine, Health
 from hive.fleet.health import STALL
 from hive.fleet.pace import Pace
-from hive.hub.attempt import COLD_TIMES, COLD_TOKEN, ENOUGH_MEASURED, OVERDUE, Attempt
+from hive.hub.attempt import Attempt
 from hive.hub.exchange import Exchange
+from hive.scheduling.silence import COLD_TIMES, COLD_TOKEN, ENOUGH_MEASURED, OVERDUE
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, Script, run_scripted
 from hive.wire.link_messages import Accepted, Ended, EngineBeat, Heartbeat, MachineState
@@ -408,7 +409,7 @@ def test_a_client_that_reads_slowly_is_never_taken_for_a_silent_engine(hub: Thre
 
         sending = threading.Thread(target=send)
         sending.start()
-        hub.until(lambda server: running(server)._stream.is_paused)
+        hub.until(lambda server: running(server)._answer.client.is_paused)
         one = Scene(hub, wire, data, exchange, node)
         for heard in (True, False):
             assert one.silent(86_400, heard=heard)
@@ -432,14 +433,14 @@ def test_what_was_paused_has_all_its_time_again_when_the_client_reads_on() -> No
         Wire(hub.port, receive_buffer=4096) as wire,
     ):
         wire.send(request("/api/chat", CHAT))
-        hub.until(lambda server: running(server)._stream.is_paused)
+        hub.until(lambda server: running(server)._answer.client.is_paused)
 
         def read_on(server: HubServer) -> float:
             """Let the pause have lasted for a day, then end it; return how long the engine is believed to be silent."""
             attempt, now = running(server), server.hub.now()
             assert attempt.relay is not None
             attempt.relay.last_byte_at = now - 86_400
-            attempt._stream.resume()
+            attempt._answer.client.resume()
             only(server).check_deadlines(now)
             assert attempt.is_running
             return now - attempt.last_byte_at

@@ -17,7 +17,7 @@ from hive.app import HubServer
 from hive.config import NodeSettings, Secret
 from hive.fleet.engines import Health
 from hive.fleet.model_names import canonical
-from hive.hub.exchange import MAX_UNREACHED
+from hive.scheduling.failover import MAX_UNREACHED
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
 from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
@@ -768,8 +768,8 @@ def test_an_engine_alone_is_not_blamed_but_asked_again() -> None:
 
 
 def test_an_engine_that_fails_where_there_is_another_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hive.hub.queue.BLAMED_REST", 60.0)
-    monkeypatch.setattr("hive.hub.queue.LONGEST_REST", 600.0)
+    monkeypatch.setattr("hive.scheduling.failover.BLAMED_REST", 60.0)
+    monkeypatch.setattr("hive.scheduling.failover.LONGEST_REST", 600.0)
     with (
         run_scripted(dies) as bad,
         run_scripted(lambda call: call.answer(OK)) as good,
@@ -785,8 +785,8 @@ def test_an_engine_that_fails_where_there_is_another_rests(monkeypatch: pytest.M
 
 
 def test_of_engines_that_all_fail_one_is_left_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hive.hub.queue.BLAMED_REST", 60.0)
-    monkeypatch.setattr("hive.hub.queue.LONGEST_REST", 600.0)
+    monkeypatch.setattr("hive.scheduling.failover.BLAMED_REST", 60.0)
+    monkeypatch.setattr("hive.scheduling.failover.LONGEST_REST", 600.0)
     with run_scripted(dies) as a, run_scripted(dies) as b, run_hub({"a": a.url, "b": b.url}, queue_timeout=0.5) as hub:
         first = ask(hub.port, request(body=GENERATE))
         assert (attempts(first), first.body) == ((500, "2"), DIED)

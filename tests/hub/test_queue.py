@@ -13,7 +13,8 @@ import pytest
 
 from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine
-from hive.hub.queue import BLAMED_REST, LONGEST_REST, MEASURE_PAUSE, Queue
+from hive.hub.queue import MEASURE_PAUSE, Queue
+from hive.scheduling.failover import BLAMED_REST, LONGEST_REST
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 from hive.testing import SimOptions, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
@@ -151,7 +152,7 @@ def test_a_slot_that_comes_free_on_any_node_is_taken() -> None:
 
 def test_who_waits_inside_an_engine_is_taken_back_and_served_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """An Ollama that runs one at a time takes a second one, and lets it wait behind the first."""
-    monkeypatch.setattr("hive.hub.attempt.LONG_INSIDE", 0.3)
+    monkeypatch.setattr("hive.scheduling.silence.LONG_INSIDE", 0.3)
     monkeypatch.setattr("hive.hub.queue.MEASURE_PAUSE", 0.0)
     words = SimOptions(slots=1, tokens_per_second=20, default_tokens=200)
     with run_in_thread(words) as serial, run_hub({"a": serial.url}) as hub, Wire(hub.port) as long:

@@ -1,7 +1,8 @@
 """What an engine tells of its own pace at the end of an answer.
 
 Ollama's final line has durations in nanoseconds, llama.cpp's last event `timings` in milliseconds, OpenAI's and
-Anthropic's `usage` only counts. Only the last bytes of an answer are read; inside a text, quotes would be escaped.
+Anthropic's `usage` only counts: an answer is read in its engine's dialect. Only its last bytes are read; inside a text,
+quotes would be escaped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
+
+from hive.dialects.tasks import Dialect
 
 TAIL_BYTES = 1024
 """So many bytes of an answer's end are read."""
@@ -90,19 +93,15 @@ _USAGE = b'"usage":{', b'"usage": {'
 _DETAILS = re.compile(rb"\{[^{}]*\}")
 
 
-def read_measured(tail: bytes, first_byte: float | None = None, whole: float | None = None) -> Measured:
-    """Return what the end of an answer tells, beside the seconds to its first byte, or to its end, that the hub saw."""
-    told = _object_with(tail, _DURATIONS, _durations, is_inside=True)
-    if told is not None:
-        return Measured(
-            first_byte,
-            told.prompt_eval_count,
-            told.prompt_seconds,
-            told.eval_count,
-            None if told.eval_duration is None else told.eval_duration * _NANO,
-            told.load_duration * _NANO,
-            told.total_duration * _NANO,
-        )
+def read_measured(
+    dialect: Dialect, tail: bytes, first_byte: float | None = None, whole: float | None = None
+) -> Measured:
+    """Return what the end of an answer in its engine's dialect tells.
+
+    `first_byte`, `whole`: the seconds to its first byte, or to its end, that the hub saw.
+    """
+    if dialect is Dialect.OLLAMA:
+        return _read_durations(tail, first_byte)
     timed = _object_with(tail, _TIMINGS, _timings)
     if timed is not None:
         return Measured(
@@ -114,6 +113,21 @@ def read_measured(tail: bytes, first_byte: float | None = None, whole: float | N
     prompt = used.prompt_tokens if used.prompt_tokens is not None else used.input_tokens
     output = used.completion_tokens if used.completion_tokens is not None else used.output_tokens
     return Measured(first_byte, prompt, None, output, whole_seconds=whole)
+
+
+def _read_durations(tail: bytes, first_byte: float | None) -> Measured:
+    told = _object_with(tail, _DURATIONS, _durations, is_inside=True)
+    if told is None:
+        return Measured(first_byte)
+    return Measured(
+        first_byte,
+        told.prompt_eval_count,
+        told.prompt_seconds,
+        told.eval_count,
+        None if told.eval_duration is None else told.eval_duration * _NANO,
+        told.load_duration * _NANO,
+        told.total_duration * _NANO,
+    )
 
 
 def _object_with(

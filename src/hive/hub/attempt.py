@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from hive import errors
 from hive.dialects.fields import RoutingFields
 from hive.dialects.measures import Measured, read_measured
+from hive.dialects.renaming import rename
 from hive.dialects.routes import BodyForm, Route
 from hive.dialects.tasks import Task
+from hive.dialects.translators import Translator
 from hive.errors import Fault
 from hive.fleet.engines import Engine
-from hive.fleet.health import DOUBTFUL_AFTER, DOWN_AFTER, SILENT_ON_SUSPECT, silence_limit
 from hive.fleet.kinds import EngineKind
+from hive.hub.answer import Answer
+from hive.hub.exchange_port import AttemptPort
 from hive.hub.relay import Relay, Result
-from hive.hub.renaming import Renaming, rename
 from hive.net.link import Connection, Link
-from hive.net.stream import ClientStream
+from hive.scheduling.silence import Silence
 from hive.scheduling.tickets import Lease
 from hive.wire.forwarding import request_head
-
-if TYPE_CHECKING:
-    from hive.hub.core import Hub
 
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
 MAX_RESENDS = 3
 """Connections that may prove dead in one attempt."""
-OVERDUE = 10.0
-"""Times the expected seconds after which a first byte is overdue."""
-LONG_INSIDE = 2.0
-"""Seconds after which an exchange is looked at that may wait inside its engine."""
-LATE = 4.0
-"""Times the expected seconds after which it is taken for that, while others on the engine flow."""
-COLD_TOKEN = 0.02
-"""Seconds for a token of a prompt that many an engine may take which remembers nothing of it."""
-COLD_TIMES = 2.0
-"""The same, times the slowest that was measured of late."""
-ENOUGH_MEASURED = 3
-"""So many measurements make an expectation."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -53,18 +39,16 @@ class Wanted(msgspec.Struct, frozen=True):
     """Canonical name."""
     routing: RoutingFields
     body: bytes
-    fields: bytes
-    """Header lines that every answer to it carries."""
 
 
 class Attempt:
     """One try. `run` it; its `relay` has the answer, or what came of it."""
 
-    __slots__ = ("_hub", "_stream", "_wanted", "_was_warm", "lease", "relay")
+    __slots__ = ("_answer", "_hub", "_wanted", "_was_warm", "lease", "relay")
 
-    def __init__(self, hub: Hub, stream: ClientStream, wanted: Wanted, lease: Lease) -> None:
+    def __init__(self, hub: AttemptPort, answer: Answer, wanted: Wanted, lease: Lease) -> None:
         self._hub = hub
-        self._stream = stream
+        self._answer = answer
         self._wanted = wanted
         self._was_warm = False
         self.lease = lease
@@ -77,28 +61,28 @@ class Attempt:
 
     # --- sending ---
 
-    async def run(self, fields: bytes) -> Relay | None:
+    async def run(self) -> Relay | None:
         """Send the request and wait for the end of its answer; None when there is no way to the engine.
 
-        A pooled connection that had died unused is replaced by a new one. The answer carries `fields`.
+        A pooled connection that had died unused is replaced by a new one.
         """
-        engine = self.lease.engine
+        engine, client = self.lease.engine, self._answer.client
         link = self._hub.links[engine]
         self._was_warm = engine.is_warm(self._wanted.model, self.lease.ticket.load_options)
-        head, body, renaming = self._make_request(engine, link)
+        head, body, translator = self._make_request(engine, link)
         connection = link.take_idle()
         for resends in range(MAX_RESENDS + 1):
             if connection is None:
                 connection = await self._dial(engine, link)
                 if connection is None:
                     return None
-            relay = self._make_relay(engine, fields, renaming)
+            relay = self._make_relay(engine, translator)
             relay.attach(connection)
             try:
                 connection.send(head, body, relay)
                 result = await relay.finished
             finally:
-                self._stream.on_pause = self._stream.on_resume = None
+                client.on_pause = client.on_resume = None
                 if not relay.finished.is_kept:
                     connection.cancel()
                 self._note_bytes(relay, engine)
@@ -108,23 +92,22 @@ class Attempt:
             connection = None
         raise AssertionError  # the loop has no other end
 
-    def _make_relay(self, engine: Engine, fields: bytes, renaming: Renaming | None) -> Relay:
-        hub = self._hub
-        wanted = self._wanted
-        self.relay = Relay(
-            self._stream, hub.now, wanted.route.dialect, wanted.task, engine.kind, fields, hub.relay_limits, renaming
-        )
+    def _make_relay(self, engine: Engine, translator: Translator | None) -> Relay:
+        hub, wanted = self._hub, self._wanted
+        dialect = wanted.route.dialect
+        self.relay = Relay(self._answer, hub.now, dialect, wanted.task, engine.kind, hub.relay_limits, translator)
         return self.relay
 
-    def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Renaming | None]:
+    def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Translator | None]:
         wanted = self._wanted
-        body, renaming = wanted.body, None
+        body: bytes = wanted.body
+        translator: Translator | None = None
         if engine.kind is not EngineKind.OLLAMA and wanted.route.form is not BodyForm.MULTIPART:
             model = engine.models.get(wanted.model)  # None: it was lost in this very moment, and the engine will say so
-            body, renaming = rename(body, wanted.routing, model.id if model is not None else wanted.routing.model)
+            body, translator = rename(body, wanted.routing, model.id if model is not None else wanted.routing.model)
         path = link.base_path + wanted.route.path.encode()
-        head = request_head(path, link.host_field, link.credential, self._stream.head, len(body))
-        return head, body, renaming
+        head = request_head(path, link.host_field, link.credential, self._answer.client.head, len(body))
+        return head, body, translator
 
     async def _dial(self, engine: Engine, link: Link) -> Connection | None:
         """Return a new connection; None when the node cannot be reached, which is noted."""
@@ -145,7 +128,7 @@ class Attempt:
 
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
         """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""
-        if fault.kind is not errors.NODE_UNREACHABLE or relay.has_begun:
+        if fault.kind is not errors.NODE_UNREACHABLE or self._answer.has_begun:
             return relay
         self._hub.note_unreachable(engine, fault)
         return None
@@ -156,7 +139,9 @@ class Attempt:
             signs.last_sign = max(signs.last_sign, relay.last_byte_at)
             signs.last_answer_byte = max(signs.last_answer_byte, relay.last_byte_at)
         wanted = self._wanted
-        self._hub.note_exchange(engine, wanted.model, unloads=relay.unloads, changes=wanted.routing.has_keep_alive)
+        self._hub.note_exchange(
+            engine, wanted.model, unloads=relay.held.tells_unload, changes=wanted.routing.has_keep_alive
+        )
 
     # --- what it shows of its engine ---
 
@@ -181,72 +166,32 @@ class Attempt:
         if relay is None or self.engine.relays(self._wanted.model):
             return True
         if relay.first_byte_at is not None:
-            return self._stream.is_paused or relay.has_ended
-        return not self._is_overdue(now)
-
-    def _is_overdue(self, now: float) -> bool:
-        """Is its first byte, by all that was measured of this engine, far too late, and nobody else's came?"""
-        newest = max(self.last_byte_at, self.lease.engine.signs.last_answer_byte)
-        silence = now - newest
-        return silence >= DOUBTFUL_AFTER and silence > self._late_after(OVERDUE)
-
-    def _waits_inside(self, now: float, silence: float) -> bool:
-        """Does it wait in the engine's own queue, where it cannot go elsewhere? Then others flow, and it is late."""
-        lease = self.lease
-        if silence < LONG_INSIDE or lease.of_model <= lease.engine.proven:
-            return False
-        do_others_flow = now - lease.engine.signs.last_stream_byte < LONG_INSIDE
-        return do_others_flow and silence > self._late_after(LATE)
-
-    def _late_after(self, times: float) -> float:
-        """Return the seconds after which its first byte is late; infinite for who knows.
-
-        What was measured may be of prompts that the engine remembered. This one may be read from its first word.
-        """
-        routing, ticket, engine = self._wanted.routing, self.lease.ticket, self.lease.engine
-        pace = engine.paces.get(ticket.model)
-        if pace is None or pace.is_rough or pace.prompt.count < ENOUGH_MEASURED:
-            return float("inf")
-        if routing.has_tools or not routing.streams or not self._wanted.task.streams:
-            return float("inf")
-        if not engine.is_warm(ticket.model, ticket.load_options):
-            return float("inf")
-        expected = self._hub.queue.estimates.first_byte(engine, ticket.model, ticket.size, self.lease.running)
-        return max(times * expected, ticket.size * max(COLD_TOKEN, COLD_TIMES * pace.slowest))
+            return self._answer.client.is_paused or relay.has_ended
+        return not self._silence(relay).is_overdue(self._hub.queue.estimates, now)
 
     def check_deadlines(self, now: float, *, has_elsewhere: bool) -> None:
         """End it when its engine is silent for too long; a client that reads slowly stops the clock."""
         relay = self.relay
         if relay is None or relay.finished.is_kept:
             return
-        silence = now - relay.last_byte_at
         if relay.has_ended:
-            if silence >= END_SILENCE:
+            if now - relay.last_byte_at >= END_SILENCE:
                 relay.finish_early()
             return
-        has_begun = relay.first_byte_at is not None
-        if has_begun and self._stream.is_paused:
+        if relay.first_byte_at is not None and self._answer.client.is_paused:
             return
-        if not has_begun and self._waits_inside(now, silence):
-            relay.fail(errors.NODE_BUSY, f"the request has waited inside for {silence:.0f} s, behind another one")
-            return
-        limit = self._silence_limit(now, has_begun=has_begun, has_elsewhere=has_elsewhere)
-        if silence >= limit:
-            relay.fail(errors.NODE_SILENT, _describe(silence, has_begun=has_begun))
+        fault = self._silence(relay).fault(self._hub.queue.estimates, now, has_elsewhere=has_elsewhere)
+        if fault is not None:
+            relay.fail(fault.kind, fault.message)
 
-    def _silence_limit(self, now: float, *, has_begun: bool, has_elsewhere: bool) -> float:
-        signs, has_tools = self.engine.signs, self._wanted.routing.has_tools
-        limit = silence_limit(signs, now, self.lease.ticket.frontend.patience, has_begun=has_begun, has_tools=has_tools)
-        if has_begun:
-            return limit
-        if limit == 0.0:
-            return 0.0 if has_elsewhere else DOWN_AFTER
-        if has_elsewhere and self.engine.is_last_resort and self._is_overdue(now):
-            return SILENT_ON_SUSPECT
-        return limit
+    def _silence(self, relay: Relay) -> Silence:
+        routing = self._wanted.routing
+        streams = routing.streams and self._wanted.task.streams
+        has_begun = relay.first_byte_at is not None
+        return Silence(self.lease, relay.last_byte_at, has_begun, routing.has_tools, streams)
 
     def forgive(self, stall: float) -> None:
-        """The hub itself stood still for so many seconds: they are nobody's silence."""
+        """The hub itself stood still for so many seconds: they are no engine's silence."""
         if self.relay is not None:
             self.relay.last_byte_at = min(self.relay.last_byte_at + stall, self._hub.now())
 
@@ -268,19 +213,14 @@ class Attempt:
 
     def measured(self) -> Measured:
         """Return what its answer tells of the engine's pace."""
-        relay = self.relay
+        relay, dialect = self.relay, self._wanted.route.dialect
         assert relay is not None
-        if not self._was_warm or relay.first_byte_at is None:
-            return read_measured(relay.tail)
-        if relay.is_stream:
-            return read_measured(relay.tail, relay.first_byte_at - relay.started_at)
-        return read_measured(relay.tail, whole=relay.last_byte_at - relay.started_at)
-
-
-def _describe(silence: float, *, has_begun: bool) -> str:
-    if has_begun:
-        return f"it fell silent for {silence:.0f} s inside its answer"
-    return f"it has sent nothing for {silence:.0f} s"
+        began = relay.first_byte_at
+        if not self._was_warm or began is None:
+            return read_measured(dialect, relay.tail)
+        if relay.reader is not None:
+            return read_measured(dialect, relay.tail, began - relay.started_at)
+        return read_measured(dialect, relay.tail, whole=relay.last_byte_at - relay.started_at)
 
 
 def _close_unused(dialing: asyncio.Task[Connection]) -> None:

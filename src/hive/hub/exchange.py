@@ -1,32 +1,34 @@
 """The life of one client request to an engine: read, wait for a slot, relay, try elsewhere, account.
 
-It decides; the bytes move by callbacks (`hub.relay`) and do not wake it until the end. Whatever happens, it
-gives back the slot and the connection, and the client gets one whole answer or one honest error.
+The bytes move by callbacks (`hub.relay`) and do not wake it until the end; what follows then is decided by the table in
+`scheduling.failover`. Whatever happens, it gives back the slot and the connection, and the client gets one whole answer
+or one honest error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from hive import errors
-from hive.dialects.error_shapes import error_answer
 from hive.dialects.fields import RoutingFields, read_fields
 from hive.dialects.routes import BodyForm
 from hive.dialects.tasks import Dialect
 from hive.errors import Family, Fault
 from hive.fleet.engines import Engine, Health
-from hive.fleet.failures import Verdict, judge
+from hive.fleet.failures import Row, judge
 from hive.fleet.model_names import MAX_NAME, canonical, is_valid, unknown_model_text
+from hive.hub.answer import Answer
 from hive.hub.attempt import Attempt, Wanted
+from hive.hub.exchange_port import ExchangePort
 from hive.hub.plan import Plan
 from hive.hub.progress import Progress, Stage
 from hive.hub.records import Outcome, Record, outcome_of
 from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
+from hive.scheduling import failover
+from hive.scheduling.failover import Act, Case, Decision, End, Note
 from hive.scheduling.refusals import not_served
 from hive.scheduling.tickets import Lease, Ticket, claim_of
 from hive.scheduling.waits import why_waiting
@@ -34,14 +36,8 @@ from hive.wire.coding import decode_body
 from hive.wire.forwarding import response_fields
 from hive.wire.multipart import read_model
 
-if TYPE_CHECKING:
-    from hive.hub.core import Hub
-
 _log = logging.getLogger(__name__)
 
-MAX_OTHER_NODES = 2
-MAX_UNREACHED = 3
-"""Times that an engine which seems up may prove unreachable in one exchange."""
 BYTES_A_TOKEN = 4
 """Of a request's body, about, where nobody has counted."""
 MOST_TOKENS = 16_000
@@ -54,20 +50,16 @@ _FEW = 32
 class Exchange:
     """One request on its way. `run` never raises but for cancellation, which means that the client is gone."""
 
-    def __init__(self, hub: Hub, stream: ClientStream, plan: Plan) -> None:
+    def __init__(self, hub: ExchangePort[Exchange], stream: ClientStream, plan: Plan) -> None:
         self._hub = hub
         self._stream = stream
         self._plan = plan
-        self._route = plan.route
-        assert plan.route.task is not None, "an exchange is for a route that an engine answers"
-        self._task = plan.route.task
-        self._fields = plan.fields
-        self._body = stream.body
-        self._model = ""
+        self._answer = Answer(stream, plan.errors)
         self._routing = NOTHING_READ
         self.began_at = hub.now()
         self._is_last_attempt = False
         self._unreached: list[Engine] = []
+        """Engines that seemed up and were not, each as often as that happened."""
         self._runner: Runner | None = None
         self._waits_since: float | None = None
         self.ticket: Ticket | None = None
@@ -84,7 +76,7 @@ class Exchange:
         )
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.record.request_id} {self.record.operation} {self._model} on {self.record.node}>"
+        return f"<Exchange {self.record.request_id} {self.record.operation} {self.record.model} on {self.record.node}>"
 
     def start(self) -> None:
         """Begin to serve; the client's departure ends it."""
@@ -102,43 +94,44 @@ class Exchange:
                 self._check_model()
             await self._serve()
         except Fault as fault:
-            self._answer_fault(fault)
+            self._tell(fault)
         except asyncio.CancelledError:
             if self._stream.has_departed:
                 self.record.outcome = Outcome.CLIENT_GONE
             raise
         except Exception:
             _log.exception("exchange %s", self.record.request_id)
-            self._answer_fault(Fault(errors.INTERNAL, f"the hub made a mistake; its log has {self.record.request_id}"))
+            self._tell(Fault(errors.INTERNAL, f"the hub made a mistake; its log has {self.record.request_id}"))
         finally:
             self._account()
 
     # --- before the queue ---
 
     async def _read(self) -> None:
-        route, head = self._route, self._stream.head
-        encoding = head.fields.get(b"content-encoding")
+        stream, route = self._stream, self._plan.route
+        fields = stream.head.fields
+        encoding = fields.get(b"content-encoding")
         if encoding is not None:
             most = self._plan.frontend.max_body_bytes
-            self._body = await asyncio.to_thread(decode_body, self._body, encoding, most)
-            self._stream.replace_body(self._body)
-            self.record.bytes_in = len(self._body)
+            stream.replace_body(await asyncio.to_thread(decode_body, stream.body, encoding, most))
+            self.record.bytes_in = len(stream.body)
         if route.form is BodyForm.MULTIPART:
-            self._routing = RoutingFields(read_model(self._body, head.fields.get(b"content-type", b"")))
+            self._routing = RoutingFields(read_model(stream.body, fields.get(b"content-type", b"")))
         else:
             is_ollama = route.dialect is Dialect.OLLAMA
-            self._routing = read_fields(self._body, reads_name=route.reads_name, is_ollama=is_ollama)
+            self._routing = read_fields(stream.body, reads_name=route.reads_name, is_ollama=is_ollama)
 
     def _find_model(self) -> bool:
         """Learn which model is meant; False when no engine has it."""
-        if not self._routing.model and not self._route.unnamed_is_unknown:
+        name = self._routing.model
+        if not name and not self._plan.route.unnamed_is_unknown:
             raise Fault(errors.MODEL_REQUIRED, "model is required")
-        if len(self._routing.model) > MAX_NAME:
+        if len(name) > MAX_NAME:
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
-        key = canonical(self._routing.model)
+        key = canonical(name)
         if not self._hub.fleet.having(key):
             return False
-        self._model = self.record.model = key
+        self.record.model = key
         return True
 
     def _check_model(self) -> None:
@@ -148,67 +141,75 @@ class Exchange:
             return
         if name and not is_valid(name):
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
-        raise Fault(errors.MODEL_NOT_FOUND, unknown_model_text(self._route, name))
+        raise Fault(errors.MODEL_NOT_FOUND, unknown_model_text(self._plan.route, name))
 
     # --- attempts ---
 
     async def _serve(self) -> None:
-        hub, record, routing = self._hub, self.record, self._routing
-        plan, route, task = self._plan, self._route, self._task
-        wanted = Wanted(route, task, self._model, routing, self._body, self._fields)
-        ticket = self.ticket = Ticket(
-            self._model,
-            task,
-            route.dialect,
-            deadline=0,
-            claim=claim_of(
-                task,
-                unloads=routing.unloads and task.streams,
-                is_relayed=hub.fleet.only_relays(self._model),
-            ),
-            frontend=plan.frontend,
-            principal=plan.principal,
-            prompt_tokens=min(len(self._body) // BYTES_A_TOKEN, MOST_TOKENS),
-            load_options=routing.load_options,
-        )
-        is_over = comes_back = False
-        while not is_over:
+        hub, record, answer = self._hub, self.record, self._answer
+        ticket = self.ticket = self._make_ticket()
+        wanted = Wanted(self._plan.route, ticket.task, ticket.model, self._routing, self._stream.body)
+        comes_back = True
+        while comes_back:
             comes_back = False
-            ticket.deadline = hub.now() + self._plan.frontend.queue_timeout - record.queued_ms / 1000
+            ticket.deadline = hub.now() + ticket.frontend.queue_timeout - record.queued_ms / 1000
             lease = hub.queue.try_lease(ticket)
             if lease is None:
                 lease = await self._wait(ticket)
             self.leases.append(lease)
             record.node, record.why = lease.engine.node, lease.reason
             record.attempts += 1
-            attempt = self.attempt = Attempt(hub, self._stream, wanted, lease)
+            answer.fields = self._own_fields()
+            attempt = self.attempt = Attempt(hub, answer, wanted, lease)
             try:
-                relay = await attempt.run(self._answer_fields())
-                lease.failure = attempt.failure(relay)
-                is_over = self._consider(relay, lease.engine, ticket)
-                comes_back = not is_over
+                relay = await attempt.run()
                 if relay is not None and relay.finished.value is Result.DELIVERED:
+                    assert relay.head is not None
+                    record.status = relay.head.status
                     hub.queue.note_served(lease, attempt.measured)
+                else:
+                    lease.failure = attempt.failure(relay)
+                    comes_back = self._consider(relay, lease)
             finally:
-                self._note_first_byte(attempt)
+                relay = attempt.relay
+                if relay is not None and relay.first_byte_at is not None:
+                    record.first_byte_ms = (relay.first_byte_at - self.began_at) * 1000
                 hub.queue.release(lease, comes_back=comes_back)
 
-    def _answer_fields(self) -> bytes:
-        """Return the header lines of an answer that came from a node."""
-        record = self.record
-        return self._fields + b"X-Hive-Node: %b\r\nX-Hive-Attempts: %d\r\n" % (record.node.encode(), record.attempts)
+    def _make_ticket(self) -> Ticket:
+        plan, routing, model = self._plan, self._routing, self.record.model
+        task = plan.route.task
+        assert task is not None, "an exchange is for a route that an engine answers"
+        return Ticket(
+            model,
+            task,
+            plan.route.dialect,
+            deadline=0,
+            claim=claim_of(
+                task,
+                unloads=routing.unloads and task.streams,
+                is_relayed=self._hub.fleet.only_relays(model),
+            ),
+            frontend=plan.frontend,
+            principal=plan.principal,
+            prompt_tokens=min(len(self._stream.body) // BYTES_A_TOKEN, MOST_TOKENS),
+            load_options=routing.load_options,
+        )
 
-    def _note_first_byte(self, attempt: Attempt) -> None:
-        relay = attempt.relay
-        if relay is not None and relay.first_byte_at is not None:
-            self.record.first_byte_ms = (relay.first_byte_at - self.began_at) * 1000
+    def _own_fields(self) -> bytes:
+        """Return the header lines that the hub adds to an answer."""
+        record = self.record
+        node = b"X-Hive-Node: %b\r\n" % record.node.encode() if record.node else b""
+        return b"%b%bX-Hive-Attempts: %d\r\n" % (self._plan.fields, node, record.attempts)
 
     async def _wait(self, ticket: Ticket) -> Lease:
         hub = self._hub
         since = self._waits_since = hub.now()
         try:
-            self._check_route()
-            reason = why_waiting(ticket, hub.fleet.having(self._model)[:_FEW], since)
+            having = hub.fleet.having(ticket.model)
+            if having and not any(engine.route_for(ticket.task, ticket.dialect) for engine in having):
+                raise not_served(ticket.task, ticket.dialect, having)
+            reason = why_waiting(ticket, having[:_FEW], since)
             lease = await hub.queue.wait(ticket)
             lease.waited_for = reason
             return lease
@@ -217,105 +218,56 @@ class Exchange:
             hub.queue.forget(ticket)
             self.record.queued_ms += (hub.now() - since) * 1000
 
-    def _check_route(self) -> None:
-        """Raise `Fault` when waiting is in vain, because no engine with the model has the route."""
-        engines = self._hub.fleet.having(self._model)
-        task, dialect = self._task, self._route.dialect
-        if engines and not any(engine.route_for(task, dialect) for engine in engines):
-            raise not_served(task, dialect, engines)
+    # --- after an attempt that brought no whole answer ---
 
-    def _consider(self, relay: Relay | None, engine: Engine, ticket: Ticket) -> bool:
-        """Return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
-        record = self.record
-        if relay is None:
-            # The engine never heard of the request: the ticket waits for whoever is up, this one included.
-            record.attempts -= 1
-            if engine.health is Health.DOWN:  # as was just noted: its node is not merely short of connections
-                self._unreached.append(engine)
-            if self._unreached.count(engine) < MAX_UNREACHED:
-                return False
-            ticket.excluded.add(engine)
-            if any(ticket.accepts(other) for other in self._hub.fleet.having(self._model)):
-                return False
-            raise Fault(errors.NODE_UNREACHABLE, f"node {engine.node!r} seems to be up and cannot be reached")
-        result = relay.finished.value
-        if result is Result.DELIVERED or result is Result.ENGINE_ERROR:
-            record.status = relay.head.status if relay.head else 0
-            if result is Result.ENGINE_ERROR:
-                record.outcome, record.error = Outcome.NODE_ERROR, "engine_error"
-            return True
-        if result is Result.REFUSED:
-            return self._consider_refusal(relay, engine, ticket)
-        assert relay.fault is not None
-        if relay.fault.kind is errors.NODE_BUSY and not relay.has_begun and not self._is_last_attempt:
-            record.attempts -= 1
-            self._hub.queue.note_inside(self.leases[-1])
-            return False
-        if relay.fault.kind.family is Family.NODE:  # else the hub itself gave it up
-            self._blame(engine, ticket)
-        if relay.has_begun:
-            self._break_off(relay, self._named(relay.fault, engine))
-            return True
-        ticket.excluded.add(engine)
-        if self._may_try_another(ticket):
-            return False
-        if relay.fault.kind is not errors.NODE_BROKE_OFF or not self._may_try_again():
-            raise self._named(relay.fault, engine)
-        ticket.excluded.clear()  # nobody else is up: whoever is back first may have it again
-        return False
+    def _consider(self, relay: Relay | None, lease: Lease) -> bool:
+        """Do what follows; return whether the ticket goes back into the queue. Raises `Fault` for the client."""
+        engine, record = lease.engine, self.record
+        end, row = _how_it_ended(relay, lease, has_begun=self._answer.has_begun)
+        if end is End.UNREACHABLE and engine.health is Health.DOWN:  # its node is not merely short of connections
+            self._unreached.append(engine)
+        left = failover.what_is_left(self._hub.fleet.having(record.model), lease.ticket, engine, self._hub.now())
+        unreached = self._unreached.count(engine)
+        decision = failover.decide(Case(end, record.attempts, unreached, self._is_last_attempt, left, row))
+        self._note(decision, lease)
+        if decision.act is Act.NOTHING:
+            record.outcome, record.error = Outcome.NODE_ERROR, "engine_error"
+            record.status = relay.head.status if relay is not None and relay.head is not None else 0
+        elif decision.act is Act.PASS:
+            assert relay is not None
+            self._pass_refusal(relay, end)
+        elif decision.act is Act.BREAK_OFF:
+            self._tell(_fault_for_client(relay, lease, row))
+        elif decision.act is Act.ERROR:
+            raise _fault_for_client(relay, lease, row)
+        return decision.comes_back
 
-    @staticmethod
-    def _named(fault: Fault, engine: Engine) -> Fault:
-        """Return a node's fault with the name of the node."""
-        if fault.kind.family is not Family.NODE:
-            return fault
-        return Fault(fault.kind, f"node {engine.node!r}: {fault.message}", fault.headers)
-
-    def _blame(self, engine: Engine, ticket: Ticket) -> None:
-        """Leave an engine alone for a while, if there is another one that is not, and it did the work itself."""
-        if engine.relays(self._model):
-            return
-        now = self._hub.now()
-        if any(each.rests_until <= now for each in self._elsewhere(ticket)):
-            self._hub.queue.note_blamed(engine)
-
-    def _may_try_another(self, ticket: Ticket) -> bool:
-        return self._may_try_again() and any(True for _ in self._elsewhere(ticket))
-
-    def _may_try_again(self) -> bool:
-        return self.record.attempts <= MAX_OTHER_NODES and not self._is_last_attempt
-
-    def _elsewhere(self, ticket: Ticket) -> Iterator[Engine]:
-        """Yield the other engines in service that could serve it, sooner or later."""
-        here = self.attempt.engine if self.attempt is not None else None
-        for each in self._hub.fleet.having(self._model):
-            if each.takes_work and each is not here and ticket.accepts(each):
-                yield each
-
-    def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
-        head, body = relay.head, relay.refused_body()
-        assert head is not None
-        row = judge(engine.kind, head.status, body, engine.version, is_relayed=engine.relays(self._model))
-        if row.verdict is Verdict.BUSY:
+    def _note(self, decision: Decision, lease: Lease) -> None:
+        """Carry out what a decision says of the engine, the ticket and the count of attempts."""
+        queue, engine, ticket = self._hub.queue, lease.engine, lease.ticket
+        if not decision.counts:
             self.record.attempts -= 1
-            self._hub.queue.note_busy(engine)
-            return False
-        if row.verdict is Verdict.ELSEWHERE:
+        if decision.note is Note.BUSY:
+            queue.note_busy(engine)
+        elif decision.note is Note.INSIDE:
+            queue.note_inside(lease)
+        elif decision.note is Note.STALE:
             engine.is_stale = True
-            if row.blames:
-                self._blame(engine, ticket)
+        if decision.blames:
+            queue.note_blamed(engine)
+        if decision.excludes:
             ticket.excluded.add(engine)
-            if self._may_try_another(ticket):
-                return False
-            if row.kind is not None:
-                who = "the service behind it" if engine.relays(self._model) else "it"
-                raise Fault(row.kind, f"node {engine.node!r}: {who} refused the hub's own request ({head.status})")
-        self.record.status = head.status
-        is_about_request = head.status == 400 or (row.verdict is Verdict.PASS and head.status < 500)
-        self.record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
-        self.record.error = "engine_refused"
-        self._stream.send(head.status, response_fields(head.fields) + self._answer_fields(), body)
-        return True
+        if decision.forgives:
+            ticket.excluded.clear()
+
+    def _pass_refusal(self, relay: Relay, end: End) -> None:
+        """Let the client see the refusal of the engine as it is."""
+        head, record = relay.head, self.record
+        assert head is not None
+        is_about_request = head.status == 400 or (end is End.REFUSED and head.status < 500)
+        record.status, record.error = head.status, "engine_refused"
+        record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
+        self._answer.send(head.status, response_fields(head.fields), relay.held.body)
 
     # --- what it shows ---
 
@@ -336,32 +288,17 @@ class Exchange:
 
     # --- errors and the end ---
 
-    def _break_off(self, relay: Relay, fault: Fault) -> None:
-        """End an answer that has begun with its dialect's own error; one that has none for it is cut."""
-        self._note_fault(fault)
-        self.record.status = 200
-        if not relay.is_stream:
-            self._stream.cut()
-            return
-        text = self._plan.errors.in_stream(fault, self.record.request_id, relay.last_units)
-        self._stream.write((relay.separator if relay.is_inside_unit else b"") + text)
-        self._stream.finish()
-
-    def _answer_fault(self, fault: Fault) -> None:
-        record = self.record
-        self._note_fault(fault)
-        if self._stream.has_started:
-            self._stream.cut()
-            return
-        status, fields, body = error_answer(self._plan.errors, fault, record.request_id)
-        own = self._answer_fields() if record.node else self._fields + b"X-Hive-Attempts: 0\r\n"
-        self._stream.send(status, fields + own, body)
-
-    def _note_fault(self, fault: Fault) -> None:
-        record, kind = self.record, fault.kind
+    def _tell(self, fault: Fault) -> None:
+        """End the answer with a fault, and take note of it."""
+        record, kind, answer = self.record, fault.kind, self._answer
         record.status, record.error, record.outcome = kind.status, kind.code, outcome_of(kind)
         if kind.family is not Family.CLIENT:
             record.detail = fault.message
+        if answer.has_begun:
+            record.status = 200
+        else:
+            answer.fields = self._own_fields()
+        answer.tell(fault)
 
     def give_up(self, fault: Fault) -> None:
         """End the exchange from outside, with an error for its client."""
@@ -370,17 +307,50 @@ class Exchange:
             self._is_last_attempt = True
             relay.fail(fault.kind, fault.message)
         elif self._runner is not None:
-            self._answer_fault(fault)
+            self._tell(fault)
             self._runner.cancel()
 
     def check_deadlines(self, now: float) -> None:
         """End an attempt whose engine is silent for too long."""
         attempt, ticket = self.attempt, self.ticket
         if attempt is not None and ticket is not None and attempt.is_running:
-            attempt.check_deadlines(now, has_elsewhere=self._may_try_another(ticket))
+            has_elsewhere = failover.may_try_again(self.record.attempts, is_last=self._is_last_attempt) and (
+                failover.has_elsewhere(self._hub.fleet.having(ticket.model), ticket, attempt.engine)
+            )
+            attempt.check_deadlines(now, has_elsewhere=has_elsewhere)
 
     def _account(self) -> None:
         self.record.total_ms = (self._hub.now() - self.began_at) * 1000
         self.record.bytes_out = self._stream.bytes_sent
         self._stream.on_departure = self._stream.on_pause = self._stream.on_resume = None
         self._hub.end_exchange(self)
+
+
+def _how_it_ended(relay: Relay | None, lease: Lease, *, has_begun: bool) -> tuple[End, Row | None]:
+    """Return how an attempt ended that brought no whole answer, and what the refusal means if it is one."""
+    if relay is None:
+        return End.UNREACHABLE, None
+    if relay.finished.value is Result.ENGINE_ERROR:
+        return End.ENGINE_ERROR, None
+    if relay.fault is not None:
+        return failover.end_of_failure(relay.fault.kind, has_begun=has_begun), None
+    engine, head = lease.engine, relay.head
+    assert head is not None
+    is_relayed = engine.relays(lease.ticket.model)
+    row = judge(engine.kind, head.status, relay.held.body, engine.version, is_relayed=is_relayed)
+    return failover.end_of_refusal(row), row
+
+
+def _fault_for_client(relay: Relay | None, lease: Lease, row: Row | None) -> Fault:
+    """Return what the client is told of an attempt that brought no answer; a node's fault with the node's name."""
+    node = lease.engine.node
+    if relay is None:
+        return Fault(errors.NODE_UNREACHABLE, f"node {node!r} seems to be up and cannot be reached")
+    if row is not None and row.kind is not None and relay.head is not None:
+        refuser = "the service behind it" if lease.engine.relays(lease.ticket.model) else "it"
+        return Fault(row.kind, f"node {node!r}: {refuser} refused the hub's own request ({relay.head.status})")
+    fault = relay.fault
+    assert fault is not None
+    if fault.kind.family is not Family.NODE:
+        return fault
+    return Fault(fault.kind, f"node {node!r}: {fault.message}", fault.headers)

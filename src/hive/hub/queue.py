@@ -11,11 +11,9 @@ from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.scheduling.dispatcher import Dispatcher, Step
 from hive.scheduling.estimates import Estimates
+from hive.scheduling.failover import blamed_rest
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
-BLAMED_REST = 0.5
-"""Seconds, times the failures in a row: who fails fast would get most of the work otherwise."""
-LONGEST_REST = 5.0
 MEASURE_PAUSE = 0.02
 """Seconds for which a measurement of an engine with a model is fresh."""
 
@@ -92,7 +90,7 @@ class Queue:
     def note_blamed(self, engine: Engine) -> None:
         """An engine failed an exchange by its own fault: it rests, the longer the more it fails in a row."""
         engine.signs.blames += 1
-        self.rest(engine, min(engine.signs.blames * BLAMED_REST, LONGEST_REST))
+        self.rest(engine, blamed_rest(engine.signs.blames))
 
     def rest(self, engine: Engine, seconds: float) -> None:
         """Leave an engine alone for a while."""

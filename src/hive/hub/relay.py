@@ -1,9 +1,9 @@
-"""The way of one attempt's answer from an engine to a client: by callbacks, while the exchange sleeps.
+"""The way of one attempt's answer from its engine to the client: by callbacks, while the exchange sleeps.
 
-The head is held until the first whole line or event, and an answer that does not stream whole (up to a bound),
-so that a failure can still move elsewhere. Of a stream only whole units go on; the rest of one is held, and
-dropped on failure. A stream without its end mark is a failure. A client that reads slowly pauses its own engine
-connection and nobody else's.
+A reader finds whole units in what the engine sends, a translator turns them into the client's dialect if that is
+another one, and the exchange's answer tells the client. So that a failure can still move elsewhere, the head is held
+until the first whole unit, and an answer in one piece whole, up to a bound. A stream without its end mark is a failure.
+A client that reads slowly pauses its own engine connection and no other one.
 """
 
 from __future__ import annotations
@@ -13,45 +13,32 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hive import errors
-from hive.dialects.streams import Ending, MalformedStream, Stream, is_json, stream_of
+from hive.dialects.streams import is_only_comments, opens_with_error, stream_of
 from hive.dialects.tasks import Dialect, Task
+from hive.dialects.translators import Translator
+from hive.dialects.unit_reader import Ending, MalformedStream, UnitReader, is_json
 from hive.errors import Fault, Kind
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.kinds import EngineKind
-from hive.hub.renaming import Renaming
+from hive.hub.answer import Answer, Passing, Streaming
 from hive.hub.runner import Promise
 from hive.net.link import Connection
-from hive.net.stream import ClientStream
-from hive.wire.forwarding import response_fields
 from hive.wire.responses import ResponseHead
 
-_NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
-_UNLOADED = b'"done_reason":"unload"'
-_SHORT_ANSWER_BYTES = 1024
-_LONGEST_CUT = 3
-"""Bytes of a unit's end that may have come without its last one."""
-_OPENING_ERRORS = (
-    b'{"error"',
-    b'data: {"error"',
-    b'data:{"error"',
-    b'data: {"type":"error"',
-    b"event: error",
-    b"event: response.failed",
-)
-"""How a stream begins that tells of nothing but an error."""
+_NO_ANSWER = "the engine's answer is neither a stream nor JSON"
 
 
 class Result(Enum):
-    """How an attempt ended."""
+    """How the answer ended."""
 
     DELIVERED = "delivered"
-    """The client has the whole answer."""
+    """The client has all of it."""
     ENGINE_ERROR = "engine_error"
-    """The client has an answer that the engine itself ended with an error."""
+    """The client has all of it, and the engine itself ended it with an error."""
     REFUSED = "refused"
     """The engine answered with an error; it is held."""
     FAILED = "failed"
-    """There is no whole answer."""
+    """It is not whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,69 +50,57 @@ class RelayLimits:
 
 
 class Relay:
-    """One attempt's answer on its way. `finished` brings its result, once."""
+    """The sink of one attempt's connection. `finished` brings its result, once."""
 
     __slots__ = (
-        "_client",
+        "_answer",
         "_dialect",
-        "_ending",
-        "_fields",
-        "_framing",
-        "_held",
-        "_held_bytes",
         "_kind",
         "_limits",
-        "_long_unit",
         "_now",
-        "_partial",
-        "_renaming",
+        "_out",
         "_task",
+        "_translator",
         "connection",
         "fault",
         "finished",
         "first_byte_at",
-        "has_begun",
         "head",
+        "held",
         "last_byte_at",
-        "last_units",
+        "reader",
         "started_at",
         "was_given_up",
     )
 
     def __init__(
         self,
-        stream: ClientStream,
+        answer: Answer,
         now: Callable[[], float],
         dialect: Dialect,
         task: Task,
         kind: EngineKind,
-        fields: bytes,
         limits: RelayLimits,
-        renaming: Renaming | None = None,
+        translator: Translator | None = None,
     ) -> None:
+        """`dialect`, `kind`: those of the engine."""
+        self._answer = answer
         self._now = now
-        self._client = stream
         self._dialect = dialect
         self._task = task
         self._kind = kind
-        self._fields = fields
         self._limits = limits
-        self._renaming = renaming
-        self._framing: Stream | None = None
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._partial = b""
-        self.last_units = b""
-        """The last whole units that the client got."""
-        self._long_unit: bytes | None = None
-        """The start of a unit that is too long to be held and has not ended."""
-        self._ending = Ending.MISSING
+        self._translator = translator
+        self._out: Streaming | None = None
+        """Where units go that need no translation, once the stream has begun."""
+        self.held = answer.hold()
+        """What came of an answer in one piece."""
+        self.reader: UnitReader | None = None
+        """Reads an answer that streams."""
         self.connection: Connection | None = None
         self.head: ResponseHead | None = None
         self.fault: Fault | None = None
         self.first_byte_at: float | None = None
-        self.has_begun = False
-        """Has the client got a byte?"""
         self.was_given_up = False
         """Did the hub end it, not the engine?"""
         self.started_at = self.last_byte_at = now()
@@ -134,12 +109,14 @@ class Relay:
     def attach(self, connection: Connection) -> None:
         """Let the client's pace govern the connection to the engine."""
         self.connection = connection
-        self._client.on_pause = connection.pause
-        self._client.on_resume = self._resume
+        client = self._answer.client
+        client.on_pause = connection.pause
+        client.on_resume = self._resume
 
-    def refused_body(self) -> bytes:
-        """Return the held body of an answer that was refused."""
-        return b"".join(self._held)
+    def _resume(self) -> None:
+        self.last_byte_at = self._now()
+        if self.connection is not None:
+            self.connection.resume()
 
     def fail(self, kind: Kind, reason: str) -> None:
         """Give the attempt up, from outside: a deadline passed, or the node died."""
@@ -150,250 +127,189 @@ class Relay:
             self.connection.cancel()
         self.on_failure(kind, reason)
 
-    def _resume(self) -> None:
-        self.last_byte_at = self._now()
-        if self.connection is not None:
-            self.connection.resume()
-
     # --- the sink of the connection ---
 
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
         if head.status == 200:
-            self._framing = stream_of(self._dialect, head.content_type)
+            reads = stream_of(self._dialect, head.content_type)
+            if reads is not None:
+                translator, limits = self._translator, self._limits
+                if translator is not None and translator.needs_whole_units:
+                    self.reader = reads(limits.held_answer_bytes, passes_long=False)
+                else:
+                    self.reader = reads(limits.held_line_bytes)
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_at = now = self._now()
         if self.first_byte_at is None:
             self.first_byte_at = now
-        if self._framing is not None:
-            self._pass_units(data)
-        elif self.has_begun:
-            self._pass(data)
-        else:
-            self._hold(data)
+        reader = self.reader
+        if reader is None:
+            self._take_piece(data)
+            return
+        try:
+            units = reader.feed(data)
+        except MalformedStream as malformed:
+            self._note_malformed(reader, malformed)
+            return
+        out = self._out
+        if out is not None and not reader.long_piece:
+            if units:
+                out.last_units = units
+                out.write(units)
+            return
+        self._pass_long_piece(reader)
+        if units:
+            self._take_units(units)
 
     def on_complete(self) -> None:
-        if self._framing is not None:
-            self._end_stream()
-        elif self.has_begun:
-            self._end_passing()
+        if self.reader is None:
+            self._end_whole()
         else:
-            self._end_held()
+            self._end_stream(self.reader)
 
     def on_failure(self, kind: Kind, reason: str) -> None:
-        if self.has_ended and not self._partial:
-            self._finish()  # the client has all of it: what came after does not matter
+        reader = self.reader
+        if reader is not None and reader.is_whole and self._answer.has_begun:
+            self._finish(reader)  # the client has all of it: what came after does not matter
             return
         self.fault = Fault(kind, reason)
         self.finished.keep(Result.FAILED)
 
-    def finish_early(self) -> None:
-        """End a stream whose end mark has come, though the engine keeps its connection open."""
-        if self.connection is not None:
-            self.connection.cancel()
-        self._finish()
+    # --- an answer in one piece ---
 
-    @property
-    def has_ended(self) -> bool:
-        """Has the stream's end mark gone to the client?"""
-        return self._ending is not Ending.MISSING
+    def _take_piece(self, data: bytes) -> None:
+        held = self.held
+        if type(self._answer.state) is Passing:
+            held.pieces = [data]
+            self._answer.client.write(data)
+            return
+        held.pieces.append(data)
+        held.size += len(data)
+        if held.size > self._limits.held_answer_bytes:
+            self._stop_holding()
 
-    def _finish(self) -> None:
-        self._client.finish()
-        self.finished.keep(Result.DELIVERED if self._ending is Ending.WHOLE else Result.ENGINE_ERROR)
+    def _stop_holding(self) -> None:
+        """Pass an answer on that is too long to be held, unless it is none, or must be seen whole."""
+        head, held, translator = self.head, self.held, self._translator
+        assert head is not None
+        if head.status >= 300:
+            self.fail(errors.NODE_GARBLED, f"an error ({head.status}) of more than {held.size} bytes")
+            return
+        body = held.body
+        if self._task.answers_json and body.lstrip()[:1] not in (b"{", b"["):
+            self.fail(errors.NODE_GARBLED, _NO_ANSWER)
+            return
+        if translator is not None and translator.needs_whole_units:
+            self.fail(
+                errors.NODE_GARBLED, f"the engine's answer of more than {held.size} bytes is too long to translate"
+            )
+            return
+        held.pieces = [body]
+        self._answer.pass_on(head, body)
 
-    # --- an answer that does not stream ---
-
-    def _hold(self, data: bytes) -> None:
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > self._limits.held_answer_bytes:
-            assert self.head is not None
-            if self.head.status >= 300:
-                self.fail(errors.NODE_GARBLED, f"an error ({self.head.status}) of more than {self._held_bytes} bytes")
-                return
-            if self._task.answers_json and b"".join(self._held).lstrip()[:1] not in (b"{", b"["):
-                self.fail(errors.NODE_GARBLED, "the engine's answer is neither a stream nor JSON")
-                return
-            self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)
-            self._begin(b"".join(self._held))
-            self._held = []
-
-    def _pass(self, data: bytes) -> None:
-        self.last_units = data
-        self._client.write(data)
-
-    def _end_held(self) -> None:
-        head = self.head
+    def _end_whole(self) -> None:
+        head, answer, held = self.head, self._answer, self.held
         assert head is not None
         if head.status >= 300:
             self.finished.keep(Result.REFUSED)
             return
-        body = b"".join(self._held)
-        if head.content_length is None and head.is_close_delimited and not _may_be_whole(head, body):
+        body = held.body
+        if head.is_close_delimited and not _may_be_whole(head, body):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
             return
-        if self._task.answers_json and not is_json(body):
-            self.on_failure(errors.NODE_GARBLED, "the engine's answer is neither a stream nor JSON")
+        if type(answer.state) is Passing:
+            answer.finish()
+        elif self._task.answers_json and not is_json(body):
+            self.on_failure(errors.NODE_GARBLED, _NO_ANSWER)
             return
-        if self._renaming is not None:
-            body = self._renaming.apply(body)
-        self._client.send(head.status, response_fields(head.fields) + self._fields, body)
+        else:
+            answer.send_whole(head, body, self._translator)
         self.finished.keep(Result.DELIVERED)
-
-    def _end_passing(self) -> None:
-        head = self.head
-        assert head is not None
-        if head.is_close_delimited and not _may_be_whole(head, self.last_units):
-            self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
-            return
-        self._client.finish()
-        self.finished.keep(Result.DELIVERED)
-
-    def _answer_fields(self, head: ResponseHead) -> bytes:
-        return response_fields(head.fields) + self._fields
 
     # --- a stream ---
 
-    def _pass_units(self, data: bytes) -> None:
-        framing = self._framing
-        assert framing is not None
-        if self.has_begun and not self._partial and self._long_unit is None and self._renaming is None:
-            one = framing.check_one(data)
-            if one is not None:
-                self._ending = one
-                self.last_units = data
-                self._client.write(data)
-                return
-        if self._partial:
-            data = self._partial + data
-            self._partial = b""
-        end = framing.whole_bytes(data)
-        if end == 0:
-            self._hold_partial(data)
-            return
-        units = data
-        if end != len(data):
-            units = data[:end]
-            self._partial = data[end:]
-        if self._long_unit is not None:
-            units = self._end_long_unit(units, self._long_unit)
-            if not units:
-                return
-        try:
-            units, ending = framing.check(units)
-        except MalformedStream as malformed:
-            self.fail(errors.NODE_GARBLED, f"the engine sent {malformed}")
-            return
-        if units:
-            before = self.last_units
-            self._send_units(units)
-            if ending is Ending.WHOLE:
-                self.last_units = before + self.last_units  # what an engine measured stands before its end mark
-        if ending is not None:
-            self._ending = ending
-
-    def _send_units(self, units: bytes) -> None:
-        if self._renaming is not None:
-            units = self._renaming.apply(units)
-        if self.has_begun:
-            self.last_units = units
-            self._client.write(units)
-            return
-        if self._is_worth_retrying(units):
-            self.fail(errors.NODE_FAILED, "the engine failed before its first token")
-            return
-        if _is_only_comments(units):
-            return  # a sign of life, but no answer yet
-        self._start_stream(units)
-
-    def _start_stream(self, units: bytes) -> None:
+    def _take_units(self, units: bytes) -> None:
+        answer, translator = self._answer, self._translator
         assert self.head is not None
-        self.last_units = units
-        self._client.start(200, self._answer_fields(self.head) + _NO_BUFFERING)
-        self._begin(units)
-
-    def _begin(self, data: bytes) -> None:
-        self.has_begun = True
-        self._client.write(data)
-        if self._client.is_paused and self.connection is not None:
-            self.connection.pause()
-
-    def _is_worth_retrying(self, units: bytes) -> bool:
-        """Does the stream open with an error that another node may not have?"""
-        if not units.startswith(_OPENING_ERRORS):
-            return False
-        return judge(self._kind, 500, units).verdict is not Verdict.PASS
-
-    def _hold_partial(self, data: bytes) -> None:
-        """Hold an incomplete unit; one that is too long for that goes on as it comes."""
-        if len(data) <= self._limits.held_line_bytes:
-            self._partial = data
-            return
-        data, self._partial = data[:-_LONGEST_CUT], data[-_LONGEST_CUT:]
-        if self._long_unit is None:
-            self._long_unit = data
-            if not self.has_begun:
-                self._start_stream(data)
+        if not answer.has_begun:
+            if opens_with_error(units) and judge(self._kind, 500, units).verdict is not Verdict.PASS:
+                self.fail(errors.NODE_FAILED, "the engine failed before its first token")
                 return
-        self._client.write(data)
+            if is_only_comments(units):
+                return  # a sign of life, but no answer yet
+        if translator is None:
+            self._out = answer.give(self.head, units)
+            return
+        units = translator.units(units)
+        if units:
+            answer.give(self.head, units, translator)
 
-    def _end_long_unit(self, units: bytes, start: bytes) -> bytes:
-        """Pass the rest of a long unit on; return the units after it."""
-        framing = self._framing
-        assert framing is not None
-        end = framing.first_bytes(units)
-        rest = units[end:]
-        self._client.write(units[:end])
-        self.last_units, self._long_unit = b"", None
-        self._ending = framing.ending_of_start(start)
-        return rest
+    def _pass_long_piece(self, reader: UnitReader) -> None:
+        """Let a piece of a long unit go on as it is, if there is one."""
+        piece, reader.long_piece = reader.long_piece, b""
+        if piece:
+            assert self.head is not None
+            out = self._answer.state
+            if type(out) is Streaming:
+                out.write(piece)
+            else:
+                out = self._answer.give(self.head, piece, self._translator)
+            if reader.is_inside_long_unit:
+                out.rest = reader.separator
+            else:
+                out.rest = out.last_units = b""
 
-    def _end_stream(self) -> None:
-        framing = self._framing
-        assert framing is not None
-        if self._partial and framing.ending(self._partial) is not Ending.MISSING:
-            # The last unit without its end: as good as whole.
-            self._pass_units(framing.separator)
+    def _note_malformed(self, reader: UnitReader, malformed: MalformedStream) -> None:
+        self._pass_long_piece(reader)
+        self.fail(errors.NODE_GARBLED, f"the engine sent {malformed}")
+
+    def _end_stream(self, reader: UnitReader) -> None:
+        try:
+            units = reader.end()
+        except MalformedStream as malformed:
+            self._note_malformed(reader, malformed)
+            return
+        self._pass_long_piece(reader)
+        if units:
+            self._take_units(units)
         if self.finished.is_kept:
             return
-        if self._long_unit is not None or self._partial or not self.has_ended:
-            self._ending = Ending.MISSING
+        if not reader.is_whole:
             self.on_failure(errors.NODE_BROKE_OFF, "the engine ended the stream without its end mark")
             return
-        self._finish()
+        self._finish(reader)
+
+    def finish_early(self) -> None:
+        """End a stream whose end mark has come, though the engine keeps its connection open."""
+        assert self.reader is not None
+        if self.connection is not None:
+            self.connection.cancel()
+        self._finish(self.reader)
+
+    def _finish(self, reader: UnitReader) -> None:
+        if self._translator is not None:
+            last = self._translator.end()
+            if last or not self._answer.has_begun:
+                assert self.head is not None
+                self._answer.give(self.head, last, self._translator)
+        self._answer.finish()
+        self.finished.keep(Result.DELIVERED if reader.ending is Ending.WHOLE else Result.ENGINE_ERROR)
+
+    # --- what it shows ---
 
     @property
-    def unloads(self) -> bool:
-        """Did the engine say that it unloads the model?"""
-        return bool(self._held) and self._held_bytes < _SHORT_ANSWER_BYTES and _UNLOADED in self._held[-1]
+    def has_ended(self) -> bool:
+        """Has the stream's end mark gone to the client?"""
+        return self.reader is not None and self.reader.ending is not Ending.MISSING
 
     @property
     def tail(self) -> bytes:
-        """Return the last bytes of the answer, or more."""
-        return self.last_units or (self._held[-1] if self._held else b"")
-
-    @property
-    def is_stream(self) -> bool:
-        """Does the answer stream, in lines or events?"""
-        return self._framing is not None
-
-    @property
-    def separator(self) -> bytes:
-        """What ends a unit of this stream."""
-        return self._framing.separator if self._framing is not None else b""
-
-    @property
-    def is_inside_unit(self) -> bool:
-        """Has the client got the beginning of a unit and not its end?"""
-        return self._long_unit is not None
+        """Return the last bytes of the answer, or more, as the engine sent them."""
+        return self.held.tail if self.reader is None else self.reader.last_units
 
 
 def _may_be_whole(head: ResponseHead, body: bytes) -> bool:
     """Could a body that only the connection's end delimits be whole? JSON shows by its last byte."""
     return b"json" not in head.content_type or body.rstrip()[-1:] in (b"}", b"]")
-
-
-def _is_only_comments(units: bytes) -> bool:
-    return units.startswith(b":") and b"data:" not in units

@@ -1,16 +1,21 @@
-"""A simulated exchange: waits, attempts, moves elsewhere, and ends once, as the hub's own does."""
+"""A simulated exchange: it waits, attempts, and ends once. What follows an attempt is decided by the hub's table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hive import errors
 from hive.dialects.measures import Measured
 from hive.dialects.tasks import CHAT, Dialect, Task
-from hive.errors import Fault
-from hive.fleet.engines import IN_SERVICE
-from hive.fleet.failures import Verdict, judge
-from hive.fleet.health import silence_limit
+from hive.errors import Fault, Kind
+from hive.fleet.engines import Engine, Health
+from hive.fleet.failures import Row, judge
+from hive.scheduling import failover
+from hive.scheduling.failover import Act as Following
+from hive.scheduling.failover import Case, Decision, End, Note
+from hive.scheduling.frontends import Frontend
+from hive.scheduling.silence import Silence
 from hive.scheduling.tickets import Lease, Ticket
 
 from .clock import Act
@@ -19,7 +24,6 @@ from .machine import Caller, Job
 if TYPE_CHECKING:
     from .hub import SimulatedHub
 
-MAX_OTHER_NODES = 2
 CONNECT_TIMEOUT = 3.0
 
 
@@ -57,7 +61,7 @@ class _Attempt(Caller):
         self._hear(lambda: self.exchange.on_refusal(self, status, body))
 
     def on_broken(self) -> None:
-        self._hear(lambda: self.exchange.on_broken(self, "it broke off"))
+        self._hear(lambda: self.exchange.on_broken(self, errors.NODE_BROKE_OFF, "it broke off"))
 
     def on_unreachable(self) -> None:
         self._hear(lambda: self.exchange.on_unreachable(self))
@@ -76,8 +80,13 @@ class Exchange:
         self.first_byte_at: float | None = None
         self.outcome = ""
         deadline = now + hub.rules.queue_timeout
-        self.ticket = Ticket(request.model, request.task, Dialect.OLLAMA, deadline, prompt_tokens=request.prompt)
+        frontend = Frontend(patience=hub.rules.patience)
+        self.ticket = Ticket(
+            request.model, request.task, Dialect.OLLAMA, deadline, frontend=frontend, prompt_tokens=request.prompt
+        )
         self.attempt: _Attempt | None = None
+        self.attempts = 0
+        self.unreached: list[Engine] = []
 
     def begin(self) -> None:
         """Take a ticket."""
@@ -102,6 +111,7 @@ class Exchange:
         hub.audit.granted(lease, hub.dispatcher.waiting(), engine.slots)
         attempt = _Attempt(self, lease, self.request.model, self.request.prompt, self.request.output, hub.now())
         self.attempt = attempt
+        self.attempts += 1
         hub.signs(engine).computing += 1
         machine = hub.machines[engine]
         if machine.network.is_cut:
@@ -140,65 +150,75 @@ class Exchange:
         signs = self.hub.signs(engine)
         signs.last_sign = now
         signs.served += 1
-        self._finish("ok")
-        self._end_attempt(attempt)
+        signs.blames = signs.busies = 0
+        self._consider(attempt, End.DELIVERED, "")
 
     def on_refusal(self, attempt: _Attempt, status: int, body: bytes) -> None:
         """The engine refused; the table says what that means."""
         engine = attempt.lease.engine
         self.hub.signs(engine).last_sign = self.hub.now()
         row = judge(engine.kind, status, body, engine.version)
-        if row.verdict is Verdict.BUSY:
-            self.hub.dispatcher.note_busy(engine, self.hub.now())
-            self._end_attempt(attempt)
-            self._queue()
-            return
-        self._move(attempt, f"{status} of {engine.node}: {body.decode()}", elsewhere=row.verdict is Verdict.ELSEWHERE)
+        self._consider(attempt, failover.end_of_refusal(row), f"{status} of {engine.node}: {body.decode()}", row)
 
-    def on_broken(self, attempt: _Attempt, reason: str) -> None:
+    def on_broken(self, attempt: _Attempt, kind: Kind, reason: str) -> None:
         """The connection broke, or the hub gave up hope."""
-        if attempt.first_byte_at is not None:
-            self._finish(f"broken off: {attempt.lease.engine.node}: {reason}")
-            self._end_attempt(attempt, cancels=True)
-        else:
-            self._move(attempt, f"node {attempt.lease.engine.node}: {reason}", elsewhere=True)
+        end = failover.end_of_failure(kind, has_begun=attempt.first_byte_at is not None)
+        self._consider(attempt, end, f"node {attempt.lease.engine.node}: {reason}")
 
     def on_unreachable(self, attempt: _Attempt) -> None:
-        """The engine never heard of it: it waits for whoever is up."""
+        """The engine never heard of it."""
         engine = attempt.lease.engine
         self.hub.note_unreachable(engine, "no connection")
-        self._end_attempt(attempt)
-        self._queue()
+        if engine.health is Health.DOWN:
+            self.unreached.append(engine)
+        self._consider(attempt, End.UNREACHABLE, f"node {engine.node}: no connection")
 
     def check_deadlines(self, now: float) -> None:
         """End an attempt whose engine is silent for too long."""
         attempt = self.attempt
         if attempt is None or attempt.is_over:
             return
-        has_begun = attempt.first_byte_at is not None
-        limit = silence_limit(
-            self.hub.signs(attempt.lease.engine),
-            now,
-            self.hub.rules.patience,
-            has_begun=has_begun,
-            has_tools=self.request.has_tools,
+        has_begun, has_tools = attempt.first_byte_at is not None, self.request.has_tools
+        silence = Silence(attempt.lease, attempt.last_byte_at, has_begun, has_tools)
+        having = self.hub.fleet.having(self.request.model)
+        has_elsewhere = failover.may_try_again(self.attempts, is_last=False) and failover.has_elsewhere(
+            having, self.ticket, attempt.lease.engine
         )
-        silence = now - attempt.last_byte_at
-        if silence >= max(limit, 1.0):
-            self.on_broken(attempt, f"silent for {silence:.0f} s")
+        fault = silence.fault(self.hub.dispatcher.estimates, now, has_elsewhere=has_elsewhere)
+        if fault is not None:
+            self.on_broken(attempt, fault.kind, fault.message)
 
     # --- ends ---
 
-    def _move(self, attempt: _Attempt, words: str, *, elsewhere: bool) -> None:
-        self.ticket.excluded.add(attempt.lease.engine)
-        having = self.hub.fleet.having(self.request.model)
-        is_possible = any(each.health in IN_SERVICE and self.ticket.accepts(each) for each in having)
-        if elsewhere and is_possible and len(self.ticket.excluded) <= MAX_OTHER_NODES:
-            self._end_attempt(attempt, cancels=True)
+    def _consider(self, attempt: _Attempt, end: End, words: str, row: Row | None = None) -> None:
+        """Do what the hub's table says."""
+        engine = attempt.lease.engine
+        left = failover.what_is_left(self.hub.fleet.having(self.request.model), self.ticket, engine, self.hub.now())
+        decision = failover.decide(Case(end, self.attempts, self.unreached.count(engine), left=left, row=row))
+        self._note(attempt, decision)
+        if not decision.comes_back:
+            how = {Following.NOTHING: "ok", Following.BREAK_OFF: f"broken off: {words}"}
+            self._finish(how.get(decision.act, f"failed: {words}"))
+        self._end_attempt(attempt, cancels=end not in (End.DELIVERED, End.UNREACHABLE, End.BUSY))
+        if decision.comes_back:
             self._queue()
-        else:
-            self._finish(f"failed: {words}")
-            self._end_attempt(attempt, cancels=True)
+
+    def _note(self, attempt: _Attempt, decision: Decision) -> None:
+        engine, dispatcher, now = attempt.lease.engine, self.hub.dispatcher, self.hub.now()
+        if not decision.counts:
+            self.attempts -= 1
+        if decision.note is Note.BUSY:
+            dispatcher.note_busy(engine, now)
+        elif decision.note is Note.INSIDE:
+            dispatcher.note_inside(attempt.lease, now)
+        if decision.blames:
+            signs = self.hub.signs(engine)
+            signs.blames += 1
+            dispatcher.rest(engine, now + failover.blamed_rest(signs.blames))
+        if decision.excludes:
+            self.ticket.excluded.add(engine)
+        if decision.forgives:
+            self.ticket.excluded.clear()
 
     def _queue(self) -> None:
         if self.outcome:

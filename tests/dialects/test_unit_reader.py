@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hive.dialects.streams import MalformedStream, Stream
 from hive.dialects.tasks import Dialect
+from hive.dialects.unit_reader import MalformedStream, UnitReader
 
 from .test_streams import (
     ANTHROPIC_DELTA,
@@ -24,16 +24,10 @@ from .test_streams import (
 )
 
 
-def passed_on(stream: Stream, pieces: list[bytes]) -> bytes:
-    """What a relay passes on that holds incomplete units back."""
-    sent, held = b"", b""
-    for piece in pieces:
-        held += piece
-        end = stream.whole_bytes(held)
-        if end:
-            sent += stream.check(held[:end])[0]
-            held = held[end:]
-    return sent
+def passed_on(reader: UnitReader, pieces: list[bytes]) -> bytes:
+    """What a new reader like this one lets pass of some pieces."""
+    fresh = type(reader)(65_536)
+    return b"".join(fresh.feed(piece) for piece in pieces if piece)
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -205,7 +199,7 @@ def test_arbitrary_bytes_raise_only_malformed_streams(data: bytes, dialect: Dial
     stream = framing(dialect)
     assert 0 <= stream.whole_bytes(data) <= len(data)
     stream.ending_of_start(data)
-    stream.ending(data)
+    stream.ending_of(data)
     try:
         stream.check(data + b"\n\n")
     except MalformedStream as malformed:

@@ -1,0 +1,28 @@
+"""What stands between an engine's dialect and its client's: units of the one in, bytes for the other out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Translator(Protocol):
+    """Turns one answer, as its engine wrote it, into what the client is to read. There is one for each attempt.
+
+    An answer that needs no translation has no translator: its bytes go on unchanged.
+    """
+
+    @property
+    def needs_whole_units(self) -> bool:
+        """Must it see every unit and every body whole? Else those that are too long to be held pass it by."""
+
+    def content_type(self, engines: bytes) -> bytes:
+        """Return the content type that the client reads, from the engine's."""
+
+    def units(self, units: bytes) -> bytes:
+        """Return what the client reads for some whole units of a stream; nothing, if they have no meaning for it."""
+
+    def end(self) -> bytes:
+        """Return what the client reads after the last unit of a stream that is whole."""
+
+    def whole(self, body: bytes) -> bytes:
+        """Return what the client reads for an answer in one piece."""

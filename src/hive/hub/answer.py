@@ -1,0 +1,179 @@
+"""The client's side of an answer: what an exchange has said to its client, and how that goes on or ends.
+
+There is one for each exchange, whatever attempts there are. What has been said is a state: `Held`, `Passing`,
+`Streaming`, `Told`. It outlives an attempt, so that a failure can move elsewhere as long as the client knows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hive.dialects.error_shapes import ErrorShapes, error_answer
+from hive.dialects.translators import Translator
+from hive.errors import Fault
+from hive.net.stream import ClientStream
+from hive.wire.forwarding import response_fields
+from hive.wire.responses import ResponseHead
+
+_UNLOADED = b'"done_reason":"unload"'
+_SHORT_ANSWER_BYTES = 1024
+_NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
+
+
+class Held:
+    """Nothing has been said to the client: an answer in one piece is held here as it comes."""
+
+    __slots__ = ("pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        """When the answer passes on after all, only the last one is kept."""
+        self.size = 0
+        """Of all pieces, in bytes."""
+
+    @property
+    def body(self) -> bytes:
+        """Return all pieces as one."""
+        return b"".join(self.pieces)
+
+    @property
+    def tail(self) -> bytes:
+        """Return the last bytes, or more."""
+        return self.pieces[-1] if self.pieces else b""
+
+    @property
+    def tells_unload(self) -> bool:
+        """Did the engine say that it unloads the model?"""
+        return self.size < _SHORT_ANSWER_BYTES and _UNLOADED in self.tail
+
+    def tell(self, answer: Answer, fault: Fault) -> None:
+        """Send the fault as a whole answer."""
+        status, fields, body = error_answer(answer.errors, fault, answer.client.request_id)
+        answer.send(status, fields, body)
+
+
+class Passing:
+    """An answer in one piece that is too long to be held goes on as it comes."""
+
+    __slots__ = ()
+
+    def tell(self, answer: Answer, fault: Fault) -> None:
+        """Cut the answer: it has no place for an error."""
+        answer.client.cut()
+
+
+class Streaming:
+    """A stream goes on, in whole units of the client's dialect."""
+
+    __slots__ = ("last_units", "rest", "write")
+
+    def __init__(self, write: Callable[[bytes], None], first_units: bytes) -> None:
+        self.write = write
+        """Sends units to the client."""
+        self.last_units = first_units
+        """The last units that were sent."""
+        self.rest = b""
+        """What would end a unit of which the client has only the beginning."""
+
+    def tell(self, answer: Answer, fault: Fault) -> None:
+        """End the stream with an error in its own dialect."""
+        client = answer.client
+        client.write(self.rest + answer.errors.in_stream(fault, client.request_id, self.last_units))
+        client.finish()
+
+
+class Told:
+    """The client has a whole answer, or an error."""
+
+    __slots__ = ()
+
+    def tell(self, answer: Answer, fault: Fault) -> None:
+        """Say nothing more."""
+
+
+_NOTHING_SAID = Held()
+_PASSING, _TOLD = Passing(), Told()
+
+
+class Answer:
+    """What the client of one exchange is told. `fields` are the hub's own header lines that its answer carries.
+
+    Where the engine speaks another dialect than the client, a translator says what its head and its body become.
+    """
+
+    __slots__ = ("client", "errors", "fields", "state")
+
+    def __init__(self, client: ClientStream, errors: ErrorShapes) -> None:
+        self.client = client
+        self.errors = errors
+        """How the client is told of a fault."""
+        self.fields = b""
+        self.state: Held | Passing | Streaming | Told = _NOTHING_SAID
+
+    @property
+    def has_begun(self) -> bool:
+        """Has the client got a part of an answer, or all of it?"""
+        return type(self.state) is not Held
+
+    def hold(self) -> Held:
+        """Return where the answer of an attempt that begins is held; what an earlier one left there is dropped."""
+        held = Held()
+        if type(self.state) is Held:
+            self.state = held
+        return held
+
+    def send(self, status: int, fields: bytes, body: bytes) -> None:
+        """Send a whole answer."""
+        self.state = _TOLD
+        self.client.send(status, fields + self.fields, body)
+
+    def send_whole(self, head: ResponseHead, body: bytes, translator: Translator | None = None) -> None:
+        """Send an engine's answer in one piece."""
+        if translator is not None:
+            body = translator.whole(body)
+        self.send(head.status, _fields_of(head, translator), body)
+
+    def pass_on(self, head: ResponseHead, data: bytes) -> None:
+        """Begin an answer that goes on as it comes, with its first bytes."""
+        self.client.start(head.status, _fields_of(head, None) + self.fields, head.content_length)
+        self.state = _PASSING
+        self.client.write(data)
+        self._keep_pace()
+
+    def give(self, head: ResponseHead, units: bytes, translator: Translator | None = None) -> Streaming:
+        """Send some units of a stream, in the client's dialect; the first ones begin it."""
+        state, client = self.state, self.client
+        if type(state) is Streaming:
+            state.last_units = units
+            client.write(units)
+            return state
+        client.start(200, _fields_of(head, translator) + self.fields + _NO_BUFFERING)
+        self.state = state = Streaming(client.write, units)
+        if units:
+            client.write(units)
+        self._keep_pace()
+        return state
+
+    def finish(self) -> None:
+        """End an answer that has begun, as a whole one."""
+        self.state = _TOLD
+        self.client.finish()
+
+    def tell(self, fault: Fault) -> None:
+        """End the answer with a fault, in the way that is left for that."""
+        state, self.state = self.state, _TOLD
+        state.tell(self, fault)
+
+    def _keep_pace(self) -> None:
+        """Pause the engine if the client took its time from the very beginning."""
+        client = self.client
+        if client.is_paused and client.on_pause is not None:
+            client.on_pause()
+
+
+def _fields_of(head: ResponseHead, translator: Translator | None) -> bytes:
+    """Return the header lines of an engine's answer as the client is to have them."""
+    if translator is None:
+        return response_fields(head.fields)
+    translated = translator.content_type(head.content_type)
+    return response_fields([(n, translated if n == b"content-type" else value) for n, value in head.fields])

@@ -1,0 +1,258 @@
+"""The table of failover: how an attempt ended, what was tried, what is left; what is done then. Pure data.
+
+The hub acts by it, and so does the laboratory of the scheduler, which proves what holds in simulated worlds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from hive import errors
+from hive.errors import Family, Kind
+from hive.fleet.engines import Engine
+from hive.fleet.failures import Row, Verdict
+from hive.scheduling.tickets import Ticket
+
+MAX_OTHER_NODES = 2
+"""Further attempts on other nodes, after the first."""
+MAX_UNREACHED = 3
+"""Times that an engine which seems up may prove unreachable in one exchange."""
+BLAMED_REST = 0.5
+"""Seconds, times the failures in a row: an engine that fails fast would get most of the work otherwise."""
+LONGEST_REST = 5.0
+
+
+class End(Enum):
+    """How an attempt ended."""
+
+    DELIVERED = "delivered"
+    """The client has the whole answer."""
+    ENGINE_ERROR = "engine error"
+    """The client has an answer that the engine itself ended with an error."""
+    UNREACHABLE = "unreachable"
+    """There was no way to the engine: it never heard of the request."""
+    BUSY = "busy"
+    """The engine refused because it can do no more."""
+    REFUSED = "refused"
+    """The engine refused, and that is about the request."""
+    REFUSED_HERE = "refused here"
+    """The engine refused, and that is about the engine."""
+    INSIDE = "inside"
+    """The request waited inside the engine, behind another one."""
+    LOST = "lost"
+    """The connection broke before the client had any of the answer."""
+    FAILED = "failed"
+    """The engine failed before the client had any of the answer."""
+    BROKEN_OFF = "broken off"
+    """The engine failed when the client had a part of the answer."""
+    GIVEN_UP = "given up"
+    """The hub ended the attempt before the client had any of the answer."""
+    CUT_SHORT = "cut short"
+    """The hub ended the attempt when the client had a part of the answer."""
+
+
+class Act(Enum):
+    """What is done after an attempt."""
+
+    NOTHING = "nothing"
+    """The client has its answer."""
+    AGAIN = "again"
+    """The ticket goes back into the queue; the same engine may have it again."""
+    ELSEWHERE = "elsewhere"
+    """The ticket goes back into the queue; this engine is excluded."""
+    PASS = "pass"  # noqa: S105 - not a password
+    """The client gets the answer of the engine, a refusal."""
+    ERROR = "error"
+    """The client gets an error of the hub."""
+    BREAK_OFF = "break off"
+    """The answer, of which the client has a part, ends with an error."""
+
+
+class Note(Enum):
+    """What the scheduler is told of the engine."""
+
+    NOTHING = "nothing"
+    BUSY = "busy"
+    INSIDE = "inside"
+    STALE = "stale"
+    """What is known of the engine may be wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left for a ticket beside the engine of its last attempt."""
+
+    accepting: bool = False
+    """Does any other engine accept the ticket, whatever its state?"""
+    in_service: bool = False
+    """Is one of them in service?"""
+    rested: bool = False
+    """Is one of those not resting?"""
+    is_relayed: bool = False
+    """Does the engine of the last attempt only pass the model's requests on to another machine?"""
+
+
+NOTHING_LEFT = Left()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One attempt that is over: how it ended, what was tried so far, and what is left."""
+
+    end: End
+    attempts: int = 1
+    """So many engines have heard of the request, that of this attempt included."""
+    unreached: int = 0
+    """How often this engine, which seemed up, was unreachable, this attempt included."""
+    is_last: bool = False
+    """Must no further attempt follow?"""
+    left: Left = NOTHING_LEFT
+    row: Row | None = None
+    """What the refusal of the engine means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done after an attempt, and what is noted beside it."""
+
+    act: Act
+    counts: bool = True
+    """Was it an attempt? Else the engine never worked for the request."""
+    excludes: bool = False
+    """Is the engine to be excluded from the ticket?"""
+    forgives: bool = False
+    """Are all engines to be forgiven that the ticket excludes?"""
+    blames: bool = False
+    """Is the engine to be left alone for a while?"""
+    note: Note = Note.NOTHING
+
+    @property
+    def comes_back(self) -> bool:
+        """Does the ticket go back into the queue?"""
+        return self.act is Act.AGAIN or self.act is Act.ELSEWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table: what is done when an attempt ended so, if `holds` returns true."""
+
+    end: End
+    holds: Callable[[Case], bool]
+    decision: Decision
+
+
+def _always(case: Case) -> bool:
+    return True
+
+
+def _may_be_up(case: Case) -> bool:
+    return case.unreached < MAX_UNREACHED
+
+
+def _has_accepting(case: Case) -> bool:
+    return case.left.accepting
+
+
+def _may_try_again(case: Case) -> bool:
+    return may_try_again(case.attempts, is_last=case.is_last)
+
+
+def _may_move(case: Case) -> bool:
+    return _may_try_again(case) and case.left.in_service
+
+
+def _has_own_error(case: Case) -> bool:
+    """Is the refusal one that no client may see?"""
+    return case.row is not None and case.row.kind is not None
+
+
+_MOVES = Decision(Act.ELSEWHERE, excludes=True, blames=True)
+_ERROR = Decision(Act.ERROR, blames=True)
+
+TABLE: tuple[Rule, ...] = (
+    Rule(End.DELIVERED, _always, Decision(Act.NOTHING)),
+    Rule(End.ENGINE_ERROR, _always, Decision(Act.NOTHING)),
+    # The engine never heard of the request: the ticket waits for any engine that is up, this one included.
+    Rule(End.UNREACHABLE, _may_be_up, Decision(Act.AGAIN, counts=False)),
+    Rule(End.UNREACHABLE, _has_accepting, Decision(Act.ELSEWHERE, counts=False, excludes=True)),
+    Rule(End.UNREACHABLE, _always, Decision(Act.ERROR, counts=False)),
+    Rule(End.BUSY, _always, Decision(Act.AGAIN, counts=False, note=Note.BUSY)),
+    Rule(End.INSIDE, _always, Decision(Act.AGAIN, counts=False, note=Note.INSIDE)),
+    Rule(End.REFUSED, _always, Decision(Act.PASS)),
+    Rule(End.REFUSED_HERE, _may_move, replace(_MOVES, note=Note.STALE)),
+    Rule(End.REFUSED_HERE, _has_own_error, replace(_ERROR, note=Note.STALE)),
+    Rule(End.REFUSED_HERE, _always, Decision(Act.PASS, blames=True, note=Note.STALE)),
+    Rule(End.BROKEN_OFF, _always, Decision(Act.BREAK_OFF, blames=True)),
+    Rule(End.CUT_SHORT, _always, Decision(Act.BREAK_OFF)),
+    Rule(End.FAILED, _may_move, _MOVES),
+    Rule(End.FAILED, _always, _ERROR),
+    Rule(End.LOST, _may_move, _MOVES),
+    # No other engine is up: a node that restarts may have the request again when it is back.
+    Rule(End.LOST, _may_try_again, Decision(Act.AGAIN, forgives=True, blames=True)),
+    Rule(End.LOST, _always, _ERROR),
+    Rule(End.GIVEN_UP, _always, Decision(Act.ERROR)),
+)
+"""The first row that fits decides."""
+
+
+def decide(case: Case) -> Decision:
+    """Return what is done after an attempt."""
+    decision = next(rule.decision for rule in TABLE if rule.end is case.end and rule.holds(case))
+    return replace(decision, blames=False) if decision.blames and not _speaks_against(case) else decision
+
+
+def _speaks_against(case: Case) -> bool:
+    """Is the engine to blame? It did the work itself, and there is another engine that need not rest."""
+    is_blameless = case.row is not None and not case.row.blames
+    return not is_blameless and case.left.rested and not case.left.is_relayed
+
+
+def may_try_again(attempts: int, *, is_last: bool) -> bool:
+    """May another attempt follow so many?"""
+    return attempts <= MAX_OTHER_NODES and not is_last
+
+
+def end_of_refusal(row: Row) -> End:
+    """Return how an attempt ended whose engine refused."""
+    if row.verdict is Verdict.BUSY:
+        return End.BUSY
+    return End.REFUSED_HERE if row.verdict is Verdict.ELSEWHERE else End.REFUSED
+
+
+def end_of_failure(kind: Kind, *, has_begun: bool) -> End:
+    """Return how an attempt ended that failed; `has_begun`: has the client a part of its answer?"""
+    is_of_node = kind.family is Family.NODE
+    if has_begun:
+        return End.BROKEN_OFF if is_of_node else End.CUT_SHORT
+    if not is_of_node:
+        return End.GIVEN_UP
+    if kind is errors.NODE_BUSY:
+        return End.INSIDE
+    return End.LOST if kind is errors.NODE_BROKE_OFF else End.FAILED
+
+
+def what_is_left(having: Iterable[Engine], ticket: Ticket, here: Engine, now: float) -> Left:
+    """Return what is left for a ticket beside an engine, of those that have its model."""
+    accepting = in_service = rested = False
+    for each in having:
+        if each is here or not ticket.accepts(each):
+            continue
+        accepting = True
+        if each.takes_work:
+            in_service = True
+            if each.rests_until <= now:
+                rested = True
+                break
+    return Left(accepting, in_service, rested, here.relays(ticket.model))
+
+
+def has_elsewhere(having: Iterable[Engine], ticket: Ticket, here: Engine) -> bool:
+    """Is another engine than this one in service that could serve the ticket, sooner or later?"""
+    return any(each.takes_work and each is not here and ticket.accepts(each) for each in having)
+
+
+def blamed_rest(blames: int) -> float:
+    """Return the seconds for which an engine is left alone that failed so many times in a row."""
+    return min(blames * BLAMED_REST, LONGEST_REST)
