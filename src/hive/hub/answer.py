@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from hive.dialects.error_shapes import ErrorShapes, error_answer
 from hive.dialects.translators import Translator
 from hive.errors import Fault
@@ -20,16 +22,13 @@ _SHORT_ANSWER_BYTES = 1024
 _NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
 
 
-class Held:
+class Held(msgspec.Struct):
     """Nothing has been said to the client: an answer in one piece is held here as it comes."""
 
-    __slots__ = ("pieces", "size")
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        """When the answer passes on after all, only the last one is kept."""
-        self.size = 0
-        """Of all pieces, in bytes."""
+    pieces: list[bytes] = []
+    """When the answer passes on after all, only the last one is kept."""
+    size: int = 0
+    """Of all pieces, in bytes."""
 
     @property
     def body(self) -> bytes:
@@ -44,7 +43,8 @@ class Held:
     @property
     def tells_unload(self) -> bool:
         """Did the engine say that it unloads the model?"""
-        return self.size < _SHORT_ANSWER_BYTES and _UNLOADED in self.tail
+        pieces = self.pieces
+        return bool(pieces) and self.size < _SHORT_ANSWER_BYTES and _UNLOADED in pieces[-1]
 
     def tell(self, answer: Answer, fault: Fault) -> None:
         """Send the fault as a whole answer."""
@@ -91,24 +91,20 @@ class Told:
         """Say nothing more."""
 
 
-_NOTHING_SAID = Held()
 _PASSING, _TOLD = Passing(), Told()
 
 
-class Answer:
+class Answer(msgspec.Struct):
     """What the client of one exchange is told. `fields` are the hub's own header lines that its answer carries.
 
     Where the engine speaks another dialect than the client, a translator says what its head and its body become.
     """
 
-    __slots__ = ("client", "errors", "fields", "state")
-
-    def __init__(self, client: ClientStream, errors: ErrorShapes) -> None:
-        self.client = client
-        self.errors = errors
-        """How the client is told of a fault."""
-        self.fields = b""
-        self.state: Held | Passing | Streaming | Told = _NOTHING_SAID
+    client: ClientStream
+    errors: ErrorShapes
+    """How the client is told of a fault."""
+    fields: bytes = b""
+    state: Held | Passing | Streaming | Told = msgspec.field(default_factory=Held)
 
     @property
     def has_begun(self) -> bool:
@@ -117,8 +113,11 @@ class Answer:
 
     def hold(self) -> Held:
         """Return where the answer of an attempt that begins is held; what an earlier one left there is dropped."""
+        state = self.state
+        if type(state) is Held and not state.pieces:
+            return state
         held = Held()
-        if type(self.state) is Held:
+        if type(state) is Held:
             self.state = held
         return held
 
@@ -129,9 +128,11 @@ class Answer:
 
     def send_whole(self, head: ResponseHead, body: bytes, translator: Translator | None = None) -> None:
         """Send an engine's answer in one piece."""
-        if translator is not None:
-            body = translator.whole(body)
-        self.send(head.status, _fields_of(head, translator), body)
+        self.state = _TOLD
+        if translator is None:
+            self.client.send(head.status, response_fields(head.fields) + self.fields, body)
+        else:
+            self.client.send(head.status, _fields_of(head, translator) + self.fields, translator.whole(body))
 
     def pass_on(self, head: ResponseHead, data: bytes) -> None:
         """Begin an answer that goes on as it comes, with its first bytes."""

@@ -199,8 +199,10 @@ class Exchange:
     def _own_fields(self) -> bytes:
         """Return the header lines that the hub adds to an answer."""
         record = self.record
-        node = b"X-Hive-Node: %b\r\n" % record.node.encode() if record.node else b""
-        return b"%b%bX-Hive-Attempts: %d\r\n" % (self._plan.fields, node, record.attempts)
+        if not record.node:
+            return self._plan.fields + b"X-Hive-Attempts: 0\r\n"
+        named = b"X-Hive-Node: %b\r\nX-Hive-Attempts: %d\r\n" % (record.node.encode(), record.attempts)
+        return self._plan.fields + named
 
     async def _wait(self, ticket: Ticket) -> Lease:
         hub = self._hub

@@ -216,7 +216,7 @@ class Relay:
             self.finished.keep(Result.REFUSED)
             return
         body = held.body
-        if head.is_close_delimited and not _may_be_whole(head, body):
+        if head.content_length is None and head.is_close_delimited and not _may_be_whole(head, body):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
             return
         if type(answer.state) is Passing:
