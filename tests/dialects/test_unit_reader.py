@@ -207,3 +207,63 @@ def test_arbitrary_bytes_raise_only_malformed_streams(data: bytes, dialect: Dial
     else:
         text = "fine"
     assert text
+
+
+# --- units that are too long to be held ---
+
+HELD = 64
+LONG_EVENT = b'data: {"id":"%b"}\n\n' % (b"a" * 200)
+
+
+def read_all(reader: UnitReader, pieces: list[bytes]) -> bytes:
+    """Return what goes on of some pieces, long units included."""
+    passed = b""
+    for piece in pieces:
+        units = reader.feed(piece) if piece else b""
+        passed += reader.long_piece + units
+        reader.long_piece = b""
+    return passed
+
+
+@given(st.lists(st.sampled_from([OPENAI_FINISHED, LONG_EVENT, OPENAI_DONE, *COMMENTS]), max_size=4), PLACES)
+@settings(deadline=None, max_examples=300)
+def test_any_cut_passes_the_same_events_on_however_long_they_are(events: list[bytes], places: list[int]) -> None:
+    data = b"".join(events)
+    reader = framing(Dialect.OPENAI, held_bytes=HELD)
+    assert read_all(reader, cut(data, places)) == data
+    assert not reader.is_inside_long_unit
+    said = [event for event in events if event not in COMMENTS]
+    assert reader.is_whole is (said[-1:] == [OPENAI_DONE])
+
+
+def test_a_long_unit_goes_on_in_pieces_and_the_units_after_it_as_ever() -> None:
+    reader = framing(Dialect.OPENAI, held_bytes=HELD)
+    assert reader.feed(LONG_EVENT[:100]) == b""
+    assert (reader.long_piece, reader.is_inside_long_unit) == (LONG_EVENT[:97], True)
+    assert reader.feed(LONG_EVENT[100:] + OPENAI_DONE) == OPENAI_DONE
+    assert (reader.long_piece, reader.is_inside_long_unit) == (LONG_EVENT[97:], False)
+    assert reader.is_whole
+
+
+def test_a_long_unit_that_is_cut_is_not_whole() -> None:
+    reader = framing(Dialect.OPENAI, held_bytes=HELD)
+    reader.feed(OPENAI_DONE)
+    reader.feed(LONG_EVENT[:100])
+    assert (reader.end(), reader.is_whole) == (b"", False)
+
+
+def test_where_every_unit_must_be_seen_whole_a_long_one_is_malformed() -> None:
+    for reader in (type(LINES)(HELD, passes_long=False), type(EVENTS)(HELD, passes_long=False)):
+        assert reader.feed(b"x" * HELD) == b""
+        with pytest.raises(MalformedStream, match="more than 64 bytes"):
+            reader.feed(b"x")
+
+
+def test_a_last_unit_without_its_end_is_as_good_as_whole() -> None:
+    reader = type(LINES)(HELD)
+    reader.feed(b'{"done":true}')
+    assert not reader.is_whole
+    assert (reader.end(), reader.is_whole) == (b'{"done":true}\n', True)
+    half = type(LINES)(HELD)
+    half.feed(b'{"done":tr')
+    assert (half.end(), half.is_whole) == (b"", False)
