@@ -116,7 +116,7 @@ class HubServer:
             await self.store.close()
             raise
         self.hub.start()
-        self.hub.spawn(self.recall.run())
+        self.hub.background.spawn(self.recall.run())
 
     @property
     def scheme(self) -> str:
@@ -139,9 +139,9 @@ class HubServer:
         deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
         self.hub.joining.say_bye()
-        await self.hub.finish(self.settings.drain_timeout)
+        await self.hub.register.finish(self.settings.drain_timeout)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
-        self.hub.give_up_all()  # whose body came in the meantime
+        self.hub.register.give_up_all()  # whose body came in the meantime
         await self.server.finish(FAREWELL)
         await self.hub.joining.leave(FAREWELL)  # only now: until here a request may need its link
         self.server.close()
@@ -206,8 +206,8 @@ async def _run(server: HubServer) -> int:
     _greet(server)
     _tune_collector()
     await stopping.wait()
-    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.exchanges)))
-    loop.add_signal_handler(signal.SIGINT, server.hub.give_up_all)  # Ctrl-C again: now
+    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.register.running)))
+    loop.add_signal_handler(signal.SIGINT, server.hub.register.give_up_all)  # Ctrl-C again: now
     await server.stop()
     return 0
 

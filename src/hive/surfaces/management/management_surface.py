@@ -51,12 +51,12 @@ class _Management:
         route = plan.route
         if route is METRICS:
             stream.send(200, _METRICS + plan.fields, self._render_metrics())
-        elif route is READY and not self._hub.has_looked:
+        elif route is READY and not self._hub.roster.has_looked:
             stream.send(503, _TEXT + b"Retry-After: 1\r\n" + plan.fields, b"starting\n")
         elif route is READY or route is HEALTH:
             stream.send(200, _TEXT + plan.fields, b"ok\n")
         else:
-            self._hub.spawn(self._run_application(stream, plan))
+            self._hub.background.spawn(self._run_application(stream, plan))
 
     async def _run_application(self, stream: ClientStream, plan: Plan) -> None:
         try:
@@ -68,7 +68,7 @@ class _Management:
             _log.exception("management request %s", stream.request_id)
             fault = Fault(errors.INTERNAL, f"the hub made a mistake; its log has {stream.request_id}")
             status, fields, body = error_answer(plan.errors, fault, stream.request_id)
-            self._hub.note_refusal(plan.route, stream.request_id, fault, len(body))
+            self._hub.register.note_refusal(plan.route, stream.request_id, fault, len(body))
             stream.send(status, fields + plan.fields, body)
 
 
