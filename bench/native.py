@@ -35,6 +35,8 @@ class Lab:
     engine: Path
     load: Path
     node: Path
+    before: Path | None = None
+    """The sources of an earlier commit, to be measured beside those of today."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ START_TIMEOUT = 30.0
 SLOTS = 2000
 JOINED, NODE = "hive-joined", "hive-node"
 """A hub whose node has joined; the real node of one."""
+BEFORE, BEFORE_JOINED = "before", "before-joined"
+"""The hub of an earlier commit: over a dialed node, and with a node that has joined."""
 
 HAPROXY = """\
 global
@@ -138,11 +140,14 @@ def nginx(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
 @contextmanager
 def running_hub(lab: Lab, name: str, engines: Sequence[int], port: int, admin_key: str) -> Iterator[Target]:
     """Run a hub with dialed nodes, known by its admin key alone; its data directory outlives it."""
-    command = [_find("hive"), "serve", "--host", "127.0.0.1", "--port", str(port), "--slots", str(SLOTS)]
+    program, environment = [_find("hive")], _bare_environment()
+    if name.startswith(BEFORE):
+        program, environment["PYTHONPATH"] = [sys.executable, "-m", "hive.cli"], str(lab.before)
+    command = [*program, "serve", "--host", "127.0.0.1", "--port", str(port), "--slots", str(SLOTS)]
     command += ["--data-dir", str(lab.directory / f"{name}-data")]
     for node, engine in zip("abcdefgh", engines, strict=False):
         command += ["--node", f"{node}=http://127.0.0.1:{engine}"]
-    environment = _bare_environment() | {"HIVE_ADMIN_KEY": admin_key}
+    environment["HIVE_ADMIN_KEY"] = admin_key
     with running(name, command, core=lab.proxy_core, directory=lab.directory, environment=environment) as process:
         target = Target(name, port, admin_key, process, admin_key=admin_key)
         _wait_until(target, "/readyz", "")
@@ -186,6 +191,8 @@ def hive_node(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
 
 
 STARTS: Mapping[str, Start] = {"hive": hive, "haproxy": haproxy, "nginx": nginx, JOINED: hive_joined, NODE: hive_node}
+STARTS_BEFORE: Mapping[str, Start] = {BEFORE: hive, BEFORE_JOINED: hive_joined}
+"""What `--before` adds."""
 
 
 def free_port() -> int:
@@ -260,7 +267,7 @@ def _bare_environment() -> dict[str, str]:
 
 
 def _program(proxy: str) -> str:
-    return "hive" if proxy in (JOINED, NODE) else proxy
+    return "hive" if proxy in (JOINED, NODE, BEFORE, BEFORE_JOINED) else proxy
 
 
 def _find(program: str) -> str:

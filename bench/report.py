@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from processes import BenchError, Memory
-from proxies import JOINED, NODE
+from proxies import BEFORE_JOINED, JOINED, NODE
 from results import DIRECT, Results, Scenario
 from scenarios import BODY_BYTES, CONNECTIONS, ENGINES, STREAMS
 
@@ -51,7 +51,7 @@ class Row:
 
 def table(results: Results, proxies: Sequence[str]) -> list[list[str]]:
     """Return the lines of the table of proxies, the first one its heading."""
-    proxies = [proxy for proxy in proxies if proxy not in (JOINED, NODE)]
+    proxies = [proxy for proxy in proxies if proxy not in (JOINED, NODE, BEFORE_JOINED)]
     others = _others(proxies)
     heading = ["measure", *proxies, *(f"{HUB} / {other}" for other in others), "budget", "held"]
     request, chunk = f"request, {CONNECTIONS} connections (us)", f"chunk, {STREAMS:,} streams (us)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proxies import JOINED, NODE
+from proxies import BEFORE_JOINED, JOINED, NODE
 from report import HUB, Limit, Row, cell
 from results import Results, Scenario
 from scenarios import CONNECTIONS, NODE_STREAMS, STREAMS
@@ -39,6 +39,7 @@ def _hub_rows(results: Results, scenario: Scenario, what: str) -> list[Row]:
     return [
         _row(f"the hub, joined: {what} (us)", results.cpu(scenario, JOINED), 1),
         _row(f"the hub, joined / dialed: {what}", ratios, 2, limit),
+        _row(f"the hub, joined / joined before: {what}", results.ratios(scenario, JOINED, BEFORE_JOINED), 2),
     ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import reconnect
 from native import SETTLE, STREAM_SECONDS, Lab, Load, Outcome, run_load, running_engine
 from processes import Memory
-from proxies import JOINED, NODE, STARTS, Target
+from proxies import BEFORE_JOINED, JOINED, NODE, STARTS, STARTS_BEFORE, Target
 from results import DIRECT, Footprint, Results, Sample, Scenario
 
 STREAMS = 1000
@@ -43,14 +43,15 @@ QUICK = Plan(rounds=1, stream_rounds=1, seconds=0.6)
 def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:
     """Start engines and proxies, measure every scenario, stop them all."""
     results, loads = Results(), _loads(lab.directory, plan)
+    starts = {**STARTS, **STARTS_BEFORE}
     with ExitStack() as stack:
         engines = [stack.enter_context(running_engine(lab, f"engine-{n}")) for n in range(ENGINES)]
-        targets = [stack.enter_context(STARTS[proxy](lab, proxy, engines[:1])) for proxy in proxies]
+        targets = [stack.enter_context(starts[proxy](lab, proxy, engines[:1])) for proxy in proxies]
         say("memory idle and with 1,000 streams")
         for target in targets:
             _measure_memory(lab, target, loads[Scenario.CHUNKS], results)
         direct = Target(DIRECT, engines[0], "none", None)
-        dialing = [target for target in targets if target.name not in (JOINED, NODE)]
+        dialing = [target for target in targets if target.name not in (JOINED, NODE, BEFORE_JOINED)]
         for scenario, asked in (
             (Scenario.CHUNKS, targets),
             (Scenario.BODIES, dialing),
@@ -60,7 +61,7 @@ def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:
             _measure_rounds(lab, scenario, asked, loads[scenario], plan, results)
         say("requests, one node and three")
         for proxy in [target.name for target in dialing]:
-            target = stack.enter_context(STARTS[proxy](lab, f"{proxy}-{ENGINES}", engines))
+            target = stack.enter_context(starts[proxy](lab, f"{proxy}-{ENGINES}", engines))
             targets.append(replace(target, name=proxy, engines=ENGINES))
         _measure_rounds(lab, Scenario.REQUESTS, targets, loads[Scenario.REQUESTS], plan, results)
         if NODE in proxies:
