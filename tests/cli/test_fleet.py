@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from hive.cli.fleet import _holder, _Model, _Node, _ShownVersion, _table
+from hive.cli.fleet import _node_with_note, _Model, _Node, _ShownVersion, _table
 from hive.testing import ThreadedEngine
 from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
@@ -78,7 +78,7 @@ def test_the_nodes_of_a_model_stand_by_name(
 def test_a_node_with_another_version_of_a_model_is_told_with_it() -> None:
     versions = [_ShownVersion("sha256:" + "a" * 64, ["a", "b"]), _ShownVersion("b" * 64, ["b", "c"])]
     model = _Model("m:latest", ["a", "b", "c", "d"], [], None, "sha256:" + "a" * 64, ["c", "d"], versions)
-    assert [_holder(name, model) for name in model.nodes] == [
+    assert [_node_with_note(name, model) for name in model.nodes] == [
         "a",
         "b (other version bbbbbbbbbbbb)",
         "c (down, other version bbbbbbbbbbbb)",
@@ -88,7 +88,7 @@ def test_a_node_with_another_version_of_a_model_is_told_with_it() -> None:
 
 def test_one_version_is_no_other_than_the_one_that_an_engine_without_versions_shows() -> None:
     model = _Model("m:latest", ["a", "vllm"], [], None, "made up of its name", [], [_ShownVersion("a" * 64, ["a"])])
-    assert [_holder(name, model) for name in model.nodes] == ["a", "vllm"]
+    assert [_node_with_note(name, model) for name in model.nodes] == ["a", "vllm"]
 
 
 @pytest.fixture
