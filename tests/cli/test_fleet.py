@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from hive.cli.fleet import _node_with_note, _Model, _Node, _ShownVersion, _table
+from hive.cli.fleet import _Model, _Node, _node_with_note, _ShownVersion, _table
 from hive.testing import ThreadedEngine
 from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
