@@ -132,8 +132,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     local_access: Annotated[
         LocalAccess | None,
         Meta(
-            description="What requests from this machine may do without a key: infer, or off when the host "
-            "is not loopback or trusted_proxies is set, if not said."
+            description="What requests from this machine may do without a key. Default: infer; off if the host "
+            "is not loopback or trusted_proxies is set."
         ),
     ] = None
     trusted_proxies: Annotated[
@@ -152,7 +152,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, Meta(description="Least serious log line to write.")] = LogLevel.INFO
 
     policy: Annotated[
-        PolicyName, Meta(description="Who serves a request that several could: best, round_robin, random, least_busy.")
+        PolicyName,
+        Meta(description="How one of several possible engines is chosen: best, round_robin, random, least_busy."),
     ] = PolicyName.BEST
     queue_limit: Annotated[Count, Meta(description="Requests that may wait; more are refused.")] = 1_000
     queue_timeout: Annotated[Seconds, Meta(description="Seconds a request may wait for a slot.")] = 600
