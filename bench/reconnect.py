@@ -23,7 +23,7 @@ NODES = 500
 STREAMS = 20
 TIMEOUT = 60.0
 CALM_SECONDS = 2.0
-"""For how many seconds streams run beside idle joined nodes, for comparison; the same at least beside returning nodes."""
+"""Seconds for which streams run beside idle joined nodes, for comparison, and at least beside returning nodes."""
 AGENTS = Path(__file__).resolve().parent / "agents.py"
 
 

@@ -1,4 +1,4 @@
-"""The table of joined links: their cost for the hub beside dialed links, the cost of a node, and the effect of a restart."""
+"""The table of joined links: their cost for the hub beside dialed links, the cost of a node, a restart."""
 
 from __future__ import annotations
 
