@@ -164,7 +164,7 @@ class JoinedEngine:
         self._ask_at(self._now())
 
     def kick_later(self) -> None:
-        """Ask the node for a report once the engine has done what it announced."""
+        """Ask the node for a report once the engine has done what it confirmed."""
         self._ask_at(self._now() + UNLOAD_TIME)
 
     def tick(self, now: float) -> None:

@@ -92,7 +92,7 @@ class Prober:
         self._kick.set()
 
     def kick_later(self) -> None:
-        """Look again as soon as the engine has done what it announced."""
+        """Look again as soon as the engine has done what it confirmed (for example an unload)."""
         self._loop.call_later(UNLOAD_TIME, self.kick)
 
     async def _look(self) -> None:

@@ -17,4 +17,4 @@ class Watcher(Protocol):
         """Look again at once: something may have changed."""
 
     def kick_later(self) -> None:
-        """Look again as soon as the engine has done what it announced."""
+        """Look again as soon as the engine has done what it confirmed (for example an unload)."""

@@ -319,7 +319,7 @@ class ControlSocket(JoinedSocket):
         self.write_output()
 
     def refresh(self, engine: str) -> None:
-        """Ask for the models of an engine anew."""
+        """Ask the node to list the models of an engine again."""
         self._control.refresh(engine)
         self.write_output()
 

@@ -1,4 +1,4 @@
-"""The answers of each kind of engine to probes: what it is, and how it is."""
+"""The answers of each kind of engine to probes: its kind and version, and its state."""
 
 from __future__ import annotations
 

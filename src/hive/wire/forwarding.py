@@ -1,4 +1,4 @@
-"""What crosses the hub of a message's head. The head of a request is built anew; the head of an answer is filtered.
+"""The heads of messages that cross the hub: the head of a request is built anew, the head of an answer is filtered.
 
 Method and path of a request are the hub's own literals. A client's credentials, cookies, origin and forwarding
 fields never go to an engine. An engine's CORS fields, cookies and framing never go to a client.
@@ -24,7 +24,7 @@ _HOP_BY_HOP = frozenset(
         b"content-length",
     }
 )
-"""The fields of RFC 9110, 7.6.1, and the length, which the sender counts anew."""
+"""The fields of RFC 9110, 7.6.1, and the length, which the sender counts itself."""
 
 _NEVER_UP = _HOP_BY_HOP | {
     b"host",
