@@ -9,15 +9,15 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
 from hive import errors
-from hive.auth.keys import KeyRing
+from hive.auth.key_ring import KeyRing
 from hive.config import NodeSettings, Settings
-from hive.dialects.error_shapes import error_body, error_headers
-from hive.dialects.operations import Dialect, Operation, dialect_of
+from hive.dialects.routes import Route
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
-from hive.fleet.health import STALL, Patience, Transition
+from hive.fleet.health import STALL, Transition
 from hive.fleet.listings import Catalog
 from hive.hub.attempt import Attempt
+from hive.hub.default_frontend import default_frontend
 from hive.hub.exchange import Exchange
 from hive.hub.health_watch import BY_OPERATOR, HealthWatch
 from hive.hub.joining import Joining
@@ -32,7 +32,6 @@ from hive.net.link import Connection, Link
 from hive.net.outbox import Outbox
 from hive.scheduling.dispatcher import Dispatcher
 from hive.scheduling.tickets import Lease
-from hive.wire.requests import RequestHead
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +60,9 @@ class Hub:
         self.fleet = Fleet()
         self.links: dict[Engine, Link] = {}
         self.health = HealthWatch(self.fleet, self.now, self._on_transition)
-        self.patience = Patience(settings.first_byte_timeout, settings.stream_gap_timeout, settings.tools_gap_timeout)
-        dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=str(settings.policy))
+        self.frontend = default_frontend(settings)
+        """Where requests arrive."""
+        dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=self.frontend.policy)
         self.loader = Loader(self)
         self.queue = Queue(dispatcher, self.loader.start)
         self.catalog = Catalog(self.fleet)
@@ -181,9 +181,9 @@ class Hub:
         self.records.add(exchange.record)
         self.history.append((exchange.record, exchange.leases))
 
-    def note_refusal(self, operation: Operation | None, request_id: str, fault: Fault, size: int) -> None:
+    def note_refusal(self, route: Route | None, request_id: str, fault: Fault, size: int) -> None:
         """A request was refused before it became an exchange: it has its line and its count all the same."""
-        name = operation.name if operation is not None else "none"
+        name = route.name if route is not None else "none"
         record = Record(request_id=request_id, operation=name, key=fault.key)
         record.status, record.error, record.outcome = fault.kind.status, fault.kind.code, outcome_of(fault.kind)
         record.bytes_out = size
@@ -233,15 +233,6 @@ class Hub:
         _log.info("node %s: %s", node, "drains" if is_draining else "takes work again")
         self.queue.serve()
         return True
-
-    def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
-        """Return status, header lines and body that tell a client of a fault in its dialect."""
-        dialect = dialect_of(head.path) if head is not None else Dialect.OLLAMA
-        content_type, body = error_body(dialect, fault, request_id)
-        lines = [f"{name}: {value}\r\n" for name, value in error_headers(fault)]
-        if content_type:
-            lines.append(f"Content-Type: {content_type}\r\n")
-        return fault.kind.status, "".join(lines).encode("latin-1", "replace"), body
 
     # --- time ---
 

@@ -13,7 +13,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from hive.auth.keys import Key, KeyRing, Right
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import Key, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.engines import Engine
 from hive.fleet.health import NOT_BACK

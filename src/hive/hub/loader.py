@@ -86,7 +86,7 @@ class Loader:
     def tick(self, now: float) -> None:
         """End loads of engines that give no sign of life, and ask the other engines what they evicted."""
         for load in list(self.running.values()):
-            patience = self._hub.patience
+            patience = self._hub.frontend.patience
             if silence_limit(load.engine.signs, now, patience, has_begun=False, has_tools=False) == 0.0:
                 self.give_up(load.engine)
             elif not load.was_listed and now - load.last_byte_at >= EVICTED_AFTER:
@@ -116,7 +116,7 @@ class Loader:
         if order.load_options:
             wanted["options"] = msgspec.Raw(order.load_options.encode())
         engine = order.engine
-        head, answer = await ask(link, LOAD_PATH, self._hub.patience.first_byte, msgspec.json.encode(wanted))
+        head, answer = await ask(link, LOAD_PATH, self._hub.frontend.patience.first_byte, msgspec.json.encode(wanted))
         if head.status == 200:
             return LoadEnd.DONE
         said = one_line(answer[:200].decode(errors="replace"))
