@@ -88,7 +88,7 @@ def _say(text: str) -> None:
 
 
 def _installed(asked: Sequence[str]) -> list[str]:
-    """Return those of the proxies that can be measured here; say of the others what is missing."""
+    """Return the proxies that can be measured here. Print what is missing for the others."""
     for proxy in asked:
         if proxy not in STARTS:
             raise BenchError(f"--only: expected some of {', '.join(STARTS)}, got {proxy!r}.")

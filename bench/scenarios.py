@@ -1,4 +1,4 @@
-"""What is asked of the proxies, in short rounds that take turns, so that noise hits all alike."""
+"""The scenarios of a run. They take turns in short rounds, so that noise of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from results import DIRECT, Footprint, Results, Sample, Scenario
 
 STREAMS = 1000
 NODE_STREAMS = 300
-"""Through a real node: it shares its core with the engine and the load, and 1,000 would be too many for that."""
+"""A real node shares its core with the engine and the load, so 1,000 streams would be too many."""
 RAMP = 0.5
 CONNECTIONS = 64
 ENGINES = 3
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """How often and how long (seconds a round; streams last as long as they last)."""
+    """How many rounds there are, and how many seconds each lasts. Streams last as long as they need."""
 
     rounds: int
     stream_rounds: int
@@ -126,7 +126,7 @@ def _measure_rounds(
 def _ask(
     lab: Lab, target: Target, load: Load, scenario: Scenario, number: int, results: Results
 ) -> tuple[float, Outcome]:
-    """Run one load through a target; return its CPU seconds and what came back, and note what was lost."""
+    """Run one load through a target. Return its CPU seconds and its outcome, and note lost answers."""
     if load.is_streamed and target.name == NODE:
         load = replace(load, connections=NODE_STREAMS)
     readings: list[float] = []
@@ -149,7 +149,7 @@ def _troubles(target: Target, load: Load, scenario: Scenario, number: int, outco
 
 
 def _measure_memory(lab: Lab, target: Target, load: Load, results: Results) -> None:
-    """Read a proxy's memory idle and in the middle of its first streams, which warm it up as well."""
+    """Read a proxy's memory when it is idle and in the middle of its first streams, which also warm it up."""
     process = target.process
     assert process is not None
     idle = process.memory()

@@ -1,7 +1,7 @@
-"""The nodes that dialed in: who is let in, what is known of each, and what happens when one leaves.
+"""The joined nodes: which node is let in, what is known of each, and what happens when a node leaves.
 
-A node is known from its first hello until its key ends, over restarts of the hub too (`hub.recall`); while a session
-lives it has a control socket, a token for its data sockets, and a pool of those. When it leaves, its engines are down,
+A node is known from its first hello until its key ends, also over restarts of the hub (`hub.recall`). During a session
+it has a control socket, a token for its data sockets, and a pool of data sockets. When it leaves, its engines are down,
 with the reason.
 """
 
@@ -36,19 +36,22 @@ _log = logging.getLogger(__name__)
 MAX_COMPLAINTS = 10
 COMPLAINTS_SECONDS = 60.0
 LEARN_SHARE = 20
-"""A report that took a second to read is followed by so many seconds in which that node's next one waits."""
+"""If a report took one second to read, the next report of the same node waits so many seconds."""
 LONGEST_LEARN_WAIT = 60.0
 FAREWELL_STEP = 0.02
 _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF})
 
 
 class JoinedNode:
-    """One node: its session, if it is there, and its engines."""
+    """One node: its session, if it is here, and its engines."""
 
     def __init__(
         self, port: JoiningPort, key: Key, complain: Callable[[str, str], None], note_change: Callable[[str], None]
     ) -> None:
-        """`note_change` hears its name when something about it changed that is worth remembering."""
+        """Make a node without a session.
+
+        `note_change` is called with its name when something to be remembered has changed.
+        """
         self._port = port
         self.key = key
         self.name = key.name
@@ -73,12 +76,12 @@ class JoinedNode:
 
     @property
     def instance(self) -> str | None:
-        """Which agent process is connected, if one is."""
+        """Return the instance of the connected agent; None if no agent is connected."""
         return self._instance if self.control is not None else None
 
     @property
     def absence(self) -> str:
-        """Why it is not here; "" when it is."""
+        """Return why the node is not here; "" if it is here."""
         if self.control is not None:
             return ""
         return NOT_BACK if self._instance is None else "its node has left"
@@ -86,7 +89,7 @@ class JoinedNode:
     # --- its session ---
 
     def begin(self, control: ControlSocket, hello: Hello) -> None:
-        """Welcome it; the sockets of an earlier session are closed."""
+        """Welcome the node, and close the sockets of an earlier session."""
         ghost, self.control = self.control, control
         control.owner = self
         self._instance, self.machine = hello.instance, hello.machine
@@ -107,7 +110,7 @@ class JoinedNode:
             connection.shut(CloseCode.REPLACED, "the same agent has connected again")
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close the session from here."""
+        """Close the session from the hub's side."""
         control = self.control
         if control is not None:
             control.owner = None
@@ -115,12 +118,12 @@ class JoinedNode:
             self._leave(code, reason)
 
     def say_bye(self, reason: str) -> None:
-        """Announce the end."""
+        """Announce the end of the session to the node."""
         if self.control is not None:
             self.control.say_bye(reason)
 
     def on_control_closed(self, closed: Closed) -> None:
-        """The control socket is gone, and the session with it."""
+        """End the session: its control socket is closed."""
         reason = one_line(closed.reason, 120) or f"closed with {closed.code}"
         _log.warning("node %s has left: %s (%d)", self.name, reason, closed.code)
         self._leave(CloseCode.SESSION_OVER, reason)
@@ -133,12 +136,12 @@ class JoinedNode:
         for joined in self.engines.values():
             joined.engine.signs.has_left = self.is_leaving
             joined.fail("its agent has stopped" if self.is_leaving else f"its node has left: {reason}")
-        self.pool.drop(code, reason)  # only now: what fails looks for another engine at once
+        self.pool.drop(code, reason)  # last of all: a request that fails here looks for another engine at once
 
     # --- what it says ---
 
     def on_control(self, event: HubEvent) -> None:
-        """Take what the node says."""
+        """Act on a message of the node."""
         if isinstance(event, Heartbeat):
             self.heartbeat_at = self._port.now()
             self.machine = event.machine
@@ -154,7 +157,10 @@ class JoinedNode:
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
 
     def _take_report(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report, or from the newest one later: reading must not keep the hub busy."""
+        """Learn from a report, now or later.
+
+        Reading reports must not keep the hub busy; only the newest one is kept.
+        """
         self._pending = engines
         began = self._port.now()
         if began < self._may_learn_at:
@@ -165,7 +171,7 @@ class JoinedNode:
         self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
 
     def _learn(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report; only then is the queue served, and the fleet indexed, once."""
+        """Learn from a report. Only after all of it the queue is served and the fleet indexed, once."""
         before = self._lasting()
         with self._port.queue.held():
             for reported in engines:
@@ -198,11 +204,11 @@ class JoinedNode:
         self._port.remove_engine(joined.engine)
 
     def remove_all(self) -> None:
-        """Forget its engines."""
+        """Remove the node's engines from the fleet."""
         self._learn(())
 
     def recall(self, profile: Profile) -> None:
-        """Begin with what is remembered of it; it has not come yet."""
+        """Begin with what the hub remembers of a node that has not joined yet."""
         self.agent, self.platform, self.labels = profile.agent, profile.platform, profile.labels
         for each in profile.engines:
             joined = self._add(each)
@@ -217,7 +223,7 @@ class JoinedNode:
             self.control.refresh(engine_id)
 
     def apply_drain(self) -> None:
-        """Bring its engines into line with who wants it empty."""
+        """Drain its engines if the operator or its agent wants that; otherwise let them serve."""
         by = "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
         for joined in self.engines.values():
             self._port.health.drain(joined.engine, by)
@@ -227,12 +233,12 @@ class JoinedNode:
             self._complain(self.name, f"data socket closed: {closed.reason} ({closed.code})")
 
     def _gpu_bytes(self) -> int | None:
-        """Return the memory that models may take, if it is one engine's alone and all of it is known."""
+        """Return the memory for models; None unless all of it is known and belongs to one engine."""
         gpus = self.machine.gpus
         return sum(gpu.memory_total_bytes for gpu in gpus) if gpus and len(self.engines) == 1 else None
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Do the work that is due."""
         if self._pending is not None:
             self._take_report(self._pending)
         memory = self._gpu_bytes()
@@ -245,7 +251,7 @@ class JoinedNode:
 
 
 class Joining:
-    """All nodes that joined, by name; the desk at which their sockets arrive."""
+    """All joined nodes, by name. Their sockets arrive here."""
 
     def __init__(self, port: JoiningPort, ring: KeyRing) -> None:
         self._port = port
@@ -253,7 +259,7 @@ class Joining:
         self.sockets = JoinedSockets(port.outbox, port.now)
         self.nodes: dict[str, JoinedNode] = {}
         self.changed: set[str] = set()
-        """Names of nodes of which something worth remembering changed, or that are gone; `hub.recall` empties it."""
+        """The names of nodes that must be written or deleted in the store. `hub.recall` empties it."""
         self._dialed = {node.name.casefold() for node in port.settings.nodes}
         self._is_leaving = False
         self._complaints: dict[str, tuple[float, int]] = {}
@@ -273,7 +279,7 @@ class Joining:
         return self._ring.allows(key, Right.WORK)
 
     def take_control(self, control: ControlSocket, hello: Hello) -> None:
-        """Let a node in, or say why not."""
+        """Let a node in, or close its socket with the reason."""
         try:
             node = self._admit(control.key, hello)
         except TurnedAway as away:
@@ -309,11 +315,11 @@ class Joining:
         return name.casefold() in self._dialed
 
     def recall(self, key: Key, profile: Profile) -> None:
-        """Know a node from before the hub's start."""
+        """Add a node that the hub remembers from before its start."""
         self._make(key).recall(profile)
 
     def take_data(self, arrival: JoinData, key: Key) -> Callable[[LinkSocket], JoinedSocket]:
-        """Return what makes a data socket of it. Raises `TurnedAway`."""
+        """Return a function that makes the data socket from the arrival's socket. Raises `TurnedAway`."""
         node = self.nodes.get(key.name)
         if node is None or not node.token or node.key.digest != key.digest:
             raise TurnedAway(CloseCode.SESSION_OVER, "this key has no session")
@@ -328,12 +334,12 @@ class Joining:
         return make
 
     def note(self, key: Key, closed: Closed) -> None:
-        """A socket was closed before it was anything."""
+        """Note that a socket was closed before its first message was accepted."""
         if closed.is_ours:
             self._complain(key.name, f"connection closed: {closed.reason} ({closed.code})")
 
     def _complain(self, name: str, text: str) -> None:
-        """Log what a node did wrong, but not for ever."""
+        """Log what a node did wrong, but not too often."""
         now = self._port.now()
         since, count = self._complaints.get(name, (now, 0))
         if now - since > COMPLAINTS_SECONDS:
@@ -347,7 +353,7 @@ class Joining:
     # --- time and the end ---
 
     def tick(self, now: float) -> None:
-        """Let time pass: drop the links of keys that ended."""
+        """Do the work that is due, and drop the links of keys that ended."""
         for node in list(self.nodes.values()):
             if self.may_stay(node.key):
                 node.tick(now)
@@ -362,13 +368,13 @@ class Joining:
         self.changed.add(node.name)
 
     def say_bye(self) -> None:
-        """Tell every node that the hub stops, and let no node in any more; the links carry on until `leave`."""
+        """Tell every node that the hub stops, and let no node in any more. The links work until `leave`."""
         self._is_leaving = True
         for node in self.nodes.values():
             node.say_bye("the hub stops")
 
     async def leave(self, timeout: float) -> None:
-        """Close every link in good order, `timeout` seconds at most."""
+        """Close every link in good order, within `timeout` seconds."""
         for node in self.nodes.values():
             node.end(CloseCode.GOING_AWAY, "the hub stops")
         self._port.outbox.flush()
