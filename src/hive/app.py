@@ -64,7 +64,7 @@ class HubServer:
         settings = self.settings
         local_rights = _LOCAL_RIGHTS[settings.effective_local_access]
         door = Door(self.ring, Guesses(), local_rights, settings.open, settings.trusted_networks)
-        front = Front(self.hub, door, Origins(settings.origins), self._make_application, self._render_metrics)
+        self.front = Front(self.hub, door, Origins(settings.origins), self._make_application, self._render_metrics)
         limits = ServerLimits(
             max_head_bytes=settings.max_head_bytes,
             max_body_bytes=settings.max_body_bytes,
@@ -75,7 +75,7 @@ class HubServer:
             send_timeout=settings.send_timeout,
             linger_timeout=settings.linger_timeout,
         )
-        return HttpServer(front, limits, self.hub.outbox)
+        return HttpServer(self.front, limits, self.hub.outbox)
 
     async def start(self) -> None:
         """Open the database, listen, and begin to look at the nodes.
@@ -120,6 +120,7 @@ class HubServer:
         """Refuse new work, finish what runs within the drain time, and take everything down."""
         deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
+        self.front.end_event_streams()
         self.hub.joining.say_bye()
         await self.hub.finish(self.settings.drain_timeout)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))

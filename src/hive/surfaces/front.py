@@ -21,7 +21,7 @@ from hive.errors import Fault
 from hive.fleet.model_names import MAX_NAME, with_tag
 from hive.hub.core import Hub
 from hive.hub.exchange import Exchange, Plan
-from hive.net.asgi import Application, run_application
+from hive.net.asgi import Application, AsgiBridge
 from hive.net.stream import ClientStream
 from hive.wire.link_accept import accept_upgrade
 from hive.wire.requests import RequestHead
@@ -69,6 +69,7 @@ class Front:
         self._make_application = make_application
         self._metrics = metrics
         self._application: Application | None = None
+        self._bridge = AsgiBridge()
 
     # --- at the end of the head ---
 
@@ -199,14 +200,20 @@ class Front:
             raise Fault(errors.MODEL_NOT_FOUND, f"model '{with_tag(name)}' not found")
         return found + b"\n"
 
+    def end_event_streams(self) -> None:
+        """End the event streams of the application: the hub stops."""
+        self._bridge.end_event_streams()
+
     async def _run_application(self, stream: ClientStream, plan: Plan) -> None:
         try:
             if self._application is None:
                 self._application = await asyncio.to_thread(self._make_application)
             extra: dict[str, object] = {"key_name": plan.key_name, "request_id": stream.request_id}
-            await run_application(self._application, stream, extra, plan.fields)
+            await self._bridge.run(self._application, stream, extra, plan.fields)
         except Exception:
             _log.exception("management request %s", stream.request_id)
+            if stream.has_started:
+                return  # the bridge has cut the answer
             fault = Fault(errors.INTERNAL, f"the hub made a mistake; its log has {stream.request_id}")
             status, fields, body = self.refuse(stream.head, stream.request_id, fault)
             stream.send(status, fields, body)
