@@ -21,6 +21,7 @@ from hive.cli import main
 from hive.config import NODE_OPTIONS, OPTIONS, Option, Settings
 from hive.dialects import operations
 from hive.dialects.operations import Answered, Operation, methods_of
+from hive.hub.events import DETAILS
 from hive.hub.records import Outcome, Record
 from hive.node.agent import ExitCode
 from hive.node.allowed_routes import ROUTES
@@ -175,6 +176,16 @@ def test_every_route_of_the_management_api_is_documented(hub: ThreadedHub) -> No
     wanted = [(method.upper(), path) for path, methods in answer.json()["paths"].items() for method in methods]
     found = [row[:2] for row in table("docs/api.md", "management method")]
     compare("docs/api.md", found, [*wanted, ("GET", path)])
+
+
+def event_rows() -> Iterator[tuple[str, ...]]:
+    for kind, details in DETAILS.items():
+        names = ", ".join(field.name for field in msgspec.structs.fields(details))
+        yield kind.value, "[the line in the log](metrics.md#the-log-line)" if details is Record else names
+
+
+def test_every_event_is_documented_with_its_details() -> None:
+    compare("docs/api.md", [(row[0], row[2]) for row in table("docs/api.md", "event")], event_rows())
 
 
 # --- metrics and the log ---

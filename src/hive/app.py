@@ -18,6 +18,8 @@ from hive.config import NO_NODES, LocalAccess, LogFormat, Settings
 from hive.errors import Fault
 from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
+from hive.hub.event_feed import EventFeed
+from hive.hub.event_log import EventLog
 from hive.hub.key_cases import Keys
 from hive.hub.log_writer import LogWriter
 from hive.hub.recall import Recall
@@ -50,10 +52,12 @@ class HubServer:
         self.settings = settings
         self.store = Store(settings.data_dir)
         self.ring = KeyRing()
-        self.keys = Keys(self.store, self.ring)
+        self.events = EventLog()
+        self.keys = Keys(self.store, self.ring, self.events)
         self.log_writer = LogWriter(sys.stderr.buffer)
         log = ExchangeLog(self.log_writer, as_json=_logs_json(settings))
-        self.hub = Hub(settings, write_records or log.write, self.ring)
+        self.hub = Hub(settings, write_records or log.write, self.ring, self.events)
+        self.feed = EventFeed(self.events)
         self.recall = Recall(self.store, self.hub.joining, self.hub.now)
         self.server = self._make_server()
         self.certificate: Certificate | None = None
@@ -138,7 +142,7 @@ class HubServer:
         from hive.surfaces.management.fleet_views import Views
         from hive.surfaces.management.request_views import RequestViews
 
-        return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub, self.keys)))
+        return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub, self.keys), self.feed))
 
     def _render_metrics(self) -> bytes:
         from hive.surfaces.metrics import Metrics

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
 from hive.fleet.health import DOUBTFUL_AFTER, DOWN_AFTER, PROBATION, STALL, Transition
 from hive.fleet.signs import NEVER
+from hive.hub.event_log import EventLog
 from hive.hub.health_watch import BY_OPERATOR, HealthWatch
 
 STEP = 0.5
@@ -38,7 +39,8 @@ class Ward:
         self.now = 100.0
         self.fleet = Fleet()
         self.told: list[Transition] = []
-        self.watch = HealthWatch(self.fleet, lambda: self.now, self._note)
+        self.events = EventLog()
+        self.watch = HealthWatch(self.fleet, lambda: self.now, self.events, self._note)
         self.running: list[Running] = []
         for node in nodes:
             engine = Engine(node, f"http://{node}")

@@ -13,6 +13,7 @@ import pytest
 from hive.auth.keys import Key, KeyRing, Right, Role
 from hive.config import Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault, Kind
+from hive.hub.event_log import EventLog
 from hive.hub.key_cases import Keys
 from hive.store.store import Store
 from hive.store.store_error import StoreError
@@ -24,7 +25,8 @@ class Hub:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.ring = KeyRing()
-        self.keys = Keys(store, self.ring, clock=map(float, count(1)).__next__)
+        self.events = EventLog()
+        self.keys = Keys(store, self.ring, self.events, clock=map(float, count(1)).__next__)
 
     def rights(self, secret: str) -> frozenset[Right] | None:
         found = self.ring.find(secret.encode())

@@ -8,9 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
-from hive import errors
+from hive import __version__, errors
 from hive.auth.keys import KeyRing
-from hive.config import NodeSettings, Settings
+from hive.config import NodeSettings, Settings, changed_options
 from hive.dialects.error_shapes import error_body, error_headers
 from hive.dialects.operations import Dialect, Operation, dialect_of
 from hive.errors import Fault
@@ -18,9 +18,12 @@ from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.health import STALL, Patience, Transition
 from hive.fleet.listings import Catalog
 from hive.hub.attempt import Attempt
+from hive.hub.event_log import EventLog
+from hive.hub.events import EngineSeen, EventKind, HubStarted, NodeDrain, engine_subject
 from hive.hub.exchange import Exchange
 from hive.hub.health_watch import BY_OPERATOR, HealthWatch
 from hive.hub.joining import Joining
+from hive.hub.listing_notes import ListingNotes
 from hive.hub.loader import Loader
 from hive.hub.probes import Prober
 from hive.hub.queue import Queue
@@ -52,21 +55,30 @@ Past = tuple[Record, list[Lease]]
 class Hub:
     """Everything that lives as long as the hub does. Make it inside a running loop."""
 
-    def __init__(self, settings: Settings, write_records: Callable[[Sequence[Record]], None], ring: KeyRing) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        write_records: Callable[[Sequence[Record]], None],
+        ring: KeyRing,
+        events: EventLog,
+    ) -> None:
         self.settings = settings
+        self.events = events
+        events.append(EventKind.HUB_STARTED, "hub", HubStarted(__version__, changed_options(settings)))
+        self._listings = ListingNotes(events)
         self._loop = asyncio.get_running_loop()
         self.now = time.monotonic  # as the loop's own clock, which uvloop rounds to milliseconds
         self.outbox = Outbox()
         self.relay_limits = RelayLimits(settings.held_answer_bytes, settings.held_line_bytes)
         self.fleet = Fleet()
         self.links: dict[Engine, Link] = {}
-        self.health = HealthWatch(self.fleet, self.now, self._on_transition)
+        self.health = HealthWatch(self.fleet, self.now, events, self._on_transition)
         self.patience = Patience(settings.first_byte_timeout, settings.stream_gap_timeout, settings.tools_gap_timeout)
         dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=str(settings.policy))
         self.loader = Loader(self)
         self.queue = Queue(dispatcher, self.loader.start)
         self.catalog = Catalog(self.fleet)
-        self.records = Records(write_records)
+        self.records = Records(write_records, events.append_requests)
         self.exchanges: set[Exchange] = set()
         self.history: deque[Past] = deque(maxlen=HISTORY)
         """The exchanges that ended last."""
@@ -99,15 +111,22 @@ class Hub:
         self._watchers[engine] = watcher
         self.fleet.add(engine)
         self.health.watch(engine)
+        self._note_engine(EventKind.ENGINE_ADDED, engine)
 
     def remove_engine(self, engine: Engine) -> None:
         """An engine is gone for good."""
         self.loader.give_up(engine)
         self.fleet.remove(engine)
         self.health.forget(engine)
+        self._listings.forget(engine)
         del self._watchers[engine]
+        self._note_engine(EventKind.ENGINE_REMOVED, engine)
         # A lease that was granted in this turn still finds the way, and at its end that nobody is there.
         self._loop.call_later(REMOVAL, lambda: self.links.pop(engine).close())
+
+    def _note_engine(self, kind: EventKind, engine: Engine) -> None:
+        details = EngineSeen(engine.node, engine.id, engine.url)
+        self.events.append(kind, engine_subject(engine.node, engine.id), details)
 
     # --- its life ---
 
@@ -219,12 +238,15 @@ class Hub:
         else:
             watcher.kick()
 
-    def drain(self, node: str, is_draining: bool) -> bool:
-        """Give a node no new work, or give it work again; False when there is no such node."""
+    def drain(self, node: str, is_draining: bool, by: str = "") -> bool:
+        """Give a node no new work, or give it work again, as the key named `by` wants; False: no such node."""
         engines = [engine for engine in self.fleet.engines if engine.node == node]
         joined = self.joining.nodes.get(node)
         if not engines and joined is None:
             return False
+        if is_draining != (node in self.drained):
+            kind = EventKind.NODE_DRAINED if is_draining else EventKind.NODE_RESUMED
+            self.events.append(kind, node, NodeDrain(by))
         (self.drained.add if is_draining else self.drained.discard)(node)
         for engine in engines:
             self.health.drain(engine, BY_OPERATOR if is_draining else "")
@@ -289,6 +311,7 @@ class Hub:
     def on_listing(self, engine: Engine) -> None:
         """An engine was asked what it has: its slots, its models, what is loaded."""
         self.links[engine].expect(engine.most_exchanges)
+        self._listings.note(engine)
         self.queue.note_listing(engine)
         self.queue.serve()
 

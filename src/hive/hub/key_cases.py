@@ -11,6 +11,8 @@ from typing import Protocol
 from hive.auth.keys import SHOWN_CHARACTERS, Key, KeyRing, Role, digest_of, make_secret
 from hive.config import NAME, NAME_RULE, Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, KeyChange
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +46,12 @@ class Keys:
     Names are taken and given back in memory before the database is awaited, so two callers never share one.
     """
 
-    def __init__(self, records: KeyRecords, ring: KeyRing, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, records: KeyRecords, ring: KeyRing, events: EventLog, clock: Callable[[], float] = time.time
+    ) -> None:
         self._records = records
         self._ring = ring
+        self._events = events
         self._clock = clock
         self._live: dict[str, Key] = {}
         self._by_digest: dict[bytes, Key] = {}
@@ -132,6 +137,9 @@ class Keys:
                 if old is None:
                     del self._by_digest[key.digest]
             raise
+        for key in changed:
+            kind = EventKind.KEY_MADE if key.revoked_at is None else EventKind.KEY_REVOKED
+            self._events.append(kind, key.name, KeyChange(key.role, key.manage))
 
     def _remember(self, key: Key) -> None:
         old = self._by_digest.get(key.digest)

@@ -16,6 +16,7 @@ from hive.fleet.engines import Engine
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import silence_limit
 from hive.hub.ask import ask
+from hive.hub.events import EventKind, LoadEnded, LoadOrdered
 from hive.scheduling.loads import EVICTED_AFTER
 from hive.scheduling.tickets import LoadEnd, LoadOrder
 from hive.wire.link_messages import one_line
@@ -57,6 +58,8 @@ class Loader:
     def start(self, order: LoadOrder) -> None:
         """Begin a load."""
         load = self.running[order] = Load(order, self._hub.now())
+        details = LoadOrdered(order.engine.node, order.engine.id, order.reason, order.unload)
+        self._hub.events.append(EventKind.LOAD_ORDERED, order.model, details)
         load.task = self._hub.spawn(self._run(load))
 
     def give_up(self, engine: Engine) -> None:
@@ -126,8 +129,11 @@ class Loader:
     def _finish(self, load: Load, end: LoadEnd) -> None:
         if self.running.pop(load.order, None) is None:
             return
-        self._hub.kick(load.engine)
-        self._hub.queue.load_finished(load.order, end)
+        order, engine = load.order, load.engine
+        seconds = round(max(self._hub.now() - order.ordered_at, 0.0), 3)
+        self._hub.events.append(EventKind.LOAD_ENDED, order.model, LoadEnded(engine.node, engine.id, end, seconds))
+        self._hub.kick(engine)
+        self._hub.queue.load_finished(order, end)
 
 
 def _spelling(engine: Engine, key: str) -> str:

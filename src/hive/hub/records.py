@@ -141,10 +141,11 @@ class Tallies:
 
 
 class Records:
-    """Takes the records of exchanges that are over; settles them together: counted, then written."""
+    """Takes the records of exchanges that are over; settles them together: counted, written, then noted as events."""
 
-    def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
+    def __init__(self, write: Callable[[Sequence[Record]], None], note: Callable[[Sequence[Record]], None]) -> None:
         self._write = write
+        self._note = note
         self._tallies = Tallies()
         self._unsettled: list[Record] = []
         self._ended_at: list[float] = []
@@ -168,7 +169,7 @@ class Records:
             self.settle()
 
     def settle(self) -> None:
-        """Date, count and write what was taken."""
+        """Date, count, write and note what was taken."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -181,3 +182,4 @@ class Records:
             record.time = timestamp(offset + at)
             self._tallies.add(record)
         self._write(records)
+        self._note(records)
