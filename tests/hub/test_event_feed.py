@@ -24,13 +24,15 @@ class Scene:
     def __init__(self) -> None:
         self.log = EventLog(epoch="ab", kept=500)
         self.feed = EventFeed(self.log)
+        self.may_follow = True
 
     def leave(self, *names: str) -> None:
         for name in names:
             self.log.append(EventKind.NODE_LEFT, name, NodeGone("gone"))
 
     def follow(self, number: int = 0, *, kinds: object = EventKind, quiet: float = FOREVER) -> Follower:
-        return self.feed.follow(Position("ab", number), frozenset(kinds), quiet)  # type: ignore[call-overload]
+        may_follow = lambda: self.may_follow  # noqa: E731
+        return self.feed.follow(Position("ab", number), frozenset(kinds), quiet, may_follow)  # type: ignore[call-overload]
 
 
 def run(work: Callable[[Scene], Awaitable[None]]) -> None:
@@ -169,7 +171,7 @@ def test_a_position_of_another_epoch_is_a_gap_then_all_that_is_kept() -> None:
     async def work(scene: Scene) -> None:
         scene.leave("a")
         asked = Position("cd", 5)
-        async with aclosing(scene.feed.follow(asked, frozenset(EventKind), FOREVER)) as follower:
+        async with aclosing(scene.feed.follow(asked, frozenset(EventKind), FOREVER, lambda: True)) as follower:
             assert await anext(follower) == Gap(asked, Position("ab", 0))
             assert await news(follower) == ["a"]
 
@@ -187,6 +189,19 @@ def test_a_follower_that_is_cancelled_leaves_nothing() -> None:
         scene.leave("a")
         assert await patient == ["a"]
         await other.aclose()
+        assert scene.feed.followers == 0
+
+    run(work)
+
+
+def test_a_follower_that_may_not_follow_any_more_ends_with_the_next_event() -> None:
+    async def work(scene: Scene) -> None:
+        follower = scene.follow(kinds=[EventKind.KEY_MADE])
+        task = asyncio.ensure_future(anext(follower, None))
+        await asyncio.sleep(0)
+        scene.may_follow = False
+        scene.leave("a")
+        assert await task is None
         assert scene.feed.followers == 0
 
     run(work)

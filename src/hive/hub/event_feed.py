@@ -8,7 +8,7 @@ the turn of the event loop in which events came: a writer's cost does not depend
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from hive.errors import OVERLOADED, Fault
@@ -46,16 +46,17 @@ class EventFeed:
             raise Fault(OVERLOADED, f"{MAX_FOLLOWERS} clients follow the events already")
 
     async def follow(
-        self, position: Position, kinds: Collection[EventKind], quiet: float
+        self, position: Position, kinds: Collection[EventKind], quiet: float, may_follow: Callable[[], bool]
     ) -> AsyncGenerator[News | Gap, None]:
-        """Yield what came after a position, and then what comes, without end; only events of these kinds.
+        """Yield what came after a position, and then what comes: only events of these kinds.
 
+        It ends with the first event after which the follower may not follow any more.
         News without an event say that none came for `quiet` seconds. After a gap it goes on with the oldest event kept.
         """
         self.followers += 1
         try:
             deadline = self._loop.time() + quiet
-            while True:
+            while may_follow():  # the end of a key is an event too, which wakes its follower
                 found = self.log.since(position, BATCH)
                 if isinstance(found, Gap):
                     position = found.resume

@@ -66,6 +66,10 @@ class Keys:
         keys = self._by_digest.values() if revoked else self._live.values()
         return sorted(keys, key=lambda key: (key.created_at, key.name))
 
+    def is_live(self, name: str) -> bool:
+        """Is there a live key of this name?"""
+        return name in self._live
+
     async def create(self, name: str, role: Role, *, manage: bool = False) -> NewKey:
         """Make a key. Fault: INVALID_VALUE, or CONFLICT when a live key has the name."""
         if not NAME.match(name):

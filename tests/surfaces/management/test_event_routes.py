@@ -48,9 +48,11 @@ class Block:
 class Follower:
     """A client that follows the events of a hub."""
 
-    def __init__(self, hub: ThreadedHub, query: str = "", head: str = "", receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, hub: ThreadedHub, query: str = "", head: str = "", key: str = "", receive_buffer: int | None = None
+    ) -> None:
         self.wire = Wire(hub.port, receive_buffer)
-        self.wire.send(get(PATH + query, f"Authorization: Bearer {hub.admin_key}\r\n{head}"))
+        self.wire.send(get(PATH + query, f"Authorization: Bearer {key or hub.admin_key}\r\n{head}"))
         self.head = self.wire.until(b"\r\n\r\n")
         self._blocks: list[Block] = []
 
@@ -260,6 +262,17 @@ def test_a_departure_leaves_nothing(hub: ThreadedHub) -> None:
                 follower.wire.sock.close()
         hub.until(lambda server: server.feed.followers == 0 and not server.server.connections)
     hub.create_key("alice")
+
+
+def test_the_end_of_a_key_ends_its_stream(hub: ThreadedHub) -> None:
+    key = hub.create_key("boss", "admin")
+    with Follower(hub, "?kind=node_left", key=key) as follower, Follower(hub) as other:
+        follower.block()
+        other.block()
+        hub.revoke_key("boss")
+        assert follower.wire.until(b"\r\n\r\n") == b"0\r\n\r\n"
+        assert other.event().event == "key_revoked"
+        assert hub.call(lambda server: server.feed.followers) == 1
 
 
 def test_there_is_room_for_a_bounded_number(hub: ThreadedHub) -> None:

@@ -173,7 +173,7 @@ def create_app(services: Services) -> FastAPI:
     answer_errors(app)
     _serve_keys(app, services.keys)
     serve_requests(app, PREFIX, services.requests)
-    serve_events(app, PREFIX, services.events)
+    serve_events(app, PREFIX, services.events, services.keys)
 
     @app.get(f"{PREFIX}/nodes")
     async def nodes() -> NodeList:

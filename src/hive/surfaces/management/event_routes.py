@@ -7,20 +7,21 @@ client knows from lists it must read anew. A block with an id alone moves the cl
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from fastapi import FastAPI, Header, Query
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from hive.errors import INVALID_VALUE, Fault
-from hive.hub.event_feed import EventFeed
+from hive.hub.event_feed import EventFeed, News
 from hive.hub.event_log import Gap, Position
 from hive.hub.events import Event, EventKind
+from hive.hub.key_cases import Keys
 
 QUIET = 15.0
 """Seconds without an event after which a comment shows that the stream lives."""
@@ -50,7 +51,7 @@ class EventView:
 
 
 class EventStream(StreamingResponse):
-    """An answer that goes on until its client leaves or the hub stops."""
+    """An answer that goes on until its client leaves, its key ends or the hub stops."""
 
     media_type = "text/event-stream"
 
@@ -65,7 +66,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def serve_events(app: FastAPI, prefix: str, feed: EventFeed) -> None:
+def serve_events(app: FastAPI, prefix: str, feed: EventFeed, keys: Keys) -> None:
     """Give an application the route of events."""
 
     @app.get(
@@ -75,18 +76,23 @@ def serve_events(app: FastAPI, prefix: str, feed: EventFeed) -> None:
         openapi_extra=_DATA_IS_AN_OBJECT,
     )
     async def events(
+        request: Request,
         kind: Annotated[list[EventKind] | None, Query()] = None,
         after: Annotated[str | None, Query(max_length=MAX_POSITION)] = None,
         last_event_id: Annotated[str | None, Header(max_length=MAX_POSITION)] = None,
     ) -> EventStream:
         """Send events as they happen, from now on, or after the one that `after` or `Last-Event-ID` names."""
         feed.check_room()
-        kinds = frozenset(kind or EventKind)
+        key_name = request.scope["hive"]["key_name"]
+
+        def follow(position: Position) -> AsyncGenerator[News | Gap, None]:
+            return feed.follow(position, frozenset(kind or EventKind), QUIET, lambda: keys.is_live(key_name))
+
         if last_event_id:  # a client that reconnects repeats the query: the header is newer
-            return EventStream(_blocks(feed, _position("last-event-id", last_event_id), kinds, is_new=False))
+            return EventStream(_blocks(follow(_position("last-event-id", last_event_id)), b": events\n\n"))
         if after is not None:
-            return EventStream(_blocks(feed, _position("after", after), kinds, is_new=False))
-        return EventStream(_blocks(feed, feed.log.position, kinds, is_new=True))
+            return EventStream(_blocks(follow(_position("after", after)), b": events\n\n"))
+        return EventStream(_blocks(follow(feed.log.position), _place(feed.log.position)))
 
 
 def _position(name: str, text: str) -> Position:
@@ -97,12 +103,10 @@ def _position(name: str, text: str) -> Position:
     return position
 
 
-async def _blocks(
-    feed: EventFeed, position: Position, kinds: Collection[EventKind], *, is_new: bool
-) -> AsyncGenerator[bytes, None]:
+async def _blocks(follower: AsyncGenerator[News | Gap, None], first: bytes) -> AsyncGenerator[bytes, None]:
     """Yield the stream in whole blocks; the first one at once, so that the client sees the answer begin."""
-    yield _place(position) if is_new else b": events\n\n"
-    async with aclosing(feed.follow(position, kinds, QUIET)) as news:
+    async with aclosing(follower) as news:
+        yield first
         async for each in news:
             if isinstance(each, Gap):
                 yield _gap_block(each)
