@@ -261,5 +261,29 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def changed_options(settings: Settings) -> dict[str, str]:
+    """Return the options that differ from their defaults, as texts to be shown: of a secret only that it is set."""
+    return {
+        name: "(secret)" if option.is_secret else _as_text(value)
+        for name, option in OPTIONS.items()
+        if (value := getattr(settings, name)) != (_usual_data_dir() if name == "data_dir" else option.default)
+    }
+
+
+def _usual_data_dir() -> Path | None:
+    try:
+        return default_data_dir()
+    except SettingsError:
+        return None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(_as_text(each) for each in value)
+    if isinstance(value, NodeSettings):
+        return f"{value.name}={value.url}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 OPTIONS: Mapping[str, Option] = _options(Settings)
 NODE_OPTIONS: Mapping[str, Option] = _options(NodeSettings)

@@ -114,13 +114,14 @@ class _DirectoryKeys:
 
     def _run(self, work: Callable[[Keys], Awaitable[T]]) -> T:
         from hive.auth.key_ring import KeyRing
+        from hive.hub.event_log import EventLog
         from hive.hub.key_cases import Keys
         from hive.store.store import Store
         from hive.store.store_error import DirectoryInUseError, StoreError
 
         async def run() -> T:
             async with Store(self._directory) as store:
-                keys = Keys(store, KeyRing())
+                keys = Keys(store, KeyRing(), EventLog())
                 await keys.load()
                 return await work(keys)
 

@@ -9,6 +9,8 @@ from typing import Protocol
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
 from hive.fleet.health import NOT_BACK, HealthMonitor, Transition
 from hive.fleet.signs import NEVER
+from hive.hub.event_log import EventLog
+from hive.hub.events import EngineHealth, EventKind, engine_subject
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +39,12 @@ class Sighting(Protocol):
 class HealthWatch:
     """The only writer of an engine's health. `on_transition` is called after every change."""
 
-    def __init__(self, fleet: Fleet, now: Callable[[], float], on_transition: Callable[[Transition], None]) -> None:
+    def __init__(
+        self, fleet: Fleet, now: Callable[[], float], events: EventLog, on_transition: Callable[[Transition], None]
+    ) -> None:
         self._fleet = fleet
         self._now = now
+        self._events = events
         self._on_transition = on_transition
         self._monitor = HealthMonitor()
 
@@ -115,4 +120,6 @@ class HealthWatch:
         name = f"{engine.node}, engine {engine.id}" if engine.id else engine.node
         level = logging.INFO if is_well or after is Health.DRAINING else logging.WARNING
         _log.log(level, "node %s: %s -> %s (%s)", name, change.before, after, change.cause)
+        details = EngineHealth(engine.node, engine.id, change.before, after, change.cause)
+        self._events.append(EventKind.ENGINE_HEALTH, engine_subject(engine.node, engine.id), details)
         self._on_transition(change)

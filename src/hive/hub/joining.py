@@ -17,6 +17,7 @@ from hive.auth.keys import Key, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.engines import Engine
 from hive.fleet.health import NOT_BACK
+from hive.hub.events import EventKind, NodeDrain, NodeGone, NodeJoined
 from hive.hub.health_watch import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
 from hive.hub.joining_port import JoiningPort
@@ -133,6 +134,7 @@ class JoinedNode:
         self.token = ""
         self._pending = None
         self._note_change(self.name)
+        self._port.events.append(EventKind.NODE_LEFT, self.name, NodeGone(reason))
         for joined in self.engines.values():
             joined.engine.signs.has_left = self.is_leaving
             joined.fail("its agent has stopped" if self.is_leaving else f"its node has left: {reason}")
@@ -152,6 +154,7 @@ class JoinedNode:
         elif isinstance(event, Draining):
             _log.info("node %s drains", self.name)
             self.is_leaving = True
+            self._port.events.append(EventKind.NODE_DRAINED, self.name, NodeDrain(by=""))
             self.apply_drain()
         elif isinstance(event, Suspected):
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
@@ -287,6 +290,7 @@ class Joining:
             control.shut(away.code, away.reason)
             return
         _log.info("node %s joined (%s, %s)", node.name, hello.agent, hello.platform)
+        self._port.events.append(EventKind.NODE_JOINED, node.name, NodeJoined(hello.agent, hello.platform))
         node.begin(control, hello)
 
     def _admit(self, key: Key, hello: Hello) -> JoinedNode:
@@ -362,10 +366,12 @@ class Joining:
                 self._forget(node)
 
     def _forget(self, node: JoinedNode) -> None:
-        node.end(CloseCode.KEY_REVOKED, "the key was revoked")
+        reason = "the key was revoked"
+        node.end(CloseCode.KEY_REVOKED, reason)
         node.remove_all()
         del self.nodes[node.name]
         self.changed.add(node.name)
+        self._port.events.append(EventKind.NODE_FORGOTTEN, node.name, NodeGone(reason))
 
     def say_bye(self) -> None:
         """Tell every node that the hub stops, and let no node in any more. The links work until `leave`."""

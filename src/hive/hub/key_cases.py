@@ -12,6 +12,8 @@ from hive.auth.key_ring import KeyRing
 from hive.auth.keys import SHOWN_CHARACTERS, Key, Role, digest_of, make_secret
 from hive.config import NAME, NAME_RULE, Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, KeyChange
 
 _log = logging.getLogger(__name__)
 
@@ -45,9 +47,12 @@ class Keys:
     Names are taken and given back in memory before the database is awaited, so two callers never get the same name.
     """
 
-    def __init__(self, records: KeyRecords, ring: KeyRing, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, records: KeyRecords, ring: KeyRing, events: EventLog, clock: Callable[[], float] = time.time
+    ) -> None:
         self._records = records
         self._ring = ring
+        self._events = events
         self._clock = clock
         self._live: dict[str, Key] = {}
         self._by_digest: dict[bytes, Key] = {}
@@ -61,6 +66,10 @@ class Keys:
         """Return the live keys, oldest first; with `revoked` also the revoked ones."""
         keys = self._by_digest.values() if revoked else self._live.values()
         return sorted(keys, key=lambda key: (key.created_at, key.name))
+
+    def is_live(self, name: str) -> bool:
+        """Is there a live key of this name?"""
+        return name in self._live
 
     async def create(self, name: str, role: Role, *, manage: bool = False) -> NewKey:
         """Make a key. Raises Fault: INVALID_VALUE, or CONFLICT when a live key has the name."""
@@ -136,6 +145,9 @@ class Keys:
                 if old is None:
                     del self._by_digest[key.digest]
             raise
+        for key in changed:
+            kind = EventKind.KEY_MADE if key.revoked_at is None else EventKind.KEY_REVOKED
+            self._events.append(kind, key.name, KeyChange(key.role, key.manage))
 
     def _remember(self, key: Key) -> None:
         old = self._by_digest.get(key.digest)

@@ -18,6 +18,8 @@ from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import Patience, silence_limit
 from hive.hub.ask import ask
 from hive.hub.background import Background
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, LoadEnded, LoadOrdered
 from hive.hub.roster import Roster
 from hive.scheduling.loads import EVICTED_AFTER
 from hive.scheduling.tickets import LoadEnd, LoadOrder
@@ -57,6 +59,7 @@ class Loader:
         background: Background,
         patience: Patience,
         now: Callable[[], float],
+        events: EventLog,
         report: Callable[[LoadOrder, LoadEnd], None],
     ) -> None:
         """`report` hears of the end of each load."""
@@ -65,12 +68,15 @@ class Loader:
         self._background = background
         self._patience = patience
         self._now = now
+        self._events = events
         self._report = report
         self.running: dict[LoadOrder, Load] = {}
 
     def start(self, order: LoadOrder) -> None:
         """Begin a load."""
         load = self.running[order] = Load(order, self._now())
+        details = LoadOrdered(order.engine.node, order.engine.id, order.reason, order.unload)
+        self._events.append(EventKind.LOAD_ORDERED, order.model, details)
         load.task = self._background.spawn(self._run(load))
 
     def give_up(self, engine: Engine) -> None:
@@ -139,8 +145,11 @@ class Loader:
     def _finish(self, load: Load, end: LoadEnd) -> None:
         if self.running.pop(load.order, None) is None:
             return
-        self._roster.kick(load.engine)
-        self._report(load.order, end)
+        order, engine = load.order, load.engine
+        seconds = round(max(self._now() - order.ordered_at, 0.0), 3)
+        self._events.append(EventKind.LOAD_ENDED, order.model, LoadEnded(engine.node, engine.id, end, seconds))
+        self._roster.kick(engine)
+        self._report(order, end)
 
 
 def _spelling(engine: Engine, key: str) -> str:

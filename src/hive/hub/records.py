@@ -143,10 +143,11 @@ class Tallies:
 
 
 class Records:
-    """Takes the records of ended exchanges and settles them together: it counts them, then writes them."""
+    """Takes the records of ended exchanges and settles them together: it counts, writes and notes them as events."""
 
-    def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
+    def __init__(self, write: Callable[[Sequence[Record]], None], note: Callable[[Sequence[Record]], None]) -> None:
         self._write = write
+        self._note = note
         self._tallies = Tallies()
         self._unsettled: list[Record] = []
         self._ended_at: list[float] = []
@@ -170,7 +171,7 @@ class Records:
             self.settle()
 
     def settle(self) -> None:
-        """Date, count and write the records that were added."""
+        """Date, count, write and note the records that were added."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -183,3 +184,4 @@ class Records:
             record.time = timestamp(offset + at)
             self._tallies.add(record)
         self._write(records)
+        self._note(records)
