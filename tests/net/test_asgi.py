@@ -16,7 +16,7 @@ from hive.errors import Fault
 from hive.net import asgi
 from hive.net.asgi import Application, AsgiBridge, Message, Receive, Scope, Send
 from hive.net.outbox import Outbox
-from hive.net.server import HttpServer, ServerLimits
+from hive.net.server import HttpServer, Listener, ServerLimits
 from hive.net.stream import ClientStream
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.wire.requests import RequestHead
@@ -200,8 +200,8 @@ class Visit:
 async def visit(app: Application, data: bytes = GET) -> AsyncIterator[Visit]:
     """A server with one application, and a client that has sent a request."""
     desk = Desk(app)
-    server = HttpServer(desk, ServerLimits(), Outbox())
-    port = await server.start("127.0.0.1", 0)
+    server = HttpServer(ServerLimits(), Outbox())
+    port = await server.listen(Listener("127.0.0.1", 0, desk))
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
     try:
         writer.write(data)

@@ -308,7 +308,7 @@ def test_everything_that_happens_is_told_without_prompts_and_secrets() -> None:
             assert call(hub, "/hive/v1/nodes/a/drain", "POST").status == 200
             assert call(hub, "/hive/v1/nodes/a/drain", "POST").status == 200  # no change, no event
             assert call(hub, "/hive/v1/nodes/a/resume", "POST").status == 200
-            hub.call(lambda server: server.hub.records.settle())
+            hub.call(lambda server: server.hub.register.records.settle())
         hub.revoke_key("far")
         with Follower(hub, f"?after={begin(hub)}") as follower:
             events: list[Block] = []
