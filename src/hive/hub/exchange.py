@@ -72,6 +72,7 @@ class Exchange:
             request_id=stream.request_id,
             operation=plan.route.name,
             key=plan.principal.name,
+            key_id=plan.principal.id,
             bytes_in=len(stream.body),
         )
 

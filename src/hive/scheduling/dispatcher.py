@@ -71,6 +71,11 @@ class Dispatcher:
         self._gone_since: dict[Lane, float] = {}
 
     @property
+    def queue_limit(self) -> int:
+        """How many tickets may wait."""
+        return self._queue.limit
+
+    @property
     def waiting_count(self) -> int:
         """How many tickets wait."""
         return self._queue.count

@@ -20,7 +20,7 @@ MAX_OTHER_NODES = 2
 MAX_UNREACHED = 3
 """Times that an engine which seems up may prove unreachable in one exchange."""
 BLAMED_REST = 0.5
-"""Seconds, times the failures in a row: an engine that fails fast would get most of the work otherwise."""
+"""Seconds, times the failures in a row. Without a rest an engine that fails fast would get most of the work."""
 LONGEST_REST = 5.0
 
 
