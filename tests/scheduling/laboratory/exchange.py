@@ -14,7 +14,6 @@ from hive.fleet.failures import Row, judge
 from hive.scheduling import failover
 from hive.scheduling.failover import Act as Following
 from hive.scheduling.failover import Case, Decision, End, Note
-from hive.scheduling.frontends import Frontend
 from hive.scheduling.silence import Silence
 from hive.scheduling.tickets import Lease, Ticket
 
@@ -80,9 +79,8 @@ class Exchange:
         self.first_byte_at: float | None = None
         self.outcome = ""
         deadline = now + hub.rules.queue_timeout
-        frontend = Frontend(patience=hub.rules.patience)
         self.ticket = Ticket(
-            request.model, request.task, Dialect.OLLAMA, deadline, frontend=frontend, prompt_tokens=request.prompt
+            request.model, request.task, Dialect.OLLAMA, deadline, frontend=hub.frontend, prompt_tokens=request.prompt
         )
         self.attempt: _Attempt | None = None
         self.attempts = 0

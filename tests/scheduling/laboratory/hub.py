@@ -13,6 +13,7 @@ from hive.fleet.health import HealthMonitor, Patience, Transition, silence_limit
 from hive.fleet.kinds import EngineKind
 from hive.fleet.signs import Signs
 from hive.scheduling.dispatcher import Dispatcher, Step
+from hive.scheduling.frontends import Frontend
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder
 
 from .audit import Audit
@@ -42,6 +43,8 @@ class SimulatedHub:
 
     def __init__(self, clock: Clock, rules: Rules, audit: Audit, rng: random.Random) -> None:
         self.clock, self.rules, self.audit = clock, rules, audit
+        self.frontend = Frontend(patience=rules.patience)
+        """Where all requests arrive: tickets of one frontend share their lanes."""
         self.fleet = Fleet()
         self.monitor = HealthMonitor()
         self.dispatcher = Dispatcher(self.fleet, rules.queue_limit, policy=rules.policy, rng=rng)
