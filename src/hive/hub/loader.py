@@ -15,7 +15,7 @@ from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import silence_limit
-from hive.hub.ask import ask
+from hive.net.ask import ask
 from hive.scheduling.loads import EVICTED_AFTER
 from hive.scheduling.tickets import LoadEnd, LoadOrder
 from hive.wire.link_messages import one_line

@@ -65,7 +65,7 @@ class ResponseReader:
         self._overhead_bytes = 0
         self._is_bodiless = False
 
-    def begin(self, *, is_bodiless: bool = False) -> None:
+    def begin(self, is_bodiless: bool = False) -> None:
         """A request was sent: an answer may come now. `is_bodiless`: to HEAD; it ends with its head (RFC 9112, 6.3)."""
         self.head = None
         self._is_bodiless = is_bodiless
