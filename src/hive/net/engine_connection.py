@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from hive import errors
 from hive.errors import Kind
 from hive.net.link import Sink, StreamingSink
-from hive.net.outbox import Outbox
+from hive.net.outbox import LARGE_PIECE_BYTES, Outbox
 from hive.net.reasons import in_words
 from hive.net.resend import Resend
 from hive.wire.responses import GarbledAnswer, ResponseReader
@@ -121,6 +121,8 @@ class EngineConnection(asyncio.Protocol):
             self._keep(data, self._unheard)
         if self._transport is not None:
             self._outbox.write(self._transport, data)
+            if len(data) >= LARGE_PIECE_BYTES:
+                self._outbox.flush()
 
     def _keep(self, data: bytes, unheard: _Request) -> None:
         head, _, is_bodiless, is_raw = unheard

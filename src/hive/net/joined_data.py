@@ -16,6 +16,7 @@ from hive.auth.keys import Key
 from hive.errors import Kind
 from hive.net.joined import JoinedSocket, JoinedSockets
 from hive.net.link import Sink, StreamingSink
+from hive.net.outbox import LARGE_PIECE_BYTES
 from hive.net.resend import Resend
 from hive.wire import link_rules as link
 from hive.wire.link_data import HubData, HubState
@@ -151,6 +152,8 @@ class JoinedConnection(JoinedSocket):
         self._unsent_bytes += len(data)  # at the next tick fewer bytes wait than that, unless the node takes nothing
         self._data.send(data)
         self.write_output()
+        if len(data) >= LARGE_PIECE_BYTES:
+            self._sockets.outbox.flush()
 
     def finish(self) -> None:
         """The request is whole."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import asyncio
 
+LARGE_PIECE_BYTES = 32 << 10
+"""Flush behind a piece of this size: else one turn can read 8 MB for a peer before it is known that nothing leaves."""
+
 
 class Outbox:
     """What is to be written at the end of this turn, in order."""
