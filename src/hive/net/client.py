@@ -157,7 +157,8 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(fault)
             elif self._server.hold(self, fault):
                 self._state = ConnectionState.HELD
-                self._pause_reading()
+                if self._transport is not None and not self._transport.is_closing():
+                    self._transport.pause_reading()
             else:
                 self.abort()  # too many guess at the same time: none of them learns anything
             return
@@ -236,10 +237,6 @@ class ClientConnection(asyncio.Protocol):
         self._stream = ClientStream(self, stream.head, stream.request_id)
         self._stream.intake = stream.intake
         self._refuse(fault)
-
-    def _pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
 
     def refuse_now(self, fault: Fault) -> None:
         """Send a refusal that was held back."""
