@@ -24,7 +24,7 @@ from hive.errors import (
     Fault,
 )
 from hive.net.body_intake import BodyIntake
-from hive.net.engine_connection import set_nodelay
+from hive.net.outbox import set_nodelay
 from hive.net.stream import ClientStream
 from hive.net.unsent import Unsent
 from hive.wire.requests import RequestHead, RequestReader

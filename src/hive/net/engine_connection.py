@@ -6,7 +6,6 @@ The hub uses it for engines that it dials, a node for those beside it.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol, cast
@@ -14,7 +13,7 @@ from typing import Protocol, cast
 from hive import errors
 from hive.errors import Kind
 from hive.net.link import Sink, StreamingSink
-from hive.net.outbox import LARGE_PIECE_BYTES, Outbox
+from hive.net.outbox import LARGE_PIECE_BYTES, Outbox, set_nodelay
 from hive.net.reasons import in_words
 from hive.net.resend import Resend
 from hive.wire.responses import GarbledAnswer, ResponseReader
@@ -258,10 +257,3 @@ class EngineConnection(asyncio.Protocol):
             other.send(head, body, sink, is_bodiless=is_bodiless, is_raw=is_raw)
 
         return repeat
-
-
-def set_nodelay(transport: asyncio.BaseTransport) -> None:
-    """Let small writes leave at once."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
