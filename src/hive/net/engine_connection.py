@@ -69,7 +69,7 @@ class EngineConnection(asyncio.Protocol):
         self._source: StreamingSink | None = None
         """The sink, while it still sends the request."""
         self._is_announced = False
-        """Has the sink the head of the answer, or does it want none?"""
+        """Has the sink the head of the answer?"""
         self._is_paused = False
         self._is_raw = False
         self._was_used = False
@@ -93,7 +93,8 @@ class EngineConnection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
         """Send a whole request; the answer goes to `sink`. `is_raw`: as its bytes come, the head included."""
         self._sink = sink
-        self._is_announced = self._is_raw = is_raw
+        self._is_announced = False
+        self._is_raw = is_raw
         if self._was_used:
             self._unheard = (head, body, is_bodiless, is_raw)
             self._sent_at = monotonic()
@@ -175,15 +176,16 @@ class EngineConnection(asyncio.Protocol):
         except GarbledAnswer as garbled:
             self._fail(errors.NODE_GARBLED, f"the engine's answer is garbled: {garbled}")
             return
-        if not self._is_announced:
-            if reader.head is None:
-                return
-            self._is_announced = True
-            sink.on_head(reader.head)
-        elif self._is_raw:
-            body = data
-        if body and self._sink is sink:
-            sink.on_body(body)
+        if self._is_raw:
+            sink.on_body(data)
+        else:
+            if not self._is_announced:
+                if reader.head is None:
+                    return
+                self._is_announced = True
+                sink.on_head(reader.head)
+            if body and self._sink is sink:
+                sink.on_body(body)
         if reader.is_complete and self._sink is sink:
             self._complete(sink)
 

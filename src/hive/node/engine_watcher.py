@@ -154,7 +154,7 @@ class EngineWatcher:
     def _say(self, level: int, fact: str) -> None:
         """Log a fact; some name the engine themselves."""
         url = self.server.address.url
-        _log.log(level, "engine %s: %s", url, fact.removeprefix(f"{url}: "))
+        _log.log(level, "engine %s: %s", url, fact.removeprefix(f"no connection to {url}: "))
 
     # --- models ---
 
