@@ -651,7 +651,7 @@ def attempts(answer: Answer) -> tuple[int, str | None]:
 @pytest.fixture
 def no_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every connection that dies have been alive: whoever breaks one off may have died of the request."""
-    monkeypatch.setattr("hive.net.upstream.STALE_AFTER", -1.0)
+    monkeypatch.setattr("hive.net.engine_connection.STALE_AFTER", -1.0)
 
 
 def breaks_off(call: Call) -> None:

@@ -26,8 +26,6 @@ from hive.wire.forwarding import request_head
 
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
-MAX_RESENDS = 3
-"""Connections that may prove dead in one attempt."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -62,35 +60,27 @@ class Attempt:
     # --- sending ---
 
     async def run(self) -> Relay | None:
-        """Send the request and wait for the end of its answer; None when there is no way to the engine.
-
-        A pooled connection that had died unused is replaced by a new one.
-        """
+        """Send the request and wait for the end of its answer; None when there is no way to the engine."""
         engine, client = self.lease.engine, self._answer.client
         link = self._hub.links[engine]
         self._was_warm = engine.is_warm(self._wanted.model, self.lease.ticket.load_options)
         head, body, translator = self._make_request(engine, link)
         connection = link.take_idle()
-        for resends in range(MAX_RESENDS + 1):
+        if connection is None:
+            connection = await self._dial(engine, link)
             if connection is None:
-                connection = await self._dial(engine, link)
-                if connection is None:
-                    return None
-            relay = self._make_relay(engine, translator)
-            relay.attach(connection)
-            try:
-                connection.send(head, body, relay)
-                result = await relay.finished
-            finally:
-                client.on_pause = client.on_resume = None
-                if not relay.finished.is_kept:
-                    connection.cancel()
-                self._note_bytes(relay, engine)
-            is_lost = result is Result.FAILED and not relay.was_given_up
-            if not is_lost or resends == MAX_RESENDS or not connection.is_lost_unheard(self._age(relay)):
-                return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
-            connection = None
-        raise AssertionError  # the loop has no other end
+                return None
+        relay = self._make_relay(engine, translator)
+        relay.attach(connection)
+        try:
+            connection.send(head, body, relay)
+            await relay.finished
+        finally:
+            client.on_pause = client.on_resume = None
+            if not relay.finished.is_kept and relay.connection is not None:
+                relay.connection.cancel()
+            self._note_bytes(relay, engine)
+        return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
 
     def _make_relay(self, engine: Engine, translator: Translator | None) -> Relay:
         hub, wanted = self._hub, self._wanted
@@ -123,12 +113,16 @@ class Attempt:
             self._hub.note_unreachable(engine, fault)
             return None
 
-    def _age(self, relay: Relay) -> float:
-        return self._hub.now() - relay.started_at
-
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
-        """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""
-        if fault.kind is not errors.NODE_UNREACHABLE or self._answer.has_begun:
+        """Return an attempt; None when there was no way to the engine: for its joined node, or for a second connection.
+
+        Raises the `Fault` of a hub that can open no connection.
+        """
+        if self._answer.has_begun or (relay.was_given_up and fault.kind is not errors.NODE_UNREACHABLE):
+            return relay
+        if fault.kind is errors.OVERLOADED:
+            raise fault
+        if fault.kind not in (errors.NODE_UNREACHABLE, errors.NODE_BUSY):
             return relay
         self._hub.note_unreachable(engine, fault)
         return None
@@ -216,11 +210,12 @@ class Attempt:
         relay, dialect = self.relay, self._wanted.route.dialect
         assert relay is not None
         began = relay.first_byte_at
+        tail = relay.held.tail if relay.reader is None else relay.reader.last_units
         if not self._was_warm or began is None:
-            return read_measured(dialect, relay.tail)
+            return read_measured(dialect, tail)
         if relay.reader is not None:
-            return read_measured(dialect, relay.tail, began - relay.started_at)
-        return read_measured(dialect, relay.tail, whole=relay.last_byte_at - relay.started_at)
+            return read_measured(dialect, tail, began - relay.started_at)
+        return read_measured(dialect, tail, whole=relay.last_byte_at - relay.started_at)
 
 
 def _close_unused(dialing: asyncio.Task[Connection]) -> None:

@@ -113,7 +113,7 @@ class Exchange:
         fields = stream.head.fields
         encoding = fields.get(b"content-encoding")
         if encoding is not None:
-            most = self._plan.frontend.max_body_bytes
+            most = stream.max_body_bytes
             stream.replace_body(await asyncio.to_thread(decode_body, stream.body, encoding, most))
             self.record.bytes_in = len(stream.body)
         if route.form is BodyForm.MULTIPART:

@@ -177,6 +177,11 @@ class Relay:
         self.fault = Fault(kind, reason)
         self.finished.keep(Result.FAILED)
 
+    def on_moved(self, connection: Connection) -> None:
+        """The first connection had died unheard: the clock begins anew with another one."""
+        self.started_at = self.last_byte_at = self._now()
+        self.attach(connection)
+
     # --- an answer in one piece ---
 
     def _take_piece(self, data: bytes) -> None:
@@ -303,11 +308,6 @@ class Relay:
     def has_ended(self) -> bool:
         """Has the stream's end mark gone to the client?"""
         return self.reader is not None and self.reader.ending is not Ending.MISSING
-
-    @property
-    def tail(self) -> bytes:
-        """Return the last bytes of the answer, or more, as the engine sent them."""
-        return self.held.tail if self.reader is None else self.reader.last_units
 
 
 def _may_be_whole(head: ResponseHead, body: bytes) -> bool:

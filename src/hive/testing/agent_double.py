@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from hive.errors import NODE_SILENT, Fault
-from hive.hub.ask import ask
+from hive.net.ask import ask
 from hive.net.dialed import DialedLink
 from hive.net.outbox import Outbox
 from hive.testing.agent_sockets import NodeSocket, Serving, dial
