@@ -135,11 +135,11 @@ def test_a_client_that_takes_no_byte_is_dropped_over_tls_too(files: tuple[Path, 
 @pytest.mark.parametrize("use_uvloop", [True, False])
 def test_a_slow_reader_gets_its_whole_answer_before_the_hub_ends(files: tuple[Path, Path], use_uvloop: bool) -> None:
     big = b'{"response":"' + b"x" * 12_000_000 + b'","done":true}'
-    settings = {"tls_cert": files[0], "tls_key": files[1], "drain_timeout": 5, "held_answer_bytes": 1 << 26}
+    settings = {"tls_cert": files[0], "tls_key": files[1], "drain_timeout": 30, "held_answer_bytes": 1 << 26}
     with (
         run_scripted(lambda call: call.answer(big)) as engine,
         run_hub({"a": engine.url}, link="dialed", use_uvloop=use_uvloop, **settings) as hub,
-        TlsWire(hub.port, trusting(files[0]), receive_buffer=4096) as wire,
+        TlsWire(hub.port, trusting(files[0]), receive_buffer=65_536) as wire,
     ):
         wire.send(request(body=GENERATE))
         hub.until(lambda server: any(one.has_unsent for one in server.server.connections))
