@@ -27,13 +27,14 @@ test-all: venv  ## the long matrices and drills too: 30 minutes
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-joined: venv  ## the hub's own suites, with every node joined by a link
-	@$(BIN)/python -m pytest --link joined -m 'not long' $(BESIDE) tests/api tests/hub tests/net $(ARGS)
+	@$(BIN)/python -m pytest --link joined -m 'not long' $(BESIDE) tests/surfaces tests/hub tests/net $(ARGS)
 
 check: venv
 	@$(BIN)/ruff check src tests bench
 	@$(BIN)/ruff format --check src tests bench
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tests/house.py
 
 format: venv
 	@$(BIN)/ruff check --fix --quiet src tests bench || true

@@ -8,6 +8,8 @@ import pytest
 
 from hive.testing import OptionError, run_in_thread
 
+from ..raw import ask, get
+
 
 def test_until_gives_up_in_time() -> None:
     with run_in_thread() as engine, pytest.raises(TimeoutError):
@@ -26,8 +28,8 @@ def test_a_taken_port_is_told_and_the_thread_ends() -> None:
     assert threading.active_count() == before
 
 
-def test_a_block_that_fails_ends_the_engine(client_of: type) -> None:
+def test_a_block_that_fails_ends_the_engine() -> None:
     with pytest.raises(ZeroDivisionError), run_in_thread() as engine:
         _ = 1 // 0
     with pytest.raises(ConnectionRefusedError):
-        client_of(engine).ask("/api/version")
+        ask(engine.port, get("/api/version"))
