@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from hive.dialects.measures import Measured
-from hive.dialects.operations import CHAT
+from hive.dialects.tasks import CHAT, Dialect
 from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
 from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import Dispatcher
@@ -41,14 +41,14 @@ def build(nodes: int, models: int, each: int, loaded: int, limit: int = 20_000) 
         held = tuple(LoadedModel(name, "", b"{}") for name in mine[:loaded])
         fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", listed, held))
         for name in mine[:loaded]:
-            lease = Lease(engine, Ticket(name, CHAT, 1e9), "")
+            lease = Lease(engine, Ticket(name, CHAT, Dialect.OLLAMA, 1e9), "")
             dispatcher.estimates.note_served(lease, Measured(first_byte=rng.uniform(0.1, 1)), 2.0)
     return dispatcher
 
 
 def at_once(dispatcher: Dispatcher, models: int, count: int = 5_000) -> float:
     """Return the microseconds to serve a ticket at once and to give its slot back."""
-    tickets = [Ticket(f"model-{number % models}", CHAT, 1e9) for number in range(count)]
+    tickets = [Ticket(f"model-{number % models}", CHAT, Dialect.OLLAMA, 1e9) for number in range(count)]
     began = time.thread_time()
     for ticket in tickets:
         lease = dispatcher.offer(ticket, 1.0)
@@ -64,7 +64,7 @@ def under_pressure(dispatcher: Dispatcher, models: int, waiting: int, count: int
 
     def come() -> None:
         nonlocal number
-        lease = dispatcher.offer(Ticket(f"model-{number % models}", CHAT, 1e9), now)
+        lease = dispatcher.offer(Ticket(f"model-{number % models}", CHAT, Dialect.OLLAMA, 1e9), now)
         number += 1
         if lease is not None:
             held.append(lease)

@@ -19,13 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from hive import errors
 from hive.cli import main
 from hive.config import NODE_OPTIONS, OPTIONS, Option, Settings
-from hive.dialects import operations
-from hive.dialects.operations import Answered, Operation, methods_of
+from hive.dialects.routes import Answered
 from hive.hub.records import Outcome, Record
 from hive.node.agent import ExitCode
 from hive.node.allowed_routes import ROUTES
 from hive.sim.faults import FAULTS, Argument
 from hive.sources import load_settings
+from hive.surfaces.main.main_routes import MAIN_ROUTES
+from hive.surfaces.management.management_routes import MANAGEMENT_ROUTES, PREFIX
 from hive.testing import SimOptions, run_in_thread
 from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
@@ -138,22 +139,17 @@ def test_every_error_is_documented_with_status_and_whose_turn_it_is() -> None:
 # --- routes ---
 
 
-def operation_rows() -> Iterator[tuple[str, ...]]:
-    declared = {
-        one.name: one for one in (*operations.OPERATIONS, *vars(operations).values()) if isinstance(one, Operation)
-    }
-    for one in declared.values():
-        methods = methods_of(one.path) or methods_of(f"{one.path}x")
-        has_head = one.method == "GET" and methods.get("HEAD") is one
-        method = "any" if one.method == "*" else f"{one.method}, HEAD" if has_head else one.method
-        slot = "yes" if one.answered is Answered.ENGINE and one.takes_slot else "no"
-        yield method, one.path, one.name, one.right.value, ANSWERED[one.answered], slot
+def route_rows() -> Iterator[tuple[str, ...]]:
+    for one in (*MAIN_ROUTES.routes, *MANAGEMENT_ROUTES.routes):
+        if not one.path.startswith(PREFIX):
+            method = f"{one.method}, HEAD" if one.takes_head else one.method
+            slot = "yes" if one.task is not None and one.task.takes_slot else "no"
+            yield method, one.path, one.name, one.right.value, ANSWERED[one.answered], slot
 
 
 ANSWERED = {
     Answered.ENGINE: "an engine",
-    Answered.CATALOG: "the hub",
-    Answered.APPLICATION: "the hub",
+    Answered.SURFACE: "the hub",
     Answered.LATER: "later",
     Answered.LINK: "a link",
     Answered.UPGRADE: "426",
@@ -164,9 +160,9 @@ def test_every_route_is_documented_with_its_right() -> None:
     found = [
         (method, re.sub(r"\{.*\}", "", path), *rest[:4])
         for method, path, *rest in table("docs/api.md", "method")
-        if not path.startswith("/hive/v1/") or path.endswith("/{...}")
+        if not path.startswith(PREFIX)
     ]
-    compare("docs/api.md", found, operation_rows())
+    compare("docs/api.md", found, route_rows())
 
 
 def test_every_route_of_the_management_api_is_documented(hub: ThreadedHub) -> None:
@@ -175,6 +171,15 @@ def test_every_route_of_the_management_api_is_documented(hub: ThreadedHub) -> No
     wanted = [(method.upper(), path) for path, methods in answer.json()["paths"].items() for method in methods]
     found = [row[:2] for row in table("docs/api.md", "management method")]
     compare("docs/api.md", found, [*wanted, ("GET", path)])
+
+
+def test_every_route_of_the_management_api_has_its_right_in_the_table_of_routes() -> None:
+    declared = [
+        (one.method, one.path, one.right.value)
+        for one in MANAGEMENT_ROUTES.routes
+        if one.path.startswith(PREFIX) and one.path != f"{PREFIX}/"
+    ]
+    compare("docs/api.md", [row[:3] for row in table("docs/api.md", "management method")], declared)
 
 
 # --- metrics and the log ---

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from hive.auth.access import Door, Guesses
-from hive.auth.keys import KeyRing, Right
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import Right
 from hive.auth.origins import Origins
 from hive.config import NO_NODES, LocalAccess, LogFormat, Settings
 from hive.errors import Fault
@@ -24,10 +25,13 @@ from hive.hub.recall import Recall
 from hive.hub.records import Record
 from hive.net.asgi import Application
 from hive.net.certificate import Certificate, CertificateError
-from hive.net.server import HttpServer, ServerLimits
+from hive.net.server import HttpServer, Listener, ServerLimits
 from hive.store.store import Store
 from hive.store.store_error import StoreError
 from hive.surfaces.front import Front
+from hive.surfaces.main.main_surface import main_surface
+from hive.surfaces.management.management_surface import management_surface
+from hive.surfaces.surface import Surface
 
 _log = logging.getLogger(__name__)
 
@@ -56,15 +60,13 @@ class HubServer:
         self.hub = Hub(settings, write_records or log.write, self.ring)
         self.recall = Recall(self.store, self.hub.joining, self.hub.now)
         self.server = self._make_server()
+        self._guesses = Guesses()
         self.certificate: Certificate | None = None
         self.port = 0
         self.new_admin_key: str | None = None
 
     def _make_server(self) -> HttpServer:
         settings = self.settings
-        local_rights = _LOCAL_RIGHTS[settings.effective_local_access]
-        door = Door(self.ring, Guesses(), local_rights, settings.open, settings.trusted_networks)
-        front = Front(self.hub, door, Origins(settings.origins), self._make_application, self._render_metrics)
         limits = ServerLimits(
             max_head_bytes=settings.max_head_bytes,
             max_body_bytes=settings.max_body_bytes,
@@ -75,7 +77,24 @@ class HubServer:
             send_timeout=settings.send_timeout,
             linger_timeout=settings.linger_timeout,
         )
-        return HttpServer(front, limits, self.hub.outbox)
+        return HttpServer(limits, self.hub.outbox)
+
+    def _main_surfaces(self) -> tuple[Surface, ...]:
+        """Return the surfaces of the main listener; what none of them has is answered as Ollama would."""
+        management = management_surface(self.hub, self._make_application, self._render_metrics)
+        return main_surface(self.hub.catalog), management
+
+    async def listen(self, host: str, port: int, surfaces: Sequence[Surface]) -> int:
+        """Serve surfaces at one more address; return its port. Raises `OSError` when the port is taken.
+
+        The first surface also answers what none of them has. The certificate of the settings holds here too.
+        """
+        settings = self.settings
+        local_rights = _LOCAL_RIGHTS[settings.effective_local_access]
+        door = Door(self.ring, self._guesses, local_rights, settings.open, settings.trusted_networks)
+        front = Front(self.hub, door, Origins(settings.origins), surfaces)
+        context = self.certificate.context if self.certificate is not None else None
+        return await self.server.listen(Listener(host, port, front, context))
 
     async def start(self) -> None:
         """Open the database, listen, and begin to look at the nodes.
@@ -90,15 +109,14 @@ class HubServer:
             await self.keys.load()
             await self.recall.load(self.keys.listed())
             # Only once the port is ours: a key made for a start that fails would never be shown.
-            context = self.certificate.context if self.certificate is not None else None
-            self.port = await self.server.start(settings.host, settings.port, context)
+            self.port = await self.listen(settings.host, settings.port, self._main_surfaces())
             self.new_admin_key = await self.keys.first_admin(settings.admin_key)
         except BaseException:
             self.server.close()
             await self.store.close()
             raise
         self.hub.start()
-        self.hub.spawn(self.recall.run())
+        self.hub.background.spawn(self.recall.run())
 
     @property
     def scheme(self) -> str:
@@ -121,9 +139,9 @@ class HubServer:
         deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
         self.hub.joining.say_bye()
-        await self.hub.finish(self.settings.drain_timeout)
+        await self.hub.register.finish(self.settings.drain_timeout)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
-        self.hub.give_up_all()  # whose body came in the meantime
+        self.hub.register.give_up_all()  # whose body came in the meantime
         await self.server.finish(FAREWELL)
         await self.hub.joining.leave(FAREWELL)  # only now: until here a request may need its link
         self.server.close()
@@ -188,8 +206,8 @@ async def _run(server: HubServer) -> int:
     _greet(server)
     _tune_collector()
     await stopping.wait()
-    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.exchanges)))
-    loop.add_signal_handler(signal.SIGINT, server.hub.give_up_all)  # Ctrl-C again: now
+    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.register.running)))
+    loop.add_signal_handler(signal.SIGINT, server.hub.register.give_up_all)  # Ctrl-C again: now
     await server.stop()
     return 0
 

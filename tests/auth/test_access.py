@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from hive.auth.access import Door, Guesses, credentials, is_local, is_loopback_host, is_loopback_peer
-from hive.auth.keys import Key, KeyRing, Right, Role, digest_of
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import Key, Right, Role, digest_of
 from hive.errors import Fault
 from hive.wire.requests import RequestHead, RequestReader
 
@@ -52,7 +53,7 @@ def ask(
 ) -> object:
     """The key's name, or the status of the refusal."""
     try:
-        return door.admit(head, peer, right, 0.0, locally_open=locally_open)
+        return door.admit(head, credentials(head), peer, right, 0.0, locally_open=locally_open).name
     except Fault as fault:
         return fault.kind.status
 
@@ -134,14 +135,14 @@ def test_refusals_tell_no_secret() -> None:
     for name in ("unknown", "revoked", "worker"):
         for form in FORMS.values():
             with pytest.raises(Fault) as caught:
-                door().admit(form(name), THERE, Right.MANAGE, 0.0)
+                door().admit(form(name), credentials(form(name)), THERE, Right.MANAGE, 0.0)
             assert f"hk_{name}" not in str(caught.value)
 
 
 def test_401_and_403_are_not_to_be_repeated() -> None:
     for name in ("unknown", "worker"):
         with pytest.raises(Fault) as caught:
-            door().admit(bearer(name), THERE, Right.INFER, 0.0)
+            door().admit(bearer(name), credentials(bearer(name)), THERE, Right.INFER, 0.0)
         assert not caught.value.kind.retry
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hive.auth.access import FREE_GUESSES, LONGEST_DELAY, Door, Guesses, client_address
-from hive.auth.keys import Key, KeyRing, Right, Role, digest_of
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import Key, Right, Role, digest_of
 from hive.errors import Fault
 from hive.wire.requests import RequestHead
 
@@ -90,7 +91,7 @@ def test_no_delay_is_negative_or_too_long(tries: list[tuple[str, bytes, float]])
 
 def refusal(door: Door, secret: str, peer: str = "192.0.2.7", **fields: str) -> Fault:
     with pytest.raises(Fault) as caught:
-        door.admit(head(authorization=f"Bearer {secret}", **fields), peer, Right.INFER, 0.0)
+        door.admit(head(**fields), [secret.encode()], peer, Right.INFER, 0.0)
     return caught.value
 
 
@@ -102,7 +103,7 @@ def test_an_unknown_key_is_held_back_and_one_that_is_known_or_absent_is_not() ->
     assert delays[-1] > 0
     assert refusal(door, "hk_old").delay == 0
     with pytest.raises(Fault) as caught:
-        door.admit(head(), "192.0.2.7", Right.INFER, 0.0)
+        door.admit(head(), [], "192.0.2.7", Right.INFER, 0.0)
     assert caught.value.delay == 0
     assert refusal(door, "other", peer="192.0.2.8").delay == 0
 

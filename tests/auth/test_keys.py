@@ -1,4 +1,4 @@
-"""Keys: what each role may do, what is kept of a secret, and how the ring finds it."""
+"""Keys: what each role may do, and what is kept of a secret."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from hive.auth.keys import KEY_PREFIX, Key, KeyRing, Right, Role, digest_of, make_secret
+from hive.auth.keys import KEY_PREFIX, Key, Right, Role, digest_of, make_secret
 
 RIGHTS = {
     (Role.ADMIN, False): {Right.NONE, Right.INFER, Right.MANAGE, Right.ADMIN},
@@ -51,34 +49,3 @@ def test_only_the_digest_of_a_secret_is_kept() -> None:
     kept = key(b"hk_0123456789")
     assert kept.digest == hashlib.sha256(b"hk_0123456789").digest()
     assert "0123456789" not in repr(kept)
-
-
-def test_the_ring_finds_a_key_by_its_secret() -> None:
-    alice, bob = key(b"hk_alice"), key(b"hk_bob", Role.ADMIN)
-    ring = KeyRing([alice])
-    ring.put(bob)
-    assert ring.find(b"hk_alice") == (alice, alice.rights)
-    assert ring.find(b"hk_bob") == (bob, bob.rights)
-    for other in (b"", b"hk_", b"hk_alic", b"hk_alice ", b"HK_ALICE", alice.digest, alice.digest.hex().encode()):
-        assert ring.find(other) is None
-
-
-def test_an_empty_ring_finds_nothing() -> None:
-    assert KeyRing().find(b"hk_alice") is None
-
-
-def test_a_revoked_key_stays_known() -> None:
-    alice = key(b"hk_alice")
-    ring = KeyRing([alice])
-    ring.put(replace(alice, revoked_at=5.0))
-    found = ring.find(b"hk_alice")
-    assert found is not None
-    assert (found[0].revoked_at, found[1]) == (5.0, frozenset())
-
-
-@given(st.sets(st.binary(max_size=20), max_size=8), st.binary(max_size=20))
-@settings(deadline=None, max_examples=100)
-def test_the_ring_finds_what_was_put_and_nothing_else(secrets: set[bytes], other: bytes) -> None:
-    ring = KeyRing(key(secret) for secret in secrets)
-    assert all(ring.find(secret) is not None for secret in secrets)
-    assert (ring.find(other) is not None) is (other in secrets)

@@ -8,7 +8,7 @@ import pytest
 
 from hive import errors
 from hive.dialects.error_shapes import error_body, error_headers, stream_error
-from hive.dialects.operations import Dialect
+from hive.dialects.tasks import Dialect
 from hive.errors import Family, Fault, Kind
 
 KINDS = {kind.code: kind for kind in vars(errors).values() if isinstance(kind, Kind)}

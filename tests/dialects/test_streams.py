@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hive.dialects.operations import Dialect
 from hive.dialects.streams import Ending, Stream, stream_of
+from hive.dialects.tasks import Dialect
 
 NDJSON = b"application/x-ndjson"
 SSE = b"text/event-stream"

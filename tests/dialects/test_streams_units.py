@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hive.dialects.operations import Dialect
 from hive.dialects.streams import MalformedStream, Stream
+from hive.dialects.tasks import Dialect
 
 from .test_streams import (
     ANTHROPIC_DELTA,

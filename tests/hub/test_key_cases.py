@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hive.auth.keys import Key, KeyRing, Right, Role
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import Key, Right, Role
 from hive.config import Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault, Kind
 from hive.hub.key_cases import Keys
@@ -28,7 +29,7 @@ class Hub:
 
     def rights(self, secret: str) -> frozenset[Right] | None:
         found = self.ring.find(secret.encode())
-        return None if found is None else found[1]
+        return None if found is None else found.rights
 
     def names(self, *, revoked: bool = False) -> list[str]:
         return [key.name for key in self.keys.listed(revoked=revoked)]

@@ -40,7 +40,7 @@ POST /v1/responses
 
 
 def test_the_list_is_this_one() -> None:
-    """A new row in `dialects/operations.py` shows here first: is every engine's owner to allow it?"""
+    """A new row in `dialects/tasks.py` shows here first: is every engine's owner to allow it?"""
     assert sorted(f"{method} {path}" for method, path in ROUTES) == LIST.split("\n")[1:-1]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 from hive.dialects.measures import Measured
-from hive.dialects.operations import CHAT, Operation
+from hive.dialects.tasks import CHAT, Dialect, Task
 from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
 from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import Dispatcher
-from hive.scheduling.tickets import Lease, Ticket
+from hive.scheduling.tickets import Lease, Ticket, claim_of
 
 NEVER = 1e9
 GB = 1_000_000_000
@@ -47,9 +47,9 @@ class Floor:
         """Have an engine list these models as loaded."""
         self.fleet.learn_loaded(engine, [LoadedModel(key, "", b"{}") for key in models])
 
-    def ticket(self, model: str = "m", operation: Operation = CHAT, **more: object) -> Ticket:
+    def ticket(self, model: str = "m", task: Task = CHAT, dialect: Dialect = Dialect.OLLAMA, **more: object) -> Ticket:
         """Return a ticket that waits as long as it takes."""
-        return Ticket(model, operation, NEVER, **more)  # type: ignore[arg-type]
+        return Ticket(model, task, dialect, NEVER, claim=claim_of(task), **more)  # type: ignore[arg-type]
 
     def ask(self, model: str = "m", now: float = 0.0, **more: object) -> tuple[Ticket, Lease | None]:
         """Offer a new ticket."""

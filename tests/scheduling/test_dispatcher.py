@@ -6,16 +6,15 @@ import random
 
 import pytest
 
-from hive.dialects.operations import CHAT, GENERATE, SHOW, Operation, methods_of
+from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
-from hive.scheduling.tickets import Lease, Ticket
+from hive.scheduling.tickets import Lease, Ticket, claim_of
 
 from .fleets import Floor, report
 
-MESSAGES = methods_of("/v1/messages")["POST"]
 NEVER = 1e9
 
 
@@ -34,13 +33,15 @@ class Hall:
     def learn(self, engine: Engine, models: str) -> None:
         self.fleet.learn(engine, report(*models, loaded=tuple(models), version="0.9.3"))
 
-    def ticket(self, model: str = "m", operation: Operation = CHAT, deadline: float = NEVER) -> Ticket:
-        return Ticket(model, operation, deadline)
+    def ticket(
+        self, model: str = "m", task: Task = CHAT, deadline: float = NEVER, dialect: Dialect = Dialect.OLLAMA
+    ) -> Ticket:
+        return Ticket(model, task, dialect, deadline, claim=claim_of(task))
 
     def offer(
-        self, model: str = "m", operation: Operation = CHAT, *, deadline: float = NEVER
+        self, model: str = "m", task: Task = CHAT, *, deadline: float = NEVER, dialect: Dialect = Dialect.OLLAMA
     ) -> tuple[Ticket, Lease | None]:
-        ticket = self.ticket(model, operation, deadline)
+        ticket = self.ticket(model, task, deadline, dialect)
         return ticket, self.dispatcher.offer(ticket, 0.0)
 
     def serve(self, now: float = 0.0) -> list[Lease]:
@@ -117,7 +118,7 @@ def test_show_passes_a_busy_engine_and_takes_no_slot() -> None:
     hall.offer()
     hall.offer()
     for _ in range(5):
-        _, lease = hall.offer(operation=SHOW)
+        _, lease = hall.offer(task=SHOW)
         assert lease is not None
         assert hall.running() == [1]
         hall.dispatcher.release(lease)
@@ -129,7 +130,7 @@ def test_an_engine_that_is_not_ready_gets_no_work(health: Health) -> None:
     hall = Hall((4, "m"))
     hall.fleet.set_health(hall.engines[0], health)
     assert hall.offer()[1] is None
-    assert hall.offer(operation=SHOW)[1] is None
+    assert hall.offer(task=SHOW)[1] is None
     assert hall.serve(1.0) == []
     hall.fleet.set_health(hall.engines[0], Health.READY)
     assert len(hall.serve(1.0)) == 2
@@ -145,7 +146,7 @@ def test_an_engine_that_said_busy_rests() -> None:
 
 
 def test_an_engine_that_lacks_the_route_or_failed_the_ticket_is_no_choice() -> None:
-    assert Hall((4, "m")).offer(operation=MESSAGES)[1] is None
+    assert Hall((4, "m")).offer(dialect=Dialect.ANTHROPIC)[1] is None
     hall = Hall((4, "m"), (1, "m"))
     ticket = hall.ticket()
     ticket.excluded.add(hall.engines[0])
@@ -210,7 +211,7 @@ def test_the_queue_is_bounded_and_who_is_refused_leaves_no_trace() -> None:
             hall.offer(model)
     assert hall.dispatcher.waiting_count == 2
     assert list(hall.dispatcher.waiting()) == waiting
-    assert hall.offer(operation=SHOW)[1] is not None
+    assert hall.offer(task=SHOW)[1] is not None
     hall.dispatcher.cancel(waiting[0])
     assert hall.offer("m")[1] is None
     assert lease is not None
@@ -281,7 +282,7 @@ def test_whose_route_is_gone_from_its_engines_is_refused_after_a_moment() -> Non
     """As when another server has taken the port of the one that had it."""
     hall = Hall((1, "m"))
     hall.offer()
-    ticket, _ = hall.offer(operation=CHAT)
+    ticket, _ = hall.offer(task=CHAT)
     hall.fleet.learn(hall.engines[0], report("m", loaded=("m",), kind=EngineKind.LLAMA_CPP, version=""))
     assert refused(hall, 1.0) == []
     assert refused(hall, GONE_AFTER + 1.0) == [(ticket, "not_served")]
@@ -404,10 +405,10 @@ def test_there_is_news_when_serving_may_decide_something() -> None:
 
 def test_another_route_to_a_model_does_not_overtake_either() -> None:
     hall = Hall((1, "m"))
-    _, lease = hall.offer(operation=CHAT)
-    first, _ = hall.offer(operation=CHAT)
-    second, _ = hall.offer(operation=GENERATE)
-    third, _ = hall.offer(operation=CHAT)
+    _, lease = hall.offer(task=CHAT)
+    first, _ = hall.offer(task=CHAT)
+    second, _ = hall.offer(task=COMPLETE)
+    third, _ = hall.offer(task=CHAT)
     served = []
     while lease is not None:
         hall.dispatcher.release(lease)

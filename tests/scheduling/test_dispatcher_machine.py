@@ -14,16 +14,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hive.config import PolicyName
 from hive.dialects.measures import Measured
-from hive.dialects.operations import CHAT, SHOW, methods_of
+from hive.dialects.tasks import CHAT, SHOW, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
 from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher, Step
-from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
+from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket, claim_of
 
 from .fleets import report
 
-OPERATIONS = [CHAT, SHOW, methods_of("/v1/messages")["POST"]]
+ASKED = [(CHAT, Dialect.OLLAMA), (SHOW, Dialect.OLLAMA), (CHAT, Dialect.ANTHROPIC)]
 LIMIT = 5
 KINDS = [(EngineKind.OLLAMA, "0.33.0"), (EngineKind.OLLAMA, "0.9.3"), (EngineKind.VLLM, "")]
 
@@ -71,7 +71,9 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def could_serve(self, ticket: Ticket) -> list[Engine]:
         """Return the engines that could serve a ticket now, by the rules of the design."""
-        having = [each for each in self.engines if ticket.model in each.models and each.serves(ticket.operation)]
+        having = [
+            each for each in self.engines if ticket.model in each.models and each.route_for(ticket.task, ticket.dialect)
+        ]
         serving = self.in_service([each for each in having if each not in ticket.excluded])
         serving = serving or self.in_service(having)  # who failed it is forgiven when nobody else is left
         return [each for each in serving if each.rests_until <= self.now and self.has_room(each, ticket)]
@@ -84,28 +86,28 @@ class DispatcherMachine(RuleBasedStateMachine):
     @staticmethod
     def has_room(engine: Engine, ticket: Ticket) -> bool:
         most = 1 if engine.health is Health.PROBATION else engine.slots
-        return not ticket.operation.takes_slot or engine.running < most
+        return not ticket.takes_slot or engine.running < most
 
     def before(self, ticket: Ticket) -> list[Ticket]:
         """Return those who wait for the same slots of the same model."""
-        slot = ticket.operation.takes_slot
+        slot = ticket.takes_slot
         if not slot:
             return [each for each in self.waiting if each.lane == ticket.lane]
-        return [each for each in self.waiting if each.model == ticket.model and each.operation.takes_slot]
+        return [each for each in self.waiting if each.model == ticket.model and each.takes_slot]
 
     def take(self, lease: Lease) -> None:
         """Note a lease that was granted."""
         engine, ticket = lease.engine, lease.ticket
         assert lease.is_held
         assert all(ticket is not other.ticket for other in self.held)
-        if ticket.operation.takes_slot:
+        if ticket.takes_slot:
             engine.running -= 1
             possible = self.could_serve(ticket)
             engine.running += 1
         else:
             possible = self.could_serve(ticket)
         assert engine in possible
-        if self.policy == "least_busy" and ticket.operation.takes_slot:
+        if self.policy == "least_busy" and ticket.takes_slot:
             share = (engine.running - 1) / engine.slots
             others = [each for each in possible if each is not engine]
             assert all(share <= each.running / each.slots for each in others)
@@ -139,9 +141,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert lease.ticket is lane[0]
             self.waiting.remove(lease.ticket)
         for lease in reversed(step.leases):  # as if each had been granted last
-            lease.engine.running -= lease.ticket.operation.takes_slot
+            lease.engine.running -= lease.ticket.takes_slot
         for lease in step.leases:
-            lease.engine.running += lease.ticket.operation.takes_slot
+            lease.engine.running += lease.ticket.takes_slot
             self.take(lease)
         assert step.loads == []
         if self.serves_whenever_it_can:
@@ -150,10 +152,10 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     # --- what happens ---
 
-    @rule(model=st.sampled_from("mno"), operation=st.sampled_from(OPERATIONS), patience=st.floats(0, 40))
-    def someone_asks(self, model: str, operation: object, patience: float) -> None:
+    @rule(model=st.sampled_from("mno"), asked=st.sampled_from(ASKED), patience=st.floats(0, 40))
+    def someone_asks(self, model: str, asked: tuple[Task, Dialect], patience: float) -> None:
         if self.fleet.having(model):
-            self.offer(Ticket(model, operation, self.now + patience))  # type: ignore[arg-type]
+            self.offer(Ticket(model, *asked, self.now + patience, claim=claim_of(asked[0])))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), twice=st.booleans(), seconds=st.floats(0, 5))
@@ -212,7 +214,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         for ticket, fault in step.refused:
             assert ticket in self.waiting
             having = self.fleet.having(ticket.model)
-            is_served = any(each.serves(ticket.operation) for each in having)
+            is_served = any(each.route_for(ticket.task, ticket.dialect) for each in having)
             assert fault.kind.status == (503 if is_served or not having else 501)
             assert fault.kind.status == 501 or dict(fault.headers)["Retry-After"].isdigit()
             assert ticket.deadline <= self.now or not is_served
@@ -225,7 +227,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @invariant()
     def slots_are_conserved(self) -> None:
         for engine in getattr(self, "engines", ()):
-            running = [lease for lease in self.held if lease.engine is engine and lease.ticket.operation.takes_slot]
+            running = [lease for lease in self.held if lease.engine is engine and lease.ticket.takes_slot]
             assert engine.running == len(running)
             models = [lease.ticket.model for lease in running]
             assert engine.running_of == {model: models.count(model) for model in set(models)}
@@ -320,7 +322,7 @@ class LoadsMachine(RuleBasedStateMachine):
     def someone_asks(self, model: str, options: str) -> None:
         if len(self.waiting) >= 40 or not self.fleet.having(model):
             return
-        ticket = Ticket(model, CHAT, 1e9, load_options=options)
+        ticket = Ticket(model, CHAT, Dialect.OLLAMA, 1e9, load_options=options)
         lease = self.dispatcher.offer(ticket, self.now)
         if lease is None:
             self.waiting.add(ticket)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hive.config import PolicyName
-from hive.dialects.operations import methods_of
+from hive.dialects.tasks import Dialect
 from hive.fleet.engines import Engine, Health
 from hive.fleet.kinds import EngineKind
 from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, is_running, room_bytes
@@ -15,8 +15,6 @@ from hive.scheduling.slots import BUSY_REST
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
 from .fleets import GB, Floor, report
-
-V1_CHAT = methods_of("/v1/chat/completions")["POST"]
 
 
 def orders(floor: Floor, now: float = 0.0) -> list[LoadOrder]:
@@ -106,7 +104,7 @@ def test_engines_that_load_nothing_are_sent_the_request_itself(kind: EngineKind)
     engine = floor.add("a")
     floor.fleet.learn(engine, report("m", kind=kind))
     floor.fleet.learn_loaded(engine, [])
-    assert floor.ask(operation=V1_CHAT)[1] is not None
+    assert floor.ask(dialect=Dialect.OPENAI)[1] is not None
     assert orders(floor) == []
 
 

@@ -8,14 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hive.dialects.operations import CHAT, GENERATE, SHOW
+from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
 from hive.fleet.engines import Engine
 from hive.scheduling.ticket_queue import TicketQueue, wish_of
-from hive.scheduling.tickets import Ticket
+from hive.scheduling.tickets import Claim, Ticket, claim_of
 
 
 def push(queue: TicketQueue, number: int, model: str = "m", deadline: float = 1e9) -> Ticket:
-    ticket = Ticket(model, CHAT, deadline, number=number)
+    ticket = Ticket(model, CHAT, Dialect.OLLAMA, deadline, number=number)
     queue.push(ticket, queue.lane(ticket))
     return ticket
 
@@ -30,16 +30,16 @@ def test_who_comes_back_stands_where_its_number_says() -> None:
 
 def test_a_lane_holds_those_whom_the_same_engines_accept() -> None:
     queue = TicketQueue(10)
-    chat, generate = Ticket("m", CHAT, 1.0), Ticket("m", GENERATE, 1.0)
-    options = Ticket("m", CHAT, 1.0, load_options="num_ctx=8192")
-    assert queue.lane(chat) is queue.lane(Ticket("m", CHAT, 2.0))
+    chat, generate = Ticket("m", CHAT, Dialect.OLLAMA, 1.0), Ticket("m", COMPLETE, Dialect.OLLAMA, 1.0)
+    options = Ticket("m", CHAT, Dialect.OLLAMA, 1.0, load_options="num_ctx=8192")
+    assert queue.lane(chat) is queue.lane(Ticket("m", CHAT, Dialect.OLLAMA, 2.0))
     assert len({id(queue.lane(ticket)) for ticket in (chat, generate, options)}) == 3
 
 
 def test_only_those_who_need_a_slot_count_as_waiting_for_a_model() -> None:
     queue = TicketQueue(10)
     push(queue, 1)
-    show = Ticket("m", SHOW, 1e9, number=2)
+    show = Ticket("m", SHOW, Dialect.OLLAMA, 1e9, number=2, claim=Claim.NOTHING)
     queue.push(show, queue.lane(show))
     assert (queue.waiting_of, queue.count) == ({"m": 1}, 2)
 
@@ -66,7 +66,7 @@ def test_lanes_are_forgotten_when_there_are_many() -> None:
     queue = TicketQueue(10)
     stays = push(queue, 1)
     for number in range(10_000):
-        queue.lane(Ticket("m", CHAT, 1.0, load_options=str(number)))
+        queue.lane(Ticket("m", CHAT, Dialect.OLLAMA, 1.0, load_options=str(number)))
     assert len(queue.lanes) < 5_000
     assert queue.lanes[stays.lane].head() is stays
 
@@ -81,10 +81,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.gone: list[Ticket] = []
         self.number = 0
 
-    @rule(model=st.sampled_from("mn"), deadline=st.floats(0, 100), operation=st.sampled_from([CHAT, SHOW]))
-    def someone_comes(self, model: str, deadline: float, operation: object) -> None:
+    @rule(model=st.sampled_from("mn"), deadline=st.floats(0, 100), task=st.sampled_from([CHAT, SHOW]))
+    def someone_comes(self, model: str, deadline: float, task: Task) -> None:
         self.number += 1
-        ticket = Ticket(model, operation, deadline, number=self.number)  # type: ignore[arg-type]
+        ticket = Ticket(model, task, Dialect.OLLAMA, deadline, claim=claim_of(task), number=self.number)
         self.queue.push(ticket, self.queue.lane(ticket))
         self.waiting.append(ticket)
 
@@ -119,7 +119,7 @@ class QueueMachine(RuleBasedStateMachine):
             for lane in lanes:
                 mine = [each.number for each in self.waiting if each.lane == lane.key]
                 assert (lane.count, lane.head().number) == (len(mine), min(mine))
-        slots = [each.model for each in self.waiting if each.operation.takes_slot]
+        slots = [each.model for each in self.waiting if each.takes_slot]
         assert self.queue.waiting_of == {model: slots.count(model) for model in set(slots)}
 
 
@@ -150,7 +150,7 @@ def test_who_moved_to_another_lane_is_no_head_of_the_old_one() -> None:
 def test_who_moves_to_another_lane_keeps_his_place_and_what_is_known_of_his_model() -> None:
     queue = TicketQueue(10)
     failed = Engine("a", "http://a")
-    early = Ticket("m", CHAT, 1e9, number=1, excluded={failed})
+    early = Ticket("m", CHAT, Dialect.OLLAMA, 1e9, number=1, excluded={failed})
     queue.push(early, queue.lane(early))
     queue.served_at[wish_of(early.lane)] = 5.0
     early.excluded.clear()

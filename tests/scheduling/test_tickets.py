@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hive.dialects.operations import CHAT, GENERATE, SHOW, methods_of
+from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
 from hive.fleet.engines import Engine, EngineReport, Fleet
 from hive.fleet.kinds import EngineKind
 from hive.scheduling.tickets import Candidate, Decision, Lease, Ticket
 
-MESSAGES = methods_of("/v1/messages")["POST"]
+OLLAMA_CHAT, OLLAMA_SHOW, MESSAGES = (CHAT, Dialect.OLLAMA), (SHOW, Dialect.OLLAMA), (CHAT, Dialect.ANTHROPIC)
 
 
 def engine(kind: EngineKind = EngineKind.OLLAMA, version: str = "0.33.0") -> Engine:
@@ -19,12 +19,12 @@ def engine(kind: EngineKind = EngineKind.OLLAMA, version: str = "0.33.0") -> Eng
 
 
 def test_a_lane_is_whatever_decides_which_engines_accept_a_ticket() -> None:
-    lane = Ticket("m:latest", CHAT, 1.0).lane
-    assert lane == Ticket("m:latest", CHAT, 2.0, prompt_tokens=9).lane
-    assert lane != Ticket("m:latest", GENERATE, 1.0).lane
-    assert lane != Ticket("n:latest", CHAT, 1.0).lane
-    assert lane != Ticket("m:latest", CHAT, 1.0, load_options="num_ctx=8192").lane
-    failed = Ticket("m:latest", CHAT, 1.0)
+    lane = Ticket("m:latest", CHAT, Dialect.OLLAMA, 1.0).lane
+    assert lane == Ticket("m:latest", CHAT, Dialect.OLLAMA, 2.0, prompt_tokens=9).lane
+    assert lane != Ticket("m:latest", COMPLETE, Dialect.OLLAMA, 1.0).lane
+    assert lane != Ticket("n:latest", CHAT, Dialect.OLLAMA, 1.0).lane
+    assert lane != Ticket("m:latest", CHAT, Dialect.OLLAMA, 1.0, load_options="num_ctx=8192").lane
+    failed = Ticket("m:latest", CHAT, Dialect.OLLAMA, 1.0)
     failed.excluded.add(engine())
     assert lane != failed.lane
 
@@ -32,29 +32,33 @@ def test_a_lane_is_whatever_decides_which_engines_accept_a_ticket() -> None:
 @pytest.mark.parametrize(
     ("kind", "version", "accepted"),
     [
-        (EngineKind.OLLAMA, "0.33.0", [CHAT, SHOW, MESSAGES]),
-        (EngineKind.OLLAMA, "0.9.3", [CHAT, SHOW]),
+        (EngineKind.OLLAMA, "0.33.0", [OLLAMA_CHAT, OLLAMA_SHOW, MESSAGES]),
+        (EngineKind.OLLAMA, "0.9.3", [OLLAMA_CHAT, OLLAMA_SHOW]),
         (EngineKind.LLAMA_CPP, "", [MESSAGES]),
     ],
 )
-def test_a_ticket_accepts_engines_that_have_its_route(kind: EngineKind, version: str, accepted: list[object]) -> None:
+def test_a_ticket_accepts_engines_that_have_its_route(
+    kind: EngineKind, version: str, accepted: list[tuple[Task, Dialect]]
+) -> None:
     asked = [
-        operation for operation in (CHAT, SHOW, MESSAGES) if Ticket("m", operation, 1.0).accepts(engine(kind, version))
+        (task, dialect)
+        for task, dialect in (OLLAMA_CHAT, OLLAMA_SHOW, MESSAGES)
+        if Ticket("m", task, dialect, 1.0).accepts(engine(kind, version))
     ]
     assert asked == accepted
 
 
 def test_an_engine_that_failed_a_ticket_is_not_accepted_again() -> None:
     first, second = engine(), engine()
-    ticket = Ticket("m", CHAT, 1.0)
+    ticket = Ticket("m", CHAT, Dialect.OLLAMA, 1.0)
     ticket.excluded.add(first)
     assert not ticket.accepts(first)
     assert ticket.accepts(second)
-    assert Ticket("m", CHAT, 1.0).accepts(first)
+    assert Ticket("m", CHAT, Dialect.OLLAMA, 1.0).accepts(first)
 
 
 def test_tickets_and_leases_are_themselves_and_not_their_values() -> None:
-    one, other = Ticket("m", CHAT, 1.0), Ticket("m", CHAT, 1.0)
+    one, other = Ticket("m", CHAT, Dialect.OLLAMA, 1.0), Ticket("m", CHAT, Dialect.OLLAMA, 1.0)
     assert one != other
     assert len({one, other}) == 2
     on = engine()
@@ -64,8 +68,10 @@ def test_tickets_and_leases_are_themselves_and_not_their_values() -> None:
 
 def test_a_decision_is_what_was_compared_with_names_for_engines() -> None:
     on, other = engine(), Engine("b", "http://b")
-    lease = Lease(on, Ticket("m", CHAT, 1.0), "soonest", policy="best", compared=[(on, 0.5), (other, 0.7)])
+    lease = Lease(
+        on, Ticket("m", CHAT, Dialect.OLLAMA, 1.0), "soonest", policy="best", compared=[(on, 0.5), (other, 0.7)]
+    )
     compared = Candidate("a", None, 0.5), Candidate("b", None, 0.7)
     assert lease.decision == Decision("best", "soonest", "a", None, 1, compared)
     alone = Candidate("a", None, None)
-    assert Lease(on, Ticket("m", CHAT, 1.0), "only choice").decision.candidates == (alone,)
+    assert Lease(on, Ticket("m", CHAT, Dialect.OLLAMA, 1.0), "only choice").decision.candidates == (alone,)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hive.dialects.operations import CHAT, methods_of
+from hive.dialects.tasks import CHAT, RERANK, Dialect
 from hive.fleet.engines import Engine, Health
 from hive.scheduling.tickets import Ticket
 from hive.scheduling.waits import why_not, why_waiting
@@ -33,7 +33,7 @@ def failed(floor: Floor, engine: Engine, ticket: Ticket) -> None:
 
 
 def lacks_route(floor: Floor, engine: Engine, ticket: Ticket) -> None:
-    ticket.operation = methods_of("/v1/rerank")["POST"]
+    ticket.task, ticket.dialect = RERANK, Dialect.OPENAI
 
 
 def loads_it(floor: Floor, engine: Engine, ticket: Ticket) -> None:
@@ -95,7 +95,7 @@ WHYS = {
 def test_each_reason_has_its_words(happens: Callable[[Floor, Engine, Ticket], None], said: tuple[str, str]) -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
-    ticket = Ticket("m", CHAT, NOW + 100)
+    ticket = Ticket("m", CHAT, Dialect.OLLAMA, NOW + 100)
     happens(floor, engine, ticket)
     assert (why_waiting(ticket, [engine], NOW), why_not(engine, ticket, NOW)) == said
 

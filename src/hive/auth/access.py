@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hive.auth.keys import Key, KeyRing, Right, Role, digest_of
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import Right, Role, digest_of
+from hive.auth.principals import Principal
 from hive.errors import FORBIDDEN, UNAUTHENTICATED, Fault
 from hive.wire.requests import RequestHead
 
@@ -102,18 +104,26 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
     return any(parsed in network for network in networks)
 
 
-def _refusal(key: Key, right: Right, rights: frozenset[Right], *, is_in_path: bool) -> Fault | None:
-    """Return why a known key does not do, if it does not."""
+def _check(principal: Principal, right: Right, *, is_in_path: bool) -> None:
+    """Raise `Fault` when a key that the hub knows does not give the right, or stands where it may not."""
+    key = principal.key
+    assert key is not None
     if key.revoked_at is not None:
-        return Fault(UNAUTHENTICATED, "this key has been revoked", key=key.name)
+        raise Fault(UNAUTHENTICATED, "this key has been revoked", key=key.name)
     if is_in_path and key.role is not Role.CLIENT:
-        return Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key", key=key.name)
-    if right in rights:
-        return None
+        raise Fault(FORBIDDEN, f"a key of role {key.role} may not stand in a URL, only a client key", key=key.name)
+    if right in principal.rights:
+        return
     if right is Right.WORK:
         what = f"key {key.name!r} ({key.role}) is not a worker key"
-        return Fault(FORBIDDEN, f"{what}; make one with --role worker", key=key.name)
-    return Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right {right.value!r}", key=key.name)
+        raise Fault(FORBIDDEN, f"{what}; make one with --role worker", key=key.name)
+    raise Fault(FORBIDDEN, f"the key {key.name!r} ({key.role}) lacks the right {right.value!r}", key=key.name)
+
+
+@lru_cache(maxsize=16)
+def _anonymous(rights: frozenset[Right]) -> Principal:
+    """Return the principal of requests without a key that have these rights."""
+    return Principal("", rights)
 
 
 class Guesses:
@@ -146,41 +156,40 @@ class Door:
     is_open: bool = False
     trusted: tuple[Network, ...] = ()
 
-    def admit(self, head: RequestHead, peer: str, right: Right, now: float, *, locally_open: bool = False) -> str:
-        """Return the name of the key, "" for a request that needs none.
+    def admit(
+        self,
+        head: RequestHead,
+        shown: Sequence[bytes],
+        peer: str,
+        right: Right,
+        now: float,
+        *,
+        locally_open: bool = False,
+    ) -> Principal:
+        """Return the principal of a request. `shown`: the keys that the request shows, the most telling one first.
 
-        Raises `Fault`: 401 without a key that is known, 403 for a right that it does not give.
+        Raises `Fault`: 401 without a key that the hub knows, 403 for a right that the key does not give.
         """
         unknown: bytes | None = None
-        for secret in credentials(head):
-            found = self.ring.find(secret)
-            if found is None:
+        for secret in shown:
+            principal = self.ring.find(secret)
+            if principal is None:
                 unknown = secret if unknown is None else unknown
                 continue
-            key, rights = found
-            refusal = _refusal(key, right, rights, is_in_path=secret is head.path_key)
-            if refusal is not None:
-                raise refusal
-            return key.name
+            if right not in principal.rights or secret is head.path_key:
+                _check(principal, right, is_in_path=secret is head.path_key)
+            return principal
         return self._admit_without_key(head, peer, right, now, unknown, locally_open)
-
-    def key_of(self, head: RequestHead) -> Key | None:
-        """Return the key that a request shows, if the hub knows it."""
-        for secret in credentials(head):
-            found = self.ring.find(secret)
-            if found is not None:
-                return found[0]
-        return None
 
     def _admit_without_key(
         self, head: RequestHead, peer: str, right: Right, now: float, unknown: bytes | None, locally_open: bool
-    ) -> str:
+    ) -> Principal:
         local = self.local_rights is not None and is_local(head, peer)
         rights = self.local_rights if local and self.local_rights else frozenset({Right.NONE})
         if self.is_open:
             rights = rights | {Right.INFER}
         if right in rights or (locally_open and local):
-            return ""
+            return _anonymous(rights)
         if unknown is None:
             raise Fault(UNAUTHENTICATED, "a key is required: Authorization: Bearer KEY")
         fault = Fault(UNAUTHENTICATED, "the hub does not know this key")

@@ -1,11 +1,9 @@
-"""Keys: their roles, rights and digests, and the ring in which the hub looks them up."""
+"""Keys: their roles, rights and digests."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
@@ -72,29 +70,3 @@ def digest_of(secret: bytes) -> bytes:
 def make_secret() -> str:
     """Return a new key with 256 random bits, safe in a header and in a URL's path."""
     return KEY_PREFIX + secrets.token_urlsafe(32)
-
-
-class KeyRing:
-    """All keys the hub ever knew, by digest: one writer (the use cases of keys), read by every request."""
-
-    def __init__(self, keys: Iterable[Key] = ()) -> None:
-        self._by_digest: dict[bytes, tuple[Key, frozenset[Right]]] = {}
-        for key in keys:
-            self.put(key)
-
-    def put(self, key: Key) -> None:
-        """Add a key, or replace the one with the same digest (as when it is revoked)."""
-        self._by_digest[key.digest] = (key, key.rights)
-
-    def find(self, secret: bytes) -> tuple[Key, frozenset[Right]] | None:
-        """Return the key and its rights for a secret; None when the hub never knew it."""
-        digest = digest_of(secret)
-        found = self._by_digest.get(digest)
-        if found is None or not hmac.compare_digest(found[0].digest, digest):
-            return None
-        return found
-
-    def allows(self, key: Key, right: Right) -> bool:
-        """Does a key that was found earlier still give a right?"""
-        found = self._by_digest.get(key.digest)
-        return found is not None and right in found[1]

@@ -113,7 +113,7 @@ class _DirectoryKeys:
             raise CommandError(f"data directory {self._directory}: holds no hub's data")
 
     def _run(self, work: Callable[[Keys], Awaitable[T]]) -> T:
-        from hive.auth.keys import KeyRing
+        from hive.auth.key_ring import KeyRing
         from hive.hub.key_cases import Keys
         from hive.store.store import Store
         from hive.store.store_error import DirectoryInUseError, StoreError

@@ -1,13 +1,16 @@
-"""One fault in every dialect's words: as a whole answer, and as the last thing in a stream that broke off."""
+"""One fault in the words of every dialect: as a whole answer, and as the last unit of a stream that broke off."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
 from hive import errors
-from hive.dialects.operations import Dialect
+from hive.dialects.tasks import Dialect
 from hive.errors import Fault
 
 _PLAIN_TEXT = frozenset({errors.NOT_FOUND, errors.METHOD_NOT_ALLOWED})
@@ -101,3 +104,40 @@ def stream_error(dialect: Dialect, fault: Fault, request_id: str, last_units: by
         event = {"type": "response.failed", "sequence_number": _next_number(last_units), "response": response}
         return b"event: response.failed\ndata: " + _encode(event) + b"\n\n"
     return b"data: " + _encode(_openai_error(fault)) + b"\n\n"
+
+
+class ErrorShapes(Protocol):
+    """How a surface words a fault."""
+
+    def whole(self, fault: Fault, request_id: str) -> tuple[str, bytes]:
+        """Return content type and body of a fault as a whole answer; an empty type for an empty body."""
+
+    def in_stream(self, fault: Fault, request_id: str, last_units: bytes) -> bytes:
+        """Return what ends a stream that has begun and cannot go on after `last_units`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialectErrors:
+    """The error shapes of one dialect."""
+
+    dialect: Dialect
+
+    def whole(self, fault: Fault, request_id: str) -> tuple[str, bytes]:
+        """Return content type and body of a fault as a whole answer."""
+        return error_body(self.dialect, fault, request_id)
+
+    def in_stream(self, fault: Fault, request_id: str, last_units: bytes) -> bytes:
+        """Return what ends a stream that has begun and cannot go on after `last_units`."""
+        return stream_error(self.dialect, fault, request_id, last_units)
+
+
+ERRORS: Mapping[Dialect, DialectErrors] = {dialect: DialectErrors(dialect) for dialect in Dialect}
+
+
+def error_answer(shapes: ErrorShapes, fault: Fault, request_id: str) -> tuple[int, bytes, bytes]:
+    """Return status, header lines and body of the answer that tells a client of a fault."""
+    content_type, body = shapes.whole(fault, request_id)
+    lines = [f"{name}: {value}\r\n" for name, value in error_headers(fault)]
+    if content_type:
+        lines.append(f"Content-Type: {content_type}\r\n")
+    return fault.kind.status, "".join(lines).encode("latin-1", "replace"), body

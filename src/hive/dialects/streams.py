@@ -7,7 +7,7 @@ from enum import Enum
 
 import msgspec
 
-from hive.dialects.operations import Dialect
+from hive.dialects.tasks import Dialect
 
 
 class Ending(Enum):

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hive.dialects.operations import Dialect, Operation
-from hive.fleet.kinds import OTHER_SLOTS, EngineKind, routes_lacking, usual_slots
+from hive.dialects.tasks import Dialect, EngineRoute, Task
+from hive.fleet.kinds import OTHER_SLOTS, EngineKind, Routes, routes_of, usual_slots
 from hive.fleet.pace import Mean, Pace
 from hive.fleet.signs import Signs
 
@@ -153,8 +153,8 @@ class Engine:
     """Of its life."""
     is_stale: bool = False
     """Something happened that may have changed what is loaded."""
-    lacks: frozenset[str] = frozenset()
-    """Paths of routes that its version does not have."""
+    routes: Routes = field(default_factory=lambda: routes_of(EngineKind.UNKNOWN, ""))
+    """The routes that an engine of its kind and version has."""
     models: dict[str, Model] = field(default_factory=dict)
     loaded: dict[str, LoadedModel] = field(default_factory=dict)
     """What it lists as in its memory, by the name that it was loaded by."""
@@ -233,11 +233,9 @@ class Engine:
         self.is_unproven = self.health is Health.PROBATION
         self.limit = 0 if self.loads_alone else 1 if self.is_unproven else self.slots
 
-    def serves(self, operation: Operation) -> bool:
-        """Does this engine itself have the route?"""
-        if self.kind is EngineKind.OLLAMA:
-            return operation.path not in self.lacks
-        return operation.dialect is not Dialect.OLLAMA
+    def route_for(self, task: Task, dialect: Dialect) -> EngineRoute | None:
+        """Return the engine's own route for a task in a dialect; None when it has none."""
+        return self.routes.get((task, dialect))
 
 
 class Fleet:
@@ -264,10 +262,10 @@ class Fleet:
 
     def learn(self, engine: Engine, report: EngineReport) -> bool:
         """Take what an engine reported; return whether a listing changed."""
-        lacks = routes_lacking(report.kind, report.version)
-        if report.kind is not engine.kind or lacks != engine.lacks:
+        routes = routes_of(report.kind, report.version)
+        if report.kind is not engine.kind or routes != engine.routes:
             self.shape += 1
-        engine.kind, engine.version, engine.lacks = report.kind, report.version, lacks
+        engine.kind, engine.version, engine.routes = report.kind, report.version, routes
         self._learn_slots(engine, report.slots)
         models = {model.key: model for model in report.models}
         changed = models != engine.models

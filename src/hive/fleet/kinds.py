@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
+
+from hive.dialects.tasks import ENGINE_ROUTES, Dialect, EngineRoute, Task
 
 
 class EngineKind(StrEnum):
@@ -38,12 +42,17 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def routes_lacking(kind: EngineKind, version: str) -> frozenset[str]:
-    """Return the paths that an engine of this version does not have; an unreadable version has all that ever were."""
+Routes = Mapping[tuple[Task, Dialect], EngineRoute]
+
+
+@lru_cache(maxsize=64)
+def routes_of(kind: EngineKind, version: str) -> Routes:
+    """Return the routes of an engine; an Ollama whose version cannot be read has all that any Ollama has."""
     if kind is not EngineKind.OLLAMA:
-        return frozenset()
+        return {key: route for key, route in ENGINE_ROUTES.items() if key[1] is not Dialect.OLLAMA}
     numbers = version_numbers(version)
-    return _OLLAMA_NEVER | {path for path, since in _OLLAMA_SINCE.items() if numbers and numbers < since}
+    lacking = _OLLAMA_NEVER | {path for path, since in _OLLAMA_SINCE.items() if numbers and numbers < since}
+    return {key: route for key, route in ENGINE_ROUTES.items() if route.path not in lacking}
 
 
 def usual_slots(kind: EngineKind, version: str) -> tuple[int, int]:

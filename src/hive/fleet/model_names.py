@@ -9,7 +9,7 @@ import json
 import re
 from functools import lru_cache
 
-from hive.dialects.operations import Operation
+from hive.dialects.routes import Route
 
 _DEFAULT_PREFIXES = ("registry.ollama.ai/library/", "registry.ollama.ai/", "library/")
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,79}"
@@ -48,10 +48,10 @@ def is_valid(name: str) -> bool:
     return len(name) <= MAX_NAME and _NAME.fullmatch(name) is not None
 
 
-def unknown_model_text(operation: Operation, name: str) -> str:
+def unknown_model_text(route: Route, name: str) -> str:
     """Return Ollama's words for a model that it does not have; they differ by route."""
-    if operation.quotes_model and name:
+    if route.quotes_model and name:
         return f"model {json.dumps(name, ensure_ascii=False)} not found, try pulling it first"
-    if operation.reads_name:
+    if route.reads_name:
         name = with_tag(name)
     return f"model '{name}' not found"

@@ -10,7 +10,8 @@ import msgspec
 from hive import errors
 from hive.dialects.fields import RoutingFields
 from hive.dialects.measures import Measured, read_measured
-from hive.dialects.operations import BodyForm, Operation
+from hive.dialects.routes import BodyForm, Route
+from hive.dialects.tasks import Task
 from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.fleet.health import DOUBTFUL_AFTER, DOWN_AFTER, SILENT_ON_SUSPECT, silence_limit
@@ -23,7 +24,7 @@ from hive.scheduling.tickets import Lease
 from hive.wire.forwarding import request_head
 
 if TYPE_CHECKING:
-    from hive.hub.core import Hub
+    from hive.hub.exchange_services import ExchangeServices
 
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
@@ -35,8 +36,6 @@ LONG_INSIDE = 2.0
 """Seconds after which an exchange is looked at that may wait inside its engine."""
 LATE = 4.0
 """Times the expected seconds after which it is taken for that, while others on the engine flow."""
-_STREAMING = frozenset({"generate", "chat", "v1_chat", "v1_completions", "v1_messages", "v1_responses"})
-"""Operations whose answers come token by token."""
 COLD_TOKEN = 0.02
 """Seconds for a token of a prompt that many an engine may take which remembers nothing of it."""
 COLD_TIMES = 2.0
@@ -48,7 +47,8 @@ ENOUGH_MEASURED = 3
 class Wanted(msgspec.Struct, frozen=True):
     """What a client wants of an engine: the same in every attempt."""
 
-    operation: Operation
+    route: Route
+    task: Task
     model: str
     """Canonical name."""
     routing: RoutingFields
@@ -62,7 +62,7 @@ class Attempt:
 
     __slots__ = ("_hub", "_stream", "_wanted", "_was_warm", "lease", "relay")
 
-    def __init__(self, hub: Hub, stream: ClientStream, wanted: Wanted, lease: Lease) -> None:
+    def __init__(self, hub: ExchangeServices, stream: ClientStream, wanted: Wanted, lease: Lease) -> None:
         self._hub = hub
         self._stream = stream
         self._wanted = wanted
@@ -110,17 +110,19 @@ class Attempt:
 
     def _make_relay(self, engine: Engine, fields: bytes, renaming: Renaming | None) -> Relay:
         hub = self._hub
-        operation = self._wanted.operation
-        self.relay = Relay(self._stream, hub.now, operation, engine.kind, fields, hub.relay_limits, renaming)
+        wanted = self._wanted
+        self.relay = Relay(
+            self._stream, hub.now, wanted.route.dialect, wanted.task, engine.kind, fields, hub.relay_limits, renaming
+        )
         return self.relay
 
     def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Renaming | None]:
         wanted = self._wanted
         body, renaming = wanted.body, None
-        if engine.kind is not EngineKind.OLLAMA and wanted.operation.form is not BodyForm.MULTIPART:
+        if engine.kind is not EngineKind.OLLAMA and wanted.route.form is not BodyForm.MULTIPART:
             model = engine.models.get(wanted.model)  # None: it was lost in this very moment, and the engine will say so
             body, renaming = rename(body, wanted.routing, model.id if model is not None else wanted.routing.model)
-        path = link.base_path + wanted.operation.path.encode()
+        path = link.base_path + wanted.route.path.encode()
         head = request_head(path, link.host_field, link.credential, self._stream.head, len(body))
         return head, body, renaming
 
@@ -205,7 +207,7 @@ class Attempt:
         pace = engine.paces.get(ticket.model)
         if pace is None or pace.is_rough or pace.prompt.count < ENOUGH_MEASURED:
             return float("inf")
-        if routing.has_tools or not routing.streams or self._wanted.operation.name not in _STREAMING:
+        if routing.has_tools or not routing.streams or not self._wanted.task.streams:
             return float("inf")
         if not engine.is_warm(ticket.model, ticket.load_options):
             return float("inf")
@@ -234,7 +236,7 @@ class Attempt:
 
     def _silence_limit(self, now: float, *, has_begun: bool, has_elsewhere: bool) -> float:
         signs, has_tools = self.engine.signs, self._wanted.routing.has_tools
-        limit = silence_limit(signs, now, self._hub.patience, has_begun=has_begun, has_tools=has_tools)
+        limit = silence_limit(signs, now, self.lease.ticket.frontend.patience, has_begun=has_begun, has_tools=has_tools)
         if has_begun:
             return limit
         if limit == 0.0:

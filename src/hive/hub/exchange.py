@@ -11,31 +11,31 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from hive import errors
-from hive.dialects.error_shapes import stream_error
+from hive.dialects.error_shapes import error_answer
 from hive.dialects.fields import RoutingFields, read_fields
-from hive.dialects.operations import CHAT, GENERATE, BodyForm, Dialect, Operation
+from hive.dialects.routes import BodyForm
+from hive.dialects.tasks import Dialect
 from hive.errors import Family, Fault
 from hive.fleet.engines import Engine, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.model_names import MAX_NAME, canonical, is_valid, unknown_model_text
 from hive.hub.attempt import Attempt, Wanted
+from hive.hub.plan import Plan
 from hive.hub.progress import Progress, Stage
 from hive.hub.records import Outcome, Record, outcome_of
 from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
 from hive.scheduling.refusals import not_served
-from hive.scheduling.tickets import UNLOAD, Lease, Ticket, without_slot
+from hive.scheduling.tickets import Lease, Ticket, claim_of
 from hive.scheduling.waits import why_waiting
 from hive.wire.coding import decode_body
 from hive.wire.forwarding import response_fields
 from hive.wire.multipart import read_model
 
 if TYPE_CHECKING:
-    from hive.hub.core import Hub
+    from hive.hub.exchange_services import ExchangeServices
 
 _log = logging.getLogger(__name__)
 
@@ -51,22 +51,16 @@ _FEW = 32
 """So many engines are looked at to say why a request waits."""
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What was judged of a request before its body came."""
-
-    operation: Operation
-    key_name: str
-    fields: bytes = b""
-    """Header lines that every answer to it carries."""
-
-
 class Exchange:
     """One request on its way. `run` never raises but for cancellation, which means that the client is gone."""
 
-    def __init__(self, hub: Hub, stream: ClientStream, plan: Plan) -> None:
+    def __init__(self, hub: ExchangeServices, stream: ClientStream, plan: Plan) -> None:
         self._hub = hub
         self._stream = stream
-        self._operation = plan.operation
+        self._plan = plan
+        self._route = plan.route
+        assert plan.route.task is not None, "an exchange is for a route that an engine answers"
+        self._task = plan.route.task
         self._fields = plan.fields
         self._body = stream.body
         self._model = ""
@@ -84,8 +78,9 @@ class Exchange:
         """Of all attempts: each says why it went there."""
         self.record = Record(
             request_id=stream.request_id,
-            operation=plan.operation.name,
-            key=plan.key_name,
+            operation=plan.route.name,
+            key=plan.principal.name,
+            key_id=plan.principal.id,
             bytes_in=len(stream.body),
         )
 
@@ -122,22 +117,22 @@ class Exchange:
     # --- before the queue ---
 
     async def _read(self) -> None:
-        operation, head = self._operation, self._stream.head
+        route, head = self._route, self._stream.head
         encoding = head.fields.get(b"content-encoding")
         if encoding is not None:
-            most = self._hub.settings.max_body_bytes
+            most = self._plan.frontend.max_body_bytes
             self._body = await asyncio.to_thread(decode_body, self._body, encoding, most)
             self._stream.replace_body(self._body)
             self.record.bytes_in = len(self._body)
-        if operation.form is BodyForm.MULTIPART:
+        if route.form is BodyForm.MULTIPART:
             self._routing = RoutingFields(read_model(self._body, head.fields.get(b"content-type", b"")))
         else:
-            is_ollama = operation.dialect is Dialect.OLLAMA
-            self._routing = read_fields(self._body, reads_name=operation.reads_name, is_ollama=is_ollama)
+            is_ollama = route.dialect is Dialect.OLLAMA
+            self._routing = read_fields(self._body, reads_name=route.reads_name, is_ollama=is_ollama)
 
     def _find_model(self) -> bool:
         """Learn which model is meant; False when no engine has it."""
-        if not self._routing.model and not self._operation.unnamed_is_unknown:
+        if not self._routing.model and not self._route.unnamed_is_unknown:
             raise Fault(errors.MODEL_REQUIRED, "model is required")
         if len(self._routing.model) > MAX_NAME:
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
@@ -154,29 +149,33 @@ class Exchange:
             return
         if name and not is_valid(name):
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
-        raise Fault(errors.MODEL_NOT_FOUND, unknown_model_text(self._operation, name))
+        raise Fault(errors.MODEL_NOT_FOUND, unknown_model_text(self._route, name))
 
     # --- attempts ---
 
     async def _serve(self) -> None:
         hub, record, routing = self._hub, self.record, self._routing
-        wanted = Wanted(self._operation, self._model, routing, self._body, self._fields)
-        operation = self._operation
-        if routing.unloads and operation in (GENERATE, CHAT):
-            operation = UNLOAD
-        elif hub.fleet.only_relays(self._model):
-            operation = without_slot(operation)
+        plan, route, task = self._plan, self._route, self._task
+        wanted = Wanted(route, task, self._model, routing, self._body, self._fields)
         ticket = self.ticket = Ticket(
             self._model,
-            operation,
+            task,
+            route.dialect,
             deadline=0,
+            claim=claim_of(
+                task,
+                unloads=routing.unloads and task.streams,
+                is_relayed=hub.fleet.only_relays(self._model),
+            ),
+            frontend=plan.frontend,
+            principal=plan.principal,
             prompt_tokens=min(len(self._body) // BYTES_A_TOKEN, MOST_TOKENS),
             load_options=routing.load_options,
         )
         is_over = comes_back = False
         while not is_over:
             comes_back = False
-            ticket.deadline = hub.now() + hub.settings.queue_timeout - record.queued_ms / 1000
+            ticket.deadline = hub.now() + self._plan.frontend.queue_timeout - record.queued_ms / 1000
             lease = hub.queue.try_lease(ticket)
             if lease is None:
                 lease = await self._wait(ticket)
@@ -222,8 +221,9 @@ class Exchange:
     def _check_route(self) -> None:
         """Raise `Fault` when waiting is in vain, because no engine with the model has the route."""
         engines = self._hub.fleet.having(self._model)
-        if engines and not any(engine.serves(self._operation) for engine in engines):
-            raise not_served(self._operation, engines)
+        task, dialect = self._task, self._route.dialect
+        if engines and not any(engine.route_for(task, dialect) for engine in engines):
+            raise not_served(task, dialect, engines)
 
     def _consider(self, relay: Relay | None, engine: Engine, ticket: Ticket) -> bool:
         """Return whether the client has been answered. Raises `Fault` when nobody else may be tried."""
@@ -344,7 +344,7 @@ class Exchange:
         if not relay.is_stream:
             self._stream.cut()
             return
-        text = stream_error(self._operation.dialect, fault, self.record.request_id, relay.last_units)
+        text = self._plan.errors.in_stream(fault, self.record.request_id, relay.last_units)
         self._stream.write((relay.separator if relay.is_inside_unit else b"") + text)
         self._stream.finish()
 
@@ -354,7 +354,7 @@ class Exchange:
         if self._stream.has_started:
             self._stream.cut()
             return
-        status, fields, body = self._hub.refuse(self._stream.head, record.request_id, fault)
+        status, fields, body = error_answer(self._plan.errors, fault, record.request_id)
         own = self._answer_fields() if record.node else self._fields + b"X-Hive-Attempts: 0\r\n"
         self._stream.send(status, fields + own, body)
 

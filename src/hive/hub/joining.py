@@ -11,14 +11,15 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
-from hive.auth.keys import Key, KeyRing, Right
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import Key, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.engines import Engine
 from hive.fleet.health import NOT_BACK
 from hive.hub.health_watch import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
+from hive.hub.joining_port import JoiningPort
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
 from hive.net.joined_link import JoinedLink, JoinedPool
@@ -29,9 +30,6 @@ from hive.wire.link_control import HubEvent, Suspected
 from hive.wire.link_messages import Draining, Heartbeat, Hello, JoinData, MachineState, Report, one_line
 from hive.wire.link_rules import ArrivalVerdict, CloseCode, judge_arrival
 from hive.wire.link_socket import Closed, LinkSocket
-
-if TYPE_CHECKING:
-    from hive.hub.core import Hub
 
 _log = logging.getLogger(__name__)
 
@@ -48,14 +46,14 @@ class JoinedNode:
     """One node: its session, if it is there, and its engines."""
 
     def __init__(
-        self, hub: Hub, key: Key, complain: Callable[[str, str], None], note_change: Callable[[str], None]
+        self, port: JoiningPort, key: Key, complain: Callable[[str, str], None], note_change: Callable[[str], None]
     ) -> None:
         """`note_change` hears its name when something about it changed that is worth remembering."""
-        self._hub = hub
+        self._port = port
         self.key = key
         self.name = key.name
         self.engines: dict[str, JoinedEngine] = {}
-        self.pool = JoinedPool(key.name, hub.settings.connect_timeout, self._note)
+        self.pool = JoinedPool(key.name, port.settings.connect_timeout, self._note)
         self.control: ControlSocket | None = None
         self.token = ""
         self.agent = self.platform = ""
@@ -94,7 +92,7 @@ class JoinedNode:
         self._instance, self.machine = hello.instance, hello.machine
         self.agent, self.platform, self.labels = hello.agent, hello.platform, hello.labels
         self.token = secrets.token_urlsafe(32)
-        self.heartbeat_at = self._hub.now()
+        self.heartbeat_at = self._port.now()
         self.is_leaving = False
         self.apply_drain()
         self._may_learn_at = 0.0
@@ -142,7 +140,7 @@ class JoinedNode:
     def on_control(self, event: HubEvent) -> None:
         """Take what the node says."""
         if isinstance(event, Heartbeat):
-            self.heartbeat_at = self._hub.now()
+            self.heartbeat_at = self._port.now()
             self.machine = event.machine
             for engine_id, joined in list(self.engines.items()):
                 joined.take_beat(event.engines.get(engine_id))
@@ -158,18 +156,18 @@ class JoinedNode:
     def _take_report(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
         """Learn from a report, or from the newest one later: reading must not keep the hub busy."""
         self._pending = engines
-        began = self._hub.now()
+        began = self._port.now()
         if began < self._may_learn_at:
             return
         self._pending = None
         self._learn(engines)
-        now = self._hub.now()
+        now = self._port.now()
         self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
 
     def _learn(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
         """Learn from a report; only then is the queue served, and the fleet indexed, once."""
         before = self._lasting()
-        with self._hub.queue.held():
+        with self._port.queue.held():
             for reported in engines:
                 joined = self.engines.get(reported.id) or self._add(reported)
                 try:
@@ -186,18 +184,18 @@ class JoinedNode:
         return {engine_id: joined.lasting for engine_id, joined in self.engines.items()}
 
     def _add(self, reported: messages.ReportedEngine) -> JoinedEngine:
-        hub = self._hub
+        port = self._port
         engine = Engine(self.name, reported.address, id=reported.id)
-        joined = JoinedEngine(engine, hub.fleet, hub.health, self._refresh, hub.on_listing, hub.now)
+        joined = JoinedEngine(engine, port.fleet, port.health, self._refresh, port.on_listing, port.now)
         self.engines[reported.id] = joined
-        hub.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
+        port.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
         self.apply_drain()
         return joined
 
     def _remove(self, engine_id: str) -> None:
         joined = self.engines.pop(engine_id)
         joined.fail("its node has it no more")
-        self._hub.remove_engine(joined.engine)
+        self._port.remove_engine(joined.engine)
 
     def remove_all(self) -> None:
         """Forget its engines."""
@@ -220,9 +218,9 @@ class JoinedNode:
 
     def apply_drain(self) -> None:
         """Bring its engines into line with who wants it empty."""
-        by = "its agent stops" if self.is_leaving else BY_OPERATOR if self.name in self._hub.drained else ""
+        by = "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
         for joined in self.engines.values():
-            self._hub.health.drain(joined.engine, by)
+            self._port.health.drain(joined.engine, by)
 
     def _note(self, closed: Closed) -> None:
         if closed.is_ours and closed.code not in _QUIET:
@@ -249,14 +247,14 @@ class JoinedNode:
 class Joining:
     """All nodes that joined, by name; the desk at which their sockets arrive."""
 
-    def __init__(self, hub: Hub, ring: KeyRing) -> None:
-        self._hub = hub
+    def __init__(self, port: JoiningPort, ring: KeyRing) -> None:
+        self._port = port
         self._ring = ring
-        self.sockets = JoinedSockets(hub.outbox, hub.now)
+        self.sockets = JoinedSockets(port.outbox, port.now)
         self.nodes: dict[str, JoinedNode] = {}
         self.changed: set[str] = set()
         """Names of nodes of which something worth remembering changed, or that are gone; `hub.recall` empties it."""
-        self._dialed = {node.name.casefold() for node in hub.settings.nodes}
+        self._dialed = {node.name.casefold() for node in port.settings.nodes}
         self._is_leaving = False
         self._complaints: dict[str, tuple[float, int]] = {}
 
@@ -303,7 +301,7 @@ class Joining:
         return node
 
     def _make(self, key: Key) -> JoinedNode:
-        node = self.nodes[key.name] = JoinedNode(self._hub, key, self._complain, self.changed.add)
+        node = self.nodes[key.name] = JoinedNode(self._port, key, self._complain, self.changed.add)
         return node
 
     def is_dialed(self, name: str) -> bool:
@@ -325,7 +323,7 @@ class Joining:
             raise TurnedAway(CloseCode.TOO_MANY, f"{node.pool.want} data sockets are wanted")
 
         def make(socket: LinkSocket) -> JoinedSocket:
-            return JoinedConnection(self.sockets, key, socket, node.pool, self._hub.settings.max_head_bytes)
+            return JoinedConnection(self.sockets, key, socket, node.pool, self._port.settings.max_head_bytes)
 
         return make
 
@@ -336,7 +334,7 @@ class Joining:
 
     def _complain(self, name: str, text: str) -> None:
         """Log what a node did wrong, but not for ever."""
-        now = self._hub.now()
+        now = self._port.now()
         since, count = self._complaints.get(name, (now, 0))
         if now - since > COMPLAINTS_SECONDS:
             since, count = now, 0
@@ -373,9 +371,9 @@ class Joining:
         """Close every link in good order, `timeout` seconds at most."""
         for node in self.nodes.values():
             node.end(CloseCode.GOING_AWAY, "the hub stops")
-        self._hub.outbox.flush()
-        deadline = self._hub.now() + timeout
-        while len(self.sockets) and self._hub.now() < deadline:  # noqa: ASYNC110
+        self._port.outbox.flush()
+        deadline = self._port.now() + timeout
+        while len(self.sockets) and self._port.now() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(FAREWELL_STEP)
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hive.auth.keys import SHOWN_CHARACTERS, Key, KeyRing, Role, digest_of, make_secret
+from hive.auth.key_ring import KeyRing
+from hive.auth.keys import SHOWN_CHARACTERS, Key, Role, digest_of, make_secret
 from hive.config import NAME, NAME_RULE, Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault
 

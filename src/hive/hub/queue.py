@@ -37,6 +37,11 @@ class Queue:
         return self._dispatcher.estimates
 
     @property
+    def limit(self) -> int:
+        """How many tickets may wait."""
+        return self._dispatcher.queue_limit
+
+    @property
     def waiting_count(self) -> int:
         """How many tickets wait."""
         return self._dispatcher.waiting_count

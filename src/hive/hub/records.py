@@ -65,6 +65,8 @@ class Record(msgspec.Struct):
     operation: str = ""
     key: str = ""
     """The key's name."""
+    key_id: str = ""
+    """Which key of this name it is: the start of its digest, in hexadecimal."""
     outcome: Outcome = Outcome.OK
     status: int = 0
     model: str = ""

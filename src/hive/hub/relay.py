@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hive import errors
-from hive.dialects.operations import Operation
 from hive.dialects.streams import Ending, MalformedStream, Stream, is_json, stream_of
+from hive.dialects.tasks import Dialect, Task
 from hive.errors import Fault, Kind
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.kinds import EngineKind
@@ -67,6 +67,7 @@ class Relay:
 
     __slots__ = (
         "_client",
+        "_dialect",
         "_ending",
         "_fields",
         "_framing",
@@ -76,9 +77,9 @@ class Relay:
         "_limits",
         "_long_unit",
         "_now",
-        "_operation",
         "_partial",
         "_renaming",
+        "_task",
         "connection",
         "fault",
         "finished",
@@ -95,7 +96,8 @@ class Relay:
         self,
         stream: ClientStream,
         now: Callable[[], float],
-        operation: Operation,
+        dialect: Dialect,
+        task: Task,
         kind: EngineKind,
         fields: bytes,
         limits: RelayLimits,
@@ -103,7 +105,8 @@ class Relay:
     ) -> None:
         self._now = now
         self._client = stream
-        self._operation = operation
+        self._dialect = dialect
+        self._task = task
         self._kind = kind
         self._fields = fields
         self._limits = limits
@@ -157,7 +160,7 @@ class Relay:
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
         if head.status == 200:
-            self._framing = stream_of(self._operation.dialect, head.content_type)
+            self._framing = stream_of(self._dialect, head.content_type)
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_at = now = self._now()
@@ -210,7 +213,7 @@ class Relay:
             if self.head.status >= 300:
                 self.fail(errors.NODE_GARBLED, f"an error ({self.head.status}) of more than {self._held_bytes} bytes")
                 return
-            if self._operation.answers_json and b"".join(self._held).lstrip()[:1] not in (b"{", b"["):
+            if self._task.answers_json and b"".join(self._held).lstrip()[:1] not in (b"{", b"["):
                 self.fail(errors.NODE_GARBLED, "the engine's answer is neither a stream nor JSON")
                 return
             self._client.start(self.head.status, self._answer_fields(self.head), self.head.content_length)
@@ -231,7 +234,7 @@ class Relay:
         if head.content_length is None and head.is_close_delimited and not _may_be_whole(head, body):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
             return
-        if self._operation.answers_json and not is_json(body):
+        if self._task.answers_json and not is_json(body):
             self.on_failure(errors.NODE_GARBLED, "the engine's answer is neither a stream nor JSON")
             return
         if self._renaming is not None:

@@ -34,7 +34,7 @@ from hive.net.stream import ClientStream
 from hive.wire.requests import RequestHead, RequestReader
 
 if TYPE_CHECKING:
-    from hive.net.server import HttpServer
+    from hive.net.server import Handler, HttpServer
 
 LINGER_BYTES = 1 << 20
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -59,6 +59,7 @@ class ClientConnection(asyncio.Protocol):
         "_closes",
         "_deadline",
         "_discarded_bytes",
+        "_handler",
         "_held_bytes",
         "_is_tls",
         "_limits",
@@ -74,8 +75,9 @@ class ClientConnection(asyncio.Protocol):
         "peer",
     )
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpServer, handler: Handler) -> None:
         self._server = server
+        self._handler = handler
         self._limits = server.limits
         self._reader = RequestReader(server.limits.max_head_bytes)
         self._transport: asyncio.Transport | None = None
@@ -182,7 +184,7 @@ class ClientConnection(asyncio.Protocol):
         has_expectation = head.is_http11 and b"expect" in head.fields
         if has_expectation and not head.expects_continue:
             raise Fault(EXPECTATION_FAILED, "the only expectation known here is 100-continue")
-        self._server.handler.judge(stream)
+        self._handler.judge(stream)
         if has_expectation and head.has_body and not self._reader.body_bytes and stream.takes_body:
             self.write(_CONTINUE)
 
@@ -206,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
         stream.body = self._reader.take_body()
         if self._reader.has_excess or not self._reader.is_complete:
             self._closes = True
-        self._server.handler.begin(stream)
+        self._handler.begin(stream)
 
     def _pause_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -223,7 +225,7 @@ class ClientConnection(asyncio.Protocol):
         """Answer early: the rest of the request, if any, is not wanted."""
         stream, reader = self._stream, self._reader
         request_id = stream.request_id if stream else self._server.next_request_id()
-        status, fields, body = self._server.handler.refuse(reader.head, request_id, fault)
+        status, fields, body = self._handler.refuse(reader.head, request_id, fault)
         is_whole = reader.is_complete and stream is not None
         self._closes = self._closes or not is_whole or reader.has_excess
         if stream is None:

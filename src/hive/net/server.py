@@ -55,11 +55,22 @@ class ServerLimits:
     linger_timeout: float = 2
 
 
-class HttpServer:
-    """All client connections of a hub."""
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An address at which clients connect, and what serves them there."""
 
-    def __init__(self, handler: Handler, limits: ServerLimits, outbox: Outbox) -> None:
-        self.handler = handler
+    host: str
+    port: int
+    """0 takes a free one."""
+    handler: Handler
+    context: ssl.SSLContext | None = None
+    """With a context the listener speaks HTTPS."""
+
+
+class HttpServer:
+    """The listeners of a hub and all connections of their clients."""
+
+    def __init__(self, limits: ServerLimits, outbox: Outbox) -> None:
         self.limits = limits
         self.outbox = outbox
         self.connections: set[ClientConnection] = set()
@@ -71,7 +82,7 @@ class HttpServer:
         self.now = self._loop.time
         self.date_line = b""
         """The header line Date, as of the last sweep."""
-        self._server: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._id_prefix = f"req_{secrets.token_hex(6)}"
         self._ids = itertools.count(1)
@@ -80,20 +91,22 @@ class HttpServer:
         """Return an id that no other request of any hub has."""
         return f"{self._id_prefix}{next(self._ids):08x}"
 
-    async def start(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
-        """Listen, with TLS if there is a context; return the port. Raises `OSError` when it is taken."""
-        limits = self.limits
-        self._server = await self._loop.create_server(
-            lambda: ClientConnection(self),
-            host,
-            port,
+    async def listen(self, listener: Listener) -> int:
+        """Let clients connect at one more address; return its port. Raises `OSError` when the port is taken."""
+        limits, context = self.limits, listener.context
+        server = await self._loop.create_server(
+            lambda: ClientConnection(self, listener.handler),
+            listener.host,
+            listener.port,
             backlog=4096,
             ssl=context,
             ssl_handshake_timeout=limits.head_timeout if context else None,
             ssl_shutdown_timeout=max(limits.linger_timeout, SHORTEST_SHUTDOWN) if context else None,
         )
-        self._sweep()
-        return int(self._server.sockets[0].getsockname()[1])
+        self._listening.append(server)
+        if self._sweeper is None:
+            self._sweep()
+        return int(server.sockets[0].getsockname()[1])
 
     def hold(self, connection: ClientConnection, fault: Fault) -> bool:
         """Hold a refusal back for its delay; False when too many are held already."""
@@ -110,8 +123,8 @@ class HttpServer:
     def stop_accepting(self) -> None:
         """Take no more connections, no more requests on those there are, and close the idle ones."""
         self.is_draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._listening:
+            server.close()
         for connection in list(self.connections):
             connection.close_if_idle()
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hive.auth.keys import Right
-from hive.dialects.operations import BLOB_HEAD, MODEL, MODELS, OPERATIONS, PS, ROOT, TAGS, VERSION, Answered
+from hive.dialects.tasks import ENGINE_ROUTES
 from hive.fleet.identity import PROBES
 from hive.wire.requests import RequestHead
 
-_BLOBS = BLOB_HEAD.path
+_BLOBS = "/api/blobs/"
+_ONE_MODEL = "/v1/models/"
+_LISTINGS = ("/", "/api/ps", "/api/tags", "/api/version", "/v1/models")
 _BLOB = re.compile(r"sha256[:-][0-9a-f]{64}\Z")
 _MODEL = re.compile(r"[A-Za-z0-9._~:@%+-]+(?:/[A-Za-z0-9._~:@%+-]+)*\Z")
 """A model's name in a path."""
 
 ROUTES: Final[frozenset[tuple[str, str]]] = frozenset(
-    {(each.method, each.path) for each in OPERATIONS if each.answered is Answered.ENGINE or each.right is Right.MANAGE}
-    | {("GET", each.path) for each in (ROOT, TAGS, PS, VERSION, MODELS)}
-    | {("GET", path) for path in PROBES}
+    {(each.method, each.path) for each in ENGINE_ROUTES.values() if each.path != _BLOBS}
+    | {("GET", path) for path in (*_LISTINGS, *PROBES)}
 )
 """Inference, models, listings and probes. Beside them: one model by name, and blobs by digest."""
 
@@ -34,7 +34,7 @@ def refusal(head: RequestHead) -> str | None:
         return None
     if path.startswith(_BLOBS) and method in ("HEAD", "POST") and _BLOB.match(path, len(_BLOBS)):
         return None
-    if path.startswith(MODEL.path) and method == "GET" and _is_model(path[len(MODEL.path) :]):
+    if path.startswith(_ONE_MODEL) and method == "GET" and _is_model(path[len(_ONE_MODEL) :]):
         return None
     return f"{method} {path[:100]}: not a route that this node passes on"
 

@@ -24,7 +24,7 @@ from hive.scheduling.loads import Loads
 from hive.scheduling.policies import Action, Choice, Policy, Situation, Turns, is_open, may_begin, why_only
 from hive.scheduling.refusals import queue_full, retry_after, too_late
 from hive.scheduling.ticket_queue import Lane, TicketQueue, wish_of
-from hive.scheduling.tickets import UNLOAD, Lease, LoadEnd, LoadOrder, Ticket
+from hive.scheduling.tickets import Claim, Lease, LoadEnd, LoadOrder, Ticket
 
 GONE_AFTER = 10.0
 """Seconds for which no engine lists a model or has the route, until those that wait for it are refused."""
@@ -69,6 +69,11 @@ class Dispatcher:
         """Lanes in which tickets wait, in the order in which time makes them worth a look."""
         self._orders: list[LoadOrder] = []
         self._gone_since: dict[Lane, float] = {}
+
+    @property
+    def queue_limit(self) -> int:
+        """How many tickets may wait."""
+        return self._queue.limit
 
     @property
     def waiting_count(self) -> int:
@@ -125,7 +130,7 @@ class Dispatcher:
         if lease.is_held:
             lease.is_held = False
             self.demand.ended += 1
-            if lease.ticket.operation.takes_slot:
+            if lease.ticket.takes_slot:
                 engine, model = lease.engine, lease.ticket.model
                 engine.running -= 1
                 engine.ended += 1
@@ -135,7 +140,7 @@ class Dispatcher:
                 else:
                     del engine.running_of[model]
                 self._dirty.add(engine)
-            elif lease.ticket.operation.is_relayed:
+            elif lease.ticket.claim is Claim.RELAY:
                 lease.engine.relaying -= 1
                 self._dirty.add(lease.engine)
 
@@ -147,7 +152,7 @@ class Dispatcher:
 
     def note_served(self, lease: Lease, measured: Measured, now: float) -> None:
         """Learn from an exchange that was answered to its end; call it while the lease is held."""
-        if lease.ticket.operation.takes_slot:
+        if lease.ticket.takes_slot:
             slots.note_served(lease, measured, now)
             engine, ticket = lease.engine, lease.ticket
             if engine.loads_models and ticket.model in engine.loaded:
@@ -274,7 +279,7 @@ class Dispatcher:
 
     def _could_serve(self, engine: Engine, ticket: Ticket, now: float) -> bool:
         """Could this engine begin with the ticket now?"""
-        if not ticket.operation.takes_slot:
+        if not ticket.takes_slot:
             return may_begin(engine, ticket, now)
         return engine.is_warm(ticket.model, ticket.load_options) and is_open(engine, ticket.model, now)
 
@@ -288,7 +293,7 @@ class Dispatcher:
         if lane.takes_slot:
             return self._policy.choose(lane, ticket, now, freed)
         rested = [engine for engine in lane.engines if may_begin(engine, ticket, now)]
-        if ticket.operation is UNLOAD:
+        if ticket.claim is Claim.UNLOAD:
             rested = [engine for engine in rested if ticket.model in engine.warm] or rested
         return Choice(Action.SERVE, self._rng.choice(rested), "needs no slot") if rested else Choice(Action.WAIT)
 
@@ -297,13 +302,13 @@ class Dispatcher:
         assert engine is not None
         ticket.declined_since = None
         of_model = 1
-        if ticket.operation.takes_slot:
+        if ticket.takes_slot:
             engine.running += 1
             running_of = engine.running_of
             of_model = running_of[ticket.model] = running_of.get(ticket.model, 0) + 1
             granted, pair = self.demand.granted, (engine, ticket.model)
             granted[pair] = granted.get(pair, 0) + 1
-        elif ticket.operation.is_relayed:
+        elif ticket.claim is Claim.RELAY:
             engine.relaying += 1
         name = self._policy.name
         return Lease(engine, ticket, choice.reason, now, engine.running, of_model, name, choice.compared, engine.ended)
@@ -375,8 +380,8 @@ class Dispatcher:
 
     def _is_served(self, lane: Lane) -> bool:
         """Does any engine list the model and have the route, whatever its state?"""
-        operation = lane.head().operation
-        return any(engine.serves(operation) for engine in self._fleet.having(lane.model))
+        ticket = lane.head()
+        return any(engine.route_for(ticket.task, ticket.dialect) for engine in self._fleet.having(lane.model))
 
 
 def _serving(engines: list[Engine], ticket: Ticket) -> list[Engine]:

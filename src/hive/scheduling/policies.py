@@ -15,7 +15,7 @@ from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.loads import Loads
 from hive.scheduling.ticket_queue import Lane, TicketQueue
-from hive.scheduling.tickets import Ticket
+from hive.scheduling.tickets import Claim, Ticket
 
 MANY_ENGINES = 32
 """Of more engines than these a sample is looked at, so that a decision takes no longer."""
@@ -93,7 +93,7 @@ def is_open(engine: Engine, model: str, now: float) -> bool:
 
 def may_begin(engine: Engine, ticket: Ticket, now: float) -> bool:
     """Could this engine begin with a ticket that needs no slot?"""
-    return engine.rests_until <= now and not (ticket.operation.is_relayed and engine.relaying >= MOST_RELAYED)
+    return engine.rests_until <= now and not (ticket.claim is Claim.RELAY and engine.relaying >= MOST_RELAYED)
 
 
 def sample(engines: list[Engine], model: str, now: float, rng: random.Random, freed: Sequence[Engine]) -> list[Engine]:

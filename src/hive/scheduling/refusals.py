@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hive import errors
-from hive.dialects.operations import Operation
+from hive.dialects.tasks import ENGINE_ROUTES, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.scheduling.tickets import Ticket
@@ -35,8 +35,8 @@ def queue_full(limit: int, seconds: int) -> Fault:
 def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int) -> Fault:
     """Return the refusal of a ticket whose deadline has passed; it names what was missing."""
     waited = f"{max(now - ticket.since, 0):.0f} s"
-    if having and not any(engine.serves(ticket.operation) for engine in having):
-        return not_served(ticket.operation, having)
+    if having and not any(engine.route_for(ticket.task, ticket.dialect) for engine in having):
+        return not_served(ticket.task, ticket.dialect, having)
     serving = [engine for engine in having if ticket.accepts(engine)]
     if any(engine.takes_work or engine.is_last_resort for engine in serving):
         return Fault(errors.QUEUE_TIMEOUT, f"no slot came free in {waited}; try again later", _after(seconds))
@@ -45,10 +45,12 @@ def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int)
     return Fault(errors.NO_NODE, sentence, _after(seconds))
 
 
-def not_served(operation: Operation, having: Sequence[Engine]) -> Fault:
+def not_served(task: Task, dialect: Dialect, having: Sequence[Engine]) -> Fault:
     """Return the refusal of a ticket whose route no engine has that has its model."""
     kinds = ", ".join(sorted({engine.kind.value for engine in having}))
-    return Fault(errors.NOT_SERVED, f"no engine with this model serves {operation.path} (it is on {kinds})")
+    return Fault(
+        errors.NOT_SERVED, f"no engine with this model serves {ENGINE_ROUTES[task, dialect].path} (it is on {kinds})"
+    )
 
 
 def _state(engine: Engine) -> str:

@@ -25,7 +25,7 @@ Wish = tuple[str, str, frozenset[int]]
 
 def wish_of(key: LaneKey) -> Wish:
     """Return what the tickets of a lane wish for, whatever their route."""
-    return key[0], key[2], key[3]
+    return key[0], key[5], key[6]
 
 
 class Lane:
@@ -63,7 +63,7 @@ class Lane:
     @property
     def excludes(self) -> bool:
         """Have engines failed its tickets?"""
-        return bool(self.key[3])
+        return bool(self.key[6])
 
     def tickets(self) -> list[Ticket]:
         """Return what waits in it, in no order."""
@@ -105,7 +105,7 @@ class TicketQueue:
         if lane is None:
             if len(self.lanes) >= _MANY_LANES:
                 self.lanes = {each: kept for each, kept in self.lanes.items() if kept.count}
-            lane = self.lanes[key] = Lane(key, ticket.operation.takes_slot)
+            lane = self.lanes[key] = Lane(key, ticket.takes_slot)
         return lane
 
     def push(self, ticket: Ticket, lane: Lane) -> None:

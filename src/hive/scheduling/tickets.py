@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from functools import cache
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 
 import msgspec
 
-from hive.dialects.operations import GENERATE, Operation
+from hive.auth.principals import Principal
+from hive.dialects.tasks import Dialect, Task
 from hive.fleet.engines import Engine
 from hive.fleet.pace import FIXED_TOKENS
-
-LaneKey = tuple[str, str, str, frozenset[int]]
-"""What decides which engines accept a ticket: model, operation, load-time options, and who failed it (by `id`)."""
-UNLOAD = replace(GENERATE, name="unload", takes_slot=False)
-"""What a request for nothing is that keeps its model for no time (`ollama stop`): it needs neither slot nor load."""
+from hive.scheduling.frontends import Frontend
 
 
-@cache
-def without_slot(operation: Operation) -> Operation:
-    """Return an operation as it is for a model that its engines only relay: no slot of theirs is taken."""
-    return replace(operation, name=f"{operation.name}, relayed", takes_slot=False, is_relayed=True)
+class Claim(Enum):
+    """What a ticket takes of its engine."""
+
+    __hash__ = object.__hash__  # Enum's own is written in Python: every ticket asks for it
+
+    SLOT = "slot"
+    NOTHING = "nothing"
+    RELAY = "relay"
+    """A place among the bounded number of exchanges that an engine passes on to another machine."""
+    UNLOAD = "unload"
+    """Neither slot nor load: the request only ends its model's stay in memory (`ollama stop`)."""
 
 
+def claim_of(task: Task, *, unloads: bool = False, is_relayed: bool = False) -> Claim:
+    """Return what a ticket for a task takes; `is_relayed`: its engines only pass the request on to another machine."""
+    if unloads:
+        return Claim.UNLOAD
+    if not task.takes_slot:
+        return Claim.NOTHING
+    return Claim.RELAY if is_relayed else Claim.SLOT
+
+
+LaneKey = tuple[str, Task, Dialect, Claim, Frontend, str, frozenset[int]]
+"""What decides which engines accept a ticket: last its load options and the engines that failed it (`id`)."""
+DEFAULT_FRONTEND = Frontend()
+NO_PRINCIPAL = Principal("", frozenset())
 _NOBODY: frozenset[int] = frozenset()
 
 
@@ -33,8 +49,12 @@ class Ticket(msgspec.Struct, eq=False):
 
     model: str
     """Canonical name."""
-    operation: Operation
+    task: Task
+    dialect: Dialect
     deadline: float
+    claim: Claim = Claim.SLOT
+    frontend: Frontend = DEFAULT_FRONTEND
+    principal: Principal = NO_PRINCIPAL
     prompt_tokens: int = 200
     """About how long its prompt is: a quarter of the body's bytes, where nobody knows better."""
     load_options: str = ""
@@ -54,7 +74,12 @@ class Ticket(msgspec.Struct, eq=False):
     def lane(self) -> LaneKey:
         """Return the key of the lane it waits in: all tickets of a lane are accepted by the same engines."""
         excluded = frozenset(map(id, self.excluded)) if self.excluded else _NOBODY
-        return self.model, self.operation.name, self.load_options, excluded
+        return self.model, self.task, self.dialect, self.claim, self.frontend, self.load_options, excluded
+
+    @property
+    def takes_slot(self) -> bool:
+        """Does it take a slot of its engine?"""
+        return self.claim is Claim.SLOT
 
     @property
     def size(self) -> int:
@@ -68,7 +93,9 @@ class Ticket(msgspec.Struct, eq=False):
 
     def accepts(self, engine: Engine) -> bool:
         """May this engine serve it, slots aside?"""
-        return (not self.excluded or engine not in self.excluded) and engine.serves(self.operation)
+        if self.excluded and engine in self.excluded:
+            return False
+        return engine.route_for(self.task, self.dialect) is not None and self.frontend.admits(engine)
 
 
 @dataclass(frozen=True, slots=True)

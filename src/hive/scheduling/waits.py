@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hive.dialects.tasks import ENGINE_ROUTES
 from hive.fleet.engines import Engine
 from hive.scheduling.tickets import Ticket
 
@@ -35,7 +36,7 @@ def why_not(engine: Engine, ticket: Ticket, now: float) -> str:
     if engine in ticket.excluded:
         return "it failed this request"
     if not ticket.accepts(engine):
-        return f"it does not serve {ticket.operation.path}"
+        return f"it does not serve {ENGINE_ROUTES[ticket.task, ticket.dialect].path}"
     if not engine.takes_work and not engine.is_last_resort:
         return engine.error or f"it is {engine.health}"
     if engine.loading == model:

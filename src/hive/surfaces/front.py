@@ -1,48 +1,45 @@
-"""The front of the hub: judges every request by its head, and hands it to whoever answers it."""
+"""The front of a listener: judges every request by its head, and hands it to whatever answers its route."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
-from urllib.parse import unquote
 
-import msgspec
-
-from hive import OLLAMA_API_VERSION, errors
+from hive import errors
 from hive.auth.access import Door
 from hive.auth.origins import Origins, cors_fields, preflight_fields
-from hive.dialects import operations
-from hive.dialects.operations import Answered, Operation, methods_of
+from hive.auth.principals import Principal
+from hive.dialects.error_shapes import error_answer
+from hive.dialects.routes import Answered, Methods, Route
 from hive.errors import Fault
-from hive.fleet.model_names import MAX_NAME, with_tag
 from hive.hub.core import Hub
-from hive.hub.exchange import Exchange, Plan
-from hive.net.asgi import Application, run_application
+from hive.hub.exchange import Exchange
+from hive.hub.plan import Plan
 from hive.net.stream import ClientStream
+from hive.surfaces.surface import Answer, Redirect, Surface
 from hive.wire.link_accept import accept_upgrade
 from hive.wire.requests import RequestHead
 
-_log = logging.getLogger(__name__)
-
-_JSON = b"Content-Type: application/json; charset=utf-8\r\n"
-_V1_JSON = b"Content-Type: application/json\r\n"
-_TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 _NO_REFERRER = b"Referrer-Policy: no-referrer\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class _Redirect:
-    status: int
-    location: str
-    fields: bytes
+class _AnswerOfSurface:
+    surface: Surface
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
 class _Preflight:
+    fields: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Redirection:
+    to: Redirect
     fields: bytes
 
 
@@ -53,70 +50,75 @@ class _Joins:
 
 
 class Front:
-    """The server's handler."""
+    """The handler of a listener's requests."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        door: Door,
-        origins: Origins,
-        make_application: Callable[[], Application],
-        metrics: Callable[[], bytes],
-    ) -> None:
+    def __init__(self, hub: Hub, door: Door, origins: Origins, surfaces: Sequence[Surface]) -> None:
+        """`surfaces`: the first one that has a path answers it, and the very first one what none of them has."""
         self._hub = hub
+        self._services = hub.services
         self._door = door
         self._origins = origins
-        self._make_application = make_application
-        self._metrics = metrics
-        self._application: Application | None = None
+        self._surfaces = tuple(surfaces)
+        self._first = self._surfaces[0]
 
     # --- at the end of the head ---
 
     def judge(self, stream: ClientStream) -> None:
-        """Find the operation and see whether this client may ask for it. Raises `Fault`."""
+        """Find the route and the principal, and judge whether the principal may ask for it. Raises `Fault`."""
         head = stream.head
         origin = head.fields.get(b"origin")
         if origin is not None and not self._origins.allows(origin, head.fields.get(b"host", b"")):
             raise Fault(errors.ORIGIN_REFUSED, "this origin is not allowed")
-        methods = methods_of(head.path)
+        surface, methods = self._find(head.path)
         if head.method == "OPTIONS" and origin is not None and b"access-control-request-method" in head.fields:
             stream.plan = _Preflight(preflight_fields(origin) + self._request_id(stream.request_id))
             return
-        operation = methods.get(head.method)
-        if operation is None or (operation.answered is Answered.UPGRADE and b"upgrade" not in head.fields):
-            stream.plan = self._without_operation(head, methods, stream.request_id)
+        route = methods.get(head.method)
+        if route is None or (route.answered is Answered.UPGRADE and b"upgrade" not in head.fields):
+            stream.plan = _Redirection(
+                surface.answer_unknown(head, methods, self._routes), self._fields(head, stream.request_id)
+            )
             return
-        key_name = self._door.admit(
-            head, stream.peer, operation.right, self._hub.now(), locally_open=operation.locally_open
+        shown = surface.credentials(head)
+        principal = self._door.admit(
+            head, shown, stream.peer, route.right, self._hub.now(), locally_open=route.locally_open
         )
-        if operation.answered is Answered.LATER:
-            raise Fault(errors.NOT_YET, f"{head.method} {operation.path} is not built yet")
-        if operation.answered is Answered.LINK:
-            stream.plan = self._judge_link(head)
-            return
-        if operation.answered is Answered.UPGRADE:
+        answered = route.answered
+        if answered is Answered.ENGINE:
+            stream.takes_body = True
+            stream.plan = self._plan(head, stream.request_id, surface, route, principal)
+        elif answered is Answered.SURFACE:
+            stream.takes_body = route.takes_body
+            stream.plan = _AnswerOfSurface(surface, self._plan(head, stream.request_id, surface, route, principal))
+        elif answered is Answered.LINK:
+            stream.plan = self._judge_link(head, principal)
+        elif answered is Answered.LATER:
+            raise Fault(errors.NOT_YET, f"{head.method} {route.path} is not built yet")
+        else:
             raise Fault(errors.UPGRADE_REQUIRED, "WebSockets are not spoken here; use POST", (("Upgrade", "HTTP/1.1"),))
-        stream.takes_body = operation.answered in (Answered.ENGINE, Answered.APPLICATION)
-        stream.plan = Plan(operation, key_name, self._fields(head, stream.request_id))
 
-    def _judge_link(self, head: RequestHead) -> _Joins:
+    def _find(self, path: str) -> tuple[Surface, Methods]:
+        for surface in self._surfaces:
+            methods = surface.routes.find(path)
+            if methods:
+                return surface, methods
+        for surface in self._surfaces:
+            if surface.prefix and path.startswith(surface.prefix):
+                return surface, methods
+        return self._first, methods
+
+    def _routes(self, path: str) -> Methods:
+        return self._find(path)[1]
+
+    def _plan(self, head: RequestHead, request_id: str, surface: Surface, route: Route, principal: Principal) -> Plan:
+        fields = self._fields(head, request_id)
+        return Plan(route, principal, self._hub.frontend, surface.errors[route.dialect], fields)
+
+    def _judge_link(self, head: RequestHead, principal: Principal) -> _Joins:
         """Return what a node's connection becomes. Raises `Fault`."""
-        key = self._door.key_of(head)
-        assert key is not None, "only a known key has the right to work"
+        assert principal.key is not None, "only a known key has the right to work"
         upgrade = accept_upgrade(head)
-        return _Joins(upgrade.head, self._hub.joining.arrive(key))
-
-    def _without_operation(self, head: RequestHead, methods: dict[str, Operation], request_id: str) -> _Redirect:
-        """Return where a path that only differs by slashes leads. Raises `Fault`: 404 or 405, as Ollama's router."""
-        if methods:
-            allow = ", ".join(sorted(m for m, found in methods.items() if found.answered is not Answered.UPGRADE))
-            raise Fault(errors.METHOD_NOT_ALLOWED, "405 method not allowed", (("Allow", allow),))
-        clean = "/" + "/".join(part for part in head.path.split("/") if part)
-        if clean != head.path and head.method in methods_of(clean) and head.path_key is None:
-            status = 301 if head.method == "GET" and head.path == clean + "/" else 307
-            target = clean + ("?" + head.query if head.query else "")
-            return _Redirect(status, target, self._fields(head, request_id))
-        raise Fault(errors.NOT_FOUND, "404 page not found")
+        return _Joins(upgrade.head, self._hub.joining.arrive(principal.key))
 
     @staticmethod
     def _request_id(request_id: str) -> bytes:
@@ -130,11 +132,16 @@ class Front:
             fields += cors_fields(origin)
         return fields if head.path_key is None else fields + _NO_REFERRER
 
-    def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
-        """Return status, header lines and body that tell a client of a fault in its dialect."""
-        status, fields, body = self._hub.refuse(head, request_id, fault)
-        operation = methods_of(head.path).get(head.method) if head is not None else None
-        self._hub.note_refusal(operation, request_id, fault, len(body))
+    def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> Answer:
+        """Return status, header lines and body that tell a client of a fault, in the shapes of its surface."""
+        surface, methods = self._find(head.path) if head is not None else (self._first, {})
+        dialect = next((route.dialect for route in methods.values()), None)
+        if dialect is None:
+            dialect = surface.dialect_of(head.path if head is not None else "/")
+        status, fields, body = error_answer(surface.errors[dialect], fault, request_id)
+        self._hub.register.note_refusal(
+            methods.get(head.method) if head is not None else None, request_id, fault, len(body)
+        )
         if head is not None:
             fields += self._fields(head, request_id)
         return status, fields, body
@@ -145,68 +152,30 @@ class Front:
         """Answer a request."""
         plan = stream.plan
         if isinstance(plan, Plan):
-            if plan.operation.answered is Answered.ENGINE:
-                Exchange(self._hub, stream, plan).start()
-            elif plan.operation.answered is Answered.APPLICATION:
-                self._hub.spawn(self._run_application(stream, plan))
-            else:
-                self._answer_from_memory(stream, plan)
+            Exchange(self._services, stream, plan).start()
+        elif isinstance(plan, _AnswerOfSurface):
+            self._answer_of_surface(stream, plan.surface, plan.plan)
         elif isinstance(plan, _Joins):
             stream.hand_over(plan.head, plan.protocol)
         elif isinstance(plan, _Preflight):
             stream.send(204, plan.fields, b"")
-        elif isinstance(plan, _Redirect):
-            location = plan.location.encode("latin-1")
-            link = b'<a href="%b">%b</a>.\n\n' % (
-                escape(plan.location).encode("latin-1"),
-                HTTPStatus(plan.status).phrase.encode(),
-            )
-            body = link if stream.head.method in ("GET", "HEAD") else b""
-            fields = b"Location: %b\r\nContent-Type: text/html; charset=utf-8\r\n" % location
-            stream.send(plan.status, fields + plan.fields, body)
+        elif isinstance(plan, _Redirection):
+            self._redirect(stream, plan)
 
-    def _answer_from_memory(self, stream: ClientStream, plan: Plan) -> None:
+    def _answer_of_surface(self, stream: ClientStream, surface: Surface, plan: Plan) -> None:
         try:
-            status, fields, body = self._from_memory(stream.head, plan.operation)
+            surface.answer(stream, plan)
         except Fault as fault:
-            status, fields, body = self._hub.refuse(stream.head, stream.request_id, fault)
-        stream.send(status, fields + plan.fields, body)
+            status, fields, body = error_answer(plan.errors, fault, stream.request_id)
+            stream.send(status, fields + plan.fields, body)
 
-    def _from_memory(self, head: RequestHead, operation: Operation) -> tuple[int, bytes, bytes]:
-        catalog = self._hub.catalog
-        if operation is operations.TAGS:
-            return 200, _JSON, catalog.tags()
-        if operation is operations.PS:
-            return 200, _JSON, catalog.ps()
-        if operation is operations.VERSION:
-            return 200, _JSON, msgspec.json.encode({"version": OLLAMA_API_VERSION})
-        if operation is operations.MODELS:
-            return 200, _V1_JSON, catalog.v1_models()
-        if operation is operations.MODEL:
-            return 200, _V1_JSON, self._one_model(head)
-        if operation is operations.METRICS:
-            return 200, b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n", self._metrics()
-        if operation is operations.READY and not self._hub.has_looked:
-            return 503, _TEXT + b"Retry-After: 1\r\n", b"starting\n"
-        if operation in (operations.READY, operations.HEALTH):
-            return 200, _TEXT, b"ok\n"
-        return 200, _TEXT, b"Ollama is running"
-
-    def _one_model(self, head: RequestHead) -> bytes:
-        name = unquote(head.path.removeprefix(operations.MODEL.path))
-        found = self._hub.catalog.v1_model(name) if len(name) <= MAX_NAME else None
-        if found is None:
-            raise Fault(errors.MODEL_NOT_FOUND, f"model '{with_tag(name)}' not found")
-        return found + b"\n"
-
-    async def _run_application(self, stream: ClientStream, plan: Plan) -> None:
-        try:
-            if self._application is None:
-                self._application = await asyncio.to_thread(self._make_application)
-            extra: dict[str, object] = {"key_name": plan.key_name, "request_id": stream.request_id}
-            await run_application(self._application, stream, extra, plan.fields)
-        except Exception:
-            _log.exception("management request %s", stream.request_id)
-            fault = Fault(errors.INTERNAL, f"the hub made a mistake; its log has {stream.request_id}")
-            status, fields, body = self.refuse(stream.head, stream.request_id, fault)
-            stream.send(status, fields, body)
+    @staticmethod
+    def _redirect(stream: ClientStream, plan: _Redirection) -> None:
+        to = plan.to
+        link = b'<a href="%b">%b</a>.\n\n' % (
+            escape(to.location).encode("latin-1"),
+            HTTPStatus(to.status).phrase.encode(),
+        )
+        body = link if stream.head.method in ("GET", "HEAD") else b""
+        fields = b"Location: %b\r\nContent-Type: text/html; charset=utf-8\r\n" % to.location.encode("latin-1")
+        stream.send(to.status, fields + plan.fields, body)

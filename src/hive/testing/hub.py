@@ -145,7 +145,7 @@ def run_hub(
                     if is_joined:
                         _join(hub, nodes or {}, agents, wait=wait)
                     elif wait:
-                        hub.until(lambda server: server.hub.has_looked, _CALL_TIMEOUT)
+                        hub.until(lambda server: server.hub.roster.has_looked, _CALL_TIMEOUT)
                     yield hub
                 finally:
                     hub.stop()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hive.dialects.measures import Measured
-from hive.dialects.operations import CHAT, Operation
+from hive.dialects.tasks import CHAT, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import IN_SERVICE
 from hive.fleet.failures import Verdict, judge
@@ -33,7 +33,7 @@ class Request:
     output: int = 100
     has_tools: bool = False
     leaves_after: float | None = None
-    operation: Operation = field(default=CHAT)
+    task: Task = CHAT
 
 
 class _Attempt(Caller):
@@ -76,7 +76,7 @@ class Exchange:
         self.first_byte_at: float | None = None
         self.outcome = ""
         deadline = now + hub.rules.queue_timeout
-        self.ticket = Ticket(request.model, request.operation, deadline, prompt_tokens=request.prompt)
+        self.ticket = Ticket(request.model, request.task, Dialect.OLLAMA, deadline, prompt_tokens=request.prompt)
         self.attempt: _Attempt | None = None
 
     def begin(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from hive.auth.keys import KeyRing
+from hive.auth.key_ring import KeyRing
 from hive.errors import NOT_FOUND, Fault
 from hive.hub.key_cases import Keys
 from hive.store.store import Store

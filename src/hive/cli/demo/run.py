@@ -65,7 +65,7 @@ class Demo:
         key = (await self.server.keys.create(KEY_NAME, Role.CLIENT)).secret
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False) as client:
-            show = Show(client, self.screen, self.records, self.server.hub.records.settle)
+            show = Show(client, self.screen, self.records, self.server.hub.register.records.settle)
             await show.play(self.engines)
         failed, count = sum(not row.is_ok for row in show.rows), len(show.rows)
         verdict = f"{failed} of {count} requests failed." if failed else f"All {count} requests were answered."

@@ -18,9 +18,8 @@ from hive import __version__
 from hive.auth.keys import Key, Role
 from hive.hub.key_cases import Keys
 from hive.surfaces.management.error_answers import ErrorAnswer, answer_errors, refuse_unknown
+from hive.surfaces.management.management_routes import PREFIX
 from hive.surfaces.management.request_routes import RequestsView, serve_requests
-
-PREFIX = "/hive/v1"
 
 
 @dataclass(frozen=True, slots=True)

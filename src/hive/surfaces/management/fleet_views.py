@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import msgspec
 
-from hive.errors import NOT_FOUND, Fault
 from hive.fleet.engines import Engine, Health, Model
 from hive.fleet.kinds import EngineKind, version_numbers
 from hive.hub.core import Hub
@@ -33,8 +32,7 @@ class Views:
 
     def drain(self, node: str, is_draining: bool) -> list[NodeView]:
         """Give a node no new work, or give it work again; return its entries. Fault: NOT_FOUND."""
-        if not self._hub.drain(node, is_draining):
-            raise Fault(NOT_FOUND, f"there is no node '{node}'")
+        self._hub.node_cases.drain(node, is_draining)
         return [entry for entry in self.nodes() if entry.name == node]
 
     def models(self) -> list[ModelView]:
