@@ -15,16 +15,15 @@ from collections.abc import Callable, Mapping
 from hive.auth.key_ring import KeyRing
 from hive.auth.keys import Key, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
-from hive.fleet.engines import Engine
 from hive.fleet.health import NOT_BACK
 from hive.hub.health_watch import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
 from hive.hub.joining_port import JoiningPort
+from hive.hub.node_reports import NodeReports
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
-from hive.net.joined_link import JoinedLink, JoinedPool
+from hive.net.joined_link import JoinedPool
 from hive.store.known_nodes import Profile
-from hive.wire import link_messages as messages
 from hive.wire import link_rules as link
 from hive.wire.link_control import HubEvent, Suspected
 from hive.wire.link_messages import Draining, Heartbeat, Hello, JoinData, MachineState, Report, one_line
@@ -35,9 +34,6 @@ _log = logging.getLogger(__name__)
 
 MAX_COMPLAINTS = 10
 COMPLAINTS_SECONDS = 60.0
-LEARN_SHARE = 20
-"""A report that took a second to read is followed by so many seconds in which that node's next one waits."""
-LONGEST_LEARN_WAIT = 60.0
 FAREWELL_STEP = 0.02
 _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF})
 
@@ -52,8 +48,10 @@ class JoinedNode:
         self._port = port
         self.key = key
         self.name = key.name
-        self.engines: dict[str, JoinedEngine] = {}
         self.pool = JoinedPool(key.name, port.settings.connect_timeout, self._note)
+        self.reports = NodeReports(
+            port, self.pool, refresh=self._refresh, drained_by=self._drained_by, note_change=note_change
+        )
         self.control: ControlSocket | None = None
         self.token = ""
         self.agent = self.platform = ""
@@ -65,8 +63,6 @@ class JoinedNode:
         self._instance: str | None = None
         self._complain = complain
         self._note_change = note_change
-        self._pending: tuple[messages.ReportedEngine, ...] | None = None
-        self._may_learn_at = 0.0
 
     def __repr__(self) -> str:
         return f"<JoinedNode {self.name} {'here' if self.control else 'gone'} {self.pool!r}>"
@@ -75,6 +71,11 @@ class JoinedNode:
     def instance(self) -> str | None:
         """Which agent process is connected, if one is."""
         return self._instance if self.control is not None else None
+
+    @property
+    def engines(self) -> Mapping[str, JoinedEngine]:
+        """Return its engines by their ids."""
+        return self.reports.engines
 
     @property
     def absence(self) -> str:
@@ -94,14 +95,13 @@ class JoinedNode:
         self.token = secrets.token_urlsafe(32)
         self.heartbeat_at = self._port.now()
         self.is_leaving = False
-        self.apply_drain()
-        self._may_learn_at = 0.0
+        self.reports.apply_drain()
         if ghost is not None:
             ghost.owner = None
             ghost.shut(CloseCode.REPLACED, "the same agent has connected again")
         ghosts = self.pool.open(control.want_links)
         control.welcome(self.name, self.token, self.pool.want)
-        self._take_report(hello.engines)
+        self.reports.begin(hello.engines)
         self._note_change(self.name)
         for connection in ghosts:
             connection.shut(CloseCode.REPLACED, "the same agent has connected again")
@@ -128,11 +128,9 @@ class JoinedNode:
     def _leave(self, code: CloseCode, reason: str) -> None:
         self.control = None
         self.token = ""
-        self._pending = None
         self._note_change(self.name)
-        for joined in self.engines.values():
-            joined.engine.signs.has_left = self.is_leaving
-            joined.fail("its agent has stopped" if self.is_leaving else f"its node has left: {reason}")
+        why = "its agent has stopped" if self.is_leaving else f"its node has left: {reason}"
+        self.reports.end(why, has_left=self.is_leaving)
         self.pool.drop(code, reason)  # only now: what fails looks for another engine at once
 
     # --- what it says ---
@@ -142,104 +140,41 @@ class JoinedNode:
         if isinstance(event, Heartbeat):
             self.heartbeat_at = self._port.now()
             self.machine = event.machine
-            for engine_id, joined in list(self.engines.items()):
-                joined.take_beat(event.engines.get(engine_id))
+            self.reports.take_beats(event.engines)
         elif isinstance(event, Report):
-            self._take_report(event.engines)
+            self.reports.take(event.engines)
         elif isinstance(event, Draining):
             _log.info("node %s drains", self.name)
             self.is_leaving = True
-            self.apply_drain()
+            self.reports.apply_drain()
         elif isinstance(event, Suspected):
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
-
-    def _take_report(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report, or from the newest one later: reading must not keep the hub busy."""
-        self._pending = engines
-        began = self._port.now()
-        if began < self._may_learn_at:
-            return
-        self._pending = None
-        self._learn(engines)
-        now = self._port.now()
-        self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
-
-    def _learn(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report; only then is the queue served, and the fleet indexed, once."""
-        before = self._lasting()
-        with self._port.queue.held():
-            for reported in engines:
-                joined = self.engines.get(reported.id) or self._add(reported)
-                try:
-                    joined.learn(reported)
-                except Exception:
-                    _log.exception("node %s: the report of its engine %s", self.name, reported.id)
-                    joined.fail("its node reports what cannot be read")
-            for engine_id in self.engines.keys() - {reported.id for reported in engines}:
-                self._remove(engine_id)
-        if self._lasting() != before:
-            self._note_change(self.name)
-
-    def _lasting(self) -> dict[str, tuple[object, ...]]:
-        return {engine_id: joined.lasting for engine_id, joined in self.engines.items()}
-
-    def _add(self, reported: messages.ReportedEngine) -> JoinedEngine:
-        port = self._port
-        engine = Engine(self.name, reported.address, id=reported.id)
-        joined = JoinedEngine(engine, port.fleet, port.health, self._refresh, port.on_listing, port.now)
-        self.engines[reported.id] = joined
-        port.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
-        self.apply_drain()
-        return joined
-
-    def _remove(self, engine_id: str) -> None:
-        joined = self.engines.pop(engine_id)
-        joined.fail("its node has it no more")
-        self._port.remove_engine(joined.engine)
-
-    def remove_all(self) -> None:
-        """Forget its engines."""
-        self._learn(())
 
     def recall(self, profile: Profile) -> None:
         """Begin with what is remembered of it; it has not come yet."""
         self.agent, self.platform, self.labels = profile.agent, profile.platform, profile.labels
-        for each in profile.engines:
-            joined = self._add(each)
-            try:
-                joined.recall(each)
-            except Exception:
-                _log.exception("node %s: what is remembered of its engine %s", self.name, each.id)
-                self._remove(each.id)
+        self.reports.recall(profile.engines)
 
     def _refresh(self, engine_id: str) -> None:
         if self.control is not None:
             self.control.refresh(engine_id)
 
-    def apply_drain(self) -> None:
-        """Bring its engines into line with who wants it empty."""
-        by = "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
-        for joined in self.engines.values():
-            self._port.health.drain(joined.engine, by)
+    def _drained_by(self) -> str:
+        """Return who wants the node empty; "" if it may serve."""
+        return "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
 
     def _note(self, closed: Closed) -> None:
         if closed.is_ours and closed.code not in _QUIET:
             self._complain(self.name, f"data socket closed: {closed.reason} ({closed.code})")
 
     def _gpu_bytes(self) -> int | None:
-        """Return the memory that models may take, if it is one engine's alone and all of it is known."""
+        """Return the memory of its GPUs; None when none is known."""
         gpus = self.machine.gpus
-        return sum(gpu.memory_total_bytes for gpu in gpus) if gpus and len(self.engines) == 1 else None
+        return sum(gpu.memory_total_bytes for gpu in gpus) if gpus else None
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        if self._pending is not None:
-            self._take_report(self._pending)
-        memory = self._gpu_bytes()
-        for joined in list(self.engines.values()):
-            joined.tick(now)
-            joined.engine.round_trip = self.pool.round_trip
-            joined.engine.memory_bytes = memory
+        self.reports.tick(now, self._gpu_bytes())
         if self.control is not None:
             self.pool.tick(now)
 
@@ -357,7 +292,7 @@ class Joining:
 
     def _forget(self, node: JoinedNode) -> None:
         node.end(CloseCode.KEY_REVOKED, "the key was revoked")
-        node.remove_all()
+        node.reports.remove_all()
         del self.nodes[node.name]
         self.changed.add(node.name)
 
