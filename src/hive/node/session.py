@@ -1,38 +1,31 @@
 """One session with the hub: its control socket, and as many data sockets as the hub wants.
 
-It begins with a dial and ends with the control socket; the data sockets and what runs on them end with it.
+A session begins with a dial and ends with its control socket. Its data sockets and their exchanges end with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 
-from hive.node.data_socket import DataSocket, Held
-from hive.node.dialing import Dialer, DialError
-from hive.node.engine_server import EngineServer
+from hive.node.data_sockets import DataSockets
+from hive.node.dialing import Dialer
 from hive.node.hub_socket import HubControlSocket, Turn
 from hive.node.local_engines import Engines
 from hive.node.machine_watch import MachineWatch
 from hive.wire.link_control import HeartbeatDue, NodeEvent
-from hive.wire.link_dial import Refused, redial_seconds
 from hive.wire.link_messages import Bye, Hello, Links, Refresh, ReportedEngine, Welcome
 from hive.wire.link_rules import CLOSE_SECONDS, CloseCode
 from hive.wire.link_socket import Closed
 
 TICK_SECONDS = 0.5
-MAX_DIALING = 16
-"""Data sockets that are being dialed at a time."""
-STEADY_SECONDS = 10.0
-"""A socket or session that lasted as long was a good one: the next is dialed soon."""
 
 _log = logging.getLogger(__name__)
 
 
 class Session:
-    """One session: `run` it, `leave` it."""
+    """One session. Call `run`, and `leave` to end it in good order."""
 
     def __init__(
         self, dialer: Dialer, engines: Engines, machine: MachineWatch, on_welcome: Callable[[Welcome], None]
@@ -43,27 +36,17 @@ class Session:
         self._machine = machine
         self._on_welcome = on_welcome
         self._turn = Turn()
-        self._held = Held()
         self._control: HubControlSocket | None = None
         self._welcome: Welcome | None = None
         self._closed: asyncio.Future[Closed] = self._loop.create_future()
-        self._data: set[DataSocket] = set()
-        """Until their connections are lost."""
-        self._untried: dict[DataSocket, float] = {}
-        """Those that have been of no use yet, and when they were opened."""
-        self._dialing: set[asyncio.Task[bool]] = set()
-        self._want = 0
-        self._failures = 0
-        """How often in a row data sockets were lost or not opened, and none was of use in between."""
-        self._filling: asyncio.TimerHandle | None = None
-        self._is_leaving = False
-        self._is_idle = asyncio.Event()
+        self.sockets = DataSockets(dialer, self._turn, engines, self._end)
 
     def __repr__(self) -> str:
-        return f"<Session {self._welcome.node if self._welcome else 'greeting'} {len(self._data)}/{self._want}>"
+        node = self._welcome.node if self._welcome else "greeting"
+        return f"<Session {node} {len(self.sockets)}/{self.sockets.want}>"
 
     async def run(self, hello: Callable[[], Hello]) -> Closed:
-        """Dial, then serve until the control socket ends; return how. Raises `DialError` or `Refused`."""
+        """Dial, then serve until the control socket ends. Return how it ended. Raises `DialError` or `Refused`."""
         control = HubControlSocket(self._dialer.begin(), self._turn, hello(), self)
         self._engines.on_change = control.report_soon
         ticker: asyncio.TimerHandle | None = None
@@ -71,7 +54,9 @@ class Session:
         def tick() -> None:
             nonlocal ticker
             ticker = self._loop.call_later(TICK_SECONDS, tick)
-            self._tick()
+            now = self._loop.time()
+            control.tick(now)
+            self.sockets.tick(now)
 
         try:
             self._control = control
@@ -82,66 +67,32 @@ class Session:
             if ticker is not None:
                 ticker.cancel()
             self._engines.on_change = lambda: None
-            self._drop()
-
-    @property
-    def running(self) -> int:
-        """How many exchanges run now."""
-        return sum(socket.is_busy for socket in self._data)
+            self.sockets.drop()
+            control.write_now()
+            control.abort()
 
     async def leave(self, timeout: float) -> None:
-        """Ask for no more exchanges, let those that run end within the time, then close everything."""
+        """Ask for no more exchanges, give the running ones `timeout` seconds to end, then close everything."""
         control = self._control
         if self._welcome is None or control is None or control.link is None:
             return
-        self._is_leaving = True
+        self.sockets.leave()
         control.link.say_draining()
         control.flush()
-        self._is_idle.clear()
         try:
             async with asyncio.timeout(timeout):
-                while self.running and not self._closed.done():
-                    self._is_idle.clear()
-                    await self._is_idle.wait()
+                await self.sockets.until_idle(self._closed.done)
         except TimeoutError:
-            _log.warning("%d exchanges have not ended within %g s", self.running, timeout)
+            _log.warning("%d exchanges have not ended within %g s", self.sockets.running, timeout)
         control.close(CloseCode.GOING_AWAY, "the agent stops")
-        for socket in self._data:
+        for socket in self.sockets:
             socket.close(CloseCode.GOING_AWAY, "the agent stops")
-        await asyncio.wait([control.lost, *(socket.lost for socket in self._data)], timeout=CLOSE_SECONDS)
-
-    def _tick(self) -> None:
-        now = self._loop.time()
-        if self._control is not None:
-            self._control.tick(now)
-        for socket in list(self._data):
-            if socket.lost.done():
-                self._data.discard(socket)
-                self._untried.pop(socket, None)
-                continue
-            socket.tick(now)
-            if socket.is_open and now - self._untried.get(socket, now) >= STEADY_SECONDS:
-                self._note_use(socket)
-
-    def _drop(self) -> None:
-        """The session is over: leave everything at once."""
-        self._is_leaving = True
-        self._is_idle.set()
-        if self._filling is not None:
-            self._filling.cancel()
-        for task in self._dialing:
-            task.cancel()
-        for socket in self._data:
-            socket.drop()
-        self._data.clear()
-        if self._control is not None:
-            self._control.write_now()
-            self._control.abort()
+        await asyncio.wait([control.lost, *(socket.lost for socket in self.sockets)], timeout=CLOSE_SECONDS)
 
     # --- the control socket ---
 
     def on_control(self, event: NodeEvent | Closed) -> None:
-        """Do what the hub says."""
+        """Act on a message of the hub."""
         if isinstance(event, HeartbeatDue):
             assert self._control is not None
             assert self._control.link is not None
@@ -150,106 +101,21 @@ class Session:
             self._end(event)
         elif isinstance(event, Welcome):
             self._welcome = event
-            self._want = event.links
             self._on_welcome(event)
-            self._fill()
+            self.sockets.begin(event)
         elif isinstance(event, Links):
-            self._want = event.want
-            self._fill()
+            self.sockets.keep(event.want)
         elif isinstance(event, Refresh):
             self._engines.refresh(event.engine)
         elif isinstance(event, Bye):
-            self._is_leaving = True
+            self.sockets.leave()
             _log.info("the hub says bye: %s", event.reason)
 
     def _end(self, closed: Closed) -> None:
-        self._is_leaving = True
+        self.sockets.leave()
         if not self._closed.done():
             self._closed.set_result(closed)
 
     def report(self) -> tuple[ReportedEngine, ...]:
         """Return all engines as they are now."""
         return self._engines.report()
-
-    # --- data sockets ---
-
-    def engine(self, name: str) -> EngineServer | None:
-        """Return the engine of this id."""
-        return self._engines.get(name)
-
-    def on_spare(self, socket: DataSocket) -> None:
-        """An exchange has ended: that may have been the last one, or the socket may be one too many."""
-        self._is_idle.set()
-        self._note_use(socket)
-        if not self._is_leaving and len(self._data) > self._want:
-            self._trim()
-
-    def on_data_closed(self, socket: DataSocket, closed: Closed) -> None:
-        """A data socket is over: dial another one, or not."""
-        self._is_idle.set()
-        if closed.code == CloseCode.SESSION_OVER:
-            self._end(closed)
-        else:
-            self._fill_later()
-
-    def _note_use(self, socket: DataSocket) -> None:
-        """A data socket has carried an exchange or lived for a while: the next trouble is the first again."""
-        if self._untried.pop(socket, None) is not None:
-            self._failures = 0
-
-    def _open_sockets(self) -> list[DataSocket]:
-        return [socket for socket in self._data if socket.is_open]
-
-    def _fill(self) -> None:
-        """Dial what is missing, unless one was lost a moment ago, or close spares that are too many."""
-        if self._is_leaving or self._welcome is None:
-            return
-        missing = self._want - len(self._open_sockets()) - len(self._dialing)
-        if missing < 0:
-            self._trim()
-        if self._filling is not None:
-            return
-        for _ in range(min(missing, MAX_DIALING - len(self._dialing))):
-            task = self._loop.create_task(self._dial(self._welcome))
-            self._dialing.add(task)
-            task.add_done_callback(self._on_dialed)
-
-    def _trim(self) -> None:
-        open_sockets = self._open_sockets()
-        surplus = len(open_sockets) - self._want
-        spares = [socket for socket in open_sockets if not socket.is_busy]
-        for socket in spares[: max(0, surplus)]:
-            socket.close(CloseCode.NORMAL, "one too many")
-
-    def _fill_later(self) -> None:
-        if self._filling is None and not self._is_leaving:
-            self._failures += 1
-            delay = redial_seconds(self._failures, CloseCode.BROKE_OFF, random.random())  # noqa: S311 - no secret
-            self._filling = self._loop.call_later(delay, self._fill_now)
-
-    def _fill_now(self) -> None:
-        self._filling = None
-        self._fill()
-
-    def _on_dialed(self, task: asyncio.Task[bool]) -> None:
-        self._dialing.discard(task)
-        if not task.cancelled() and task.result():
-            self._fill()
-
-    async def _dial(self, welcome: Welcome) -> bool:
-        """Open one more data socket; return whether that worked."""
-        socket = DataSocket(self._dialer.begin(), self._turn, welcome.session, welcome.ping_s, self, self._held)
-        try:
-            await self._dialer.open(socket)
-        except (DialError, Refused) as error:
-            if self._failures == 0:
-                _log.warning("a data socket cannot be opened: %s; trying again", error)
-        except Exception:
-            _log.exception("dialing a data socket")
-        else:
-            self._data.add(socket)
-            if socket.is_open:
-                self._untried[socket] = self._loop.time()
-            return True
-        self._fill_later()
-        return False
