@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.fleet.kinds import EngineKind, routes_lacking, usual_slots, version_numbers
+from hive.dialects.tasks import ENGINE_ROUTES, Dialect
+from hive.fleet.kinds import EngineKind, routes_of, usual_slots, version_numbers
 
 OTHERS = [kind for kind in EngineKind if kind is not EngineKind.OLLAMA]
 NEVER = {"/v1/messages/count_tokens", "/v1/audio/translations", "/v1/audio/speech", "/v1/rerank"}
@@ -48,12 +49,14 @@ def test_any_version_can_be_read(version: str) -> None:
     ],
 )
 def test_an_ollama_lacks_the_routes_of_later_releases_and_some_for_ever(version: str, lacking: set[str]) -> None:
-    assert routes_lacking(EngineKind.OLLAMA, version) == NEVER | lacking
+    paths = {route.path for route in routes_of(EngineKind.OLLAMA, version).values()}
+    assert {route.path for route in ENGINE_ROUTES.values()} - paths == NEVER | lacking
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_the_other_kinds_lack_no_route(kind: EngineKind) -> None:
-    assert routes_lacking(kind, "0.0.1") == frozenset()
+def test_the_other_kinds_have_every_route_but_ollamas_own(kind: EngineKind) -> None:
+    found = routes_of(kind, "0.0.1")
+    assert found == {key: route for key, route in ENGINE_ROUTES.items() if key[1] is not Dialect.OLLAMA}
 
 
 @pytest.mark.parametrize(
