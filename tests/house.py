@@ -72,9 +72,6 @@ def read(root: Path) -> list[Module]:
     return modules
 
 
-# --- size ---
-
-
 def too_long(module: Module) -> Iterator[str]:
     """Yield what is longer than a reader follows in one go."""
     if len(module.lines) > MAX_MODULE_LINES:
@@ -135,9 +132,6 @@ def too_large(module: Module) -> Iterator[str]:
             yield f"{said}: the line `{REASON}...` is not needed"
 
 
-# --- names ---
-
-
 def named_twice(modules: list[Module]) -> Iterator[str]:
     """Yield the names of files and classes that stand twice."""
     seen: dict[str, str] = {}
@@ -149,9 +143,6 @@ def named_twice(modules: list[Module]) -> Iterator[str]:
             if name in seen:
                 yield f"{place}: the {name} stands at {seen[name]} too"
             seen.setdefault(name, place)
-
-
-# --- imports ---
 
 
 def imported(module: Module) -> Iterator[tuple[int, str]]:
@@ -190,9 +181,6 @@ def own_packages(modules: list[Module]) -> Iterator[str]:
         for line, name in imported(module):
             if name not in known and name.rpartition(".")[0] in above:
                 yield f"{module.path}:{line}: imports {name} from the package that it lies in"
-
-
-# --- tests ---
 
 
 def does_something(module: Module) -> bool:

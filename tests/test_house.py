@@ -29,9 +29,6 @@ def test_a_product_that_keeps_the_rules_breaks_none(tmp_path: Path) -> None:
     assert broken(tmp_path, files) == []
 
 
-# --- size ---
-
-
 def test_a_module_has_400_lines_at_most(tmp_path: Path) -> None:
     assert broken(tmp_path, {"a.py": "\n" * 400, "b.py": "\n" * 401}) == ["b.py: 401 lines, more than 400"]
 
@@ -118,9 +115,6 @@ def test_a_reason_that_is_not_needed_any_more_goes(tmp_path: Path) -> None:
     assert line.endswith("is not needed")
 
 
-# --- names ---
-
-
 def test_a_file_name_stands_once_but_for_those_that_python_gives(tmp_path: Path) -> None:
     files = {
         "a/x.py": "",
@@ -137,9 +131,6 @@ def test_a_class_name_stands_once_private_and_nested_ones_too(tmp_path: Path) ->
     files = {"a.py": "class _A:\n    class B: ...\n", "b.py": "def f():\n    class B: ...\nclass _A: ...\n"}
     names = [line for line in broken(tmp_path, files, ("test_b.py",)) if "class" in line]
     assert sorted(names) == ["b.py:2: the class B stands at a.py:2 too", "b.py:3: the class _A stands at a.py:1 too"]
-
-
-# --- imports ---
 
 
 @pytest.mark.parametrize(
@@ -174,9 +165,6 @@ def test_a_module_does_not_import_the_package_that_it_lies_in(tmp_path: Path, li
 def test_a_module_imports_its_neighbours_by_way_of_their_package(tmp_path: Path) -> None:
     files = {"a/__init__.py": "", "a/b.py": "from hive.a import c\nfrom hive.a.c import x\n", "a/c.py": "x = 1\n"}
     assert broken(tmp_path, files) == []
-
-
-# --- tests ---
 
 
 def test_a_module_that_does_something_has_its_own_test_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from hive.errors import NOT_FOUND, Fault
 from hive.fleet.engines import Engine, Fleet, Health
+from hive.hub.event_log import EventLog
 from hive.hub.health_watch import HealthWatch
 from hive.hub.node_cases import NodeCases
 
@@ -16,13 +17,14 @@ class House:
     def __init__(self) -> None:
         self.served = 0
         self.engines = [Engine("a", "http://a", id="1"), Engine("a", "http://a", id="2"), Engine("b", "http://b")]
+        self.events = EventLog()
         self.fleet = Fleet()
-        self.health = HealthWatch(self.fleet, lambda: 1.0, lambda _: None)
+        self.health = HealthWatch(self.fleet, lambda: 1.0, self.events, lambda _: None)
         for engine in self.engines:
             self.fleet.add(engine)
             self.health.watch(engine)
             self.health.note_answer(engine)
-        self.cases = NodeCases(self.fleet, self.health, lambda _: None, self.serve)
+        self.cases = NodeCases(self.fleet, self.health, self.events, lambda _: None, self.serve)
 
     def serve(self) -> None:
         self.served += 1

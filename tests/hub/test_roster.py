@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from hive.fleet.engines import Engine, Fleet
+from hive.hub.event_log import EventLog
 from hive.hub.health_watch import HealthWatch
 from hive.hub.roster import Roster
 
@@ -52,8 +53,9 @@ class Place:
     """A roster with one engine."""
 
     def __init__(self) -> None:
+        self.events = EventLog()
         self.fleet = Fleet()
-        self.roster = Roster(self.fleet, HealthWatch(self.fleet, lambda: 0.0, lambda _: None))
+        self.roster = Roster(self.fleet, HealthWatch(self.fleet, lambda: 0.0, self.events, lambda _: None), self.events)
         self.engine, self.link, self.watcher = Engine("a", "http://a"), FakeLink(), FakeWatcher()
         self.roster.add(self.engine, self.link, self.watcher)  # type: ignore[arg-type]
 

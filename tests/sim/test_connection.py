@@ -37,7 +37,7 @@ def test_requests_follow_one_another_on_a_connection(client_of: type, read_until
         assert engine.state().connections_total == 1
 
 
-def test_a_body_may_come_in_chunks_after_100_continue(read_until: Callable) -> None:
+def test_a_chunked_body_may_come_after_100_continue(read_until: Callable) -> None:
     with run_in_thread() as engine, socket.create_connection(("127.0.0.1", engine.port), timeout=20) as link:
         link.sendall(b"POST /api/show HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert read_until(link, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"

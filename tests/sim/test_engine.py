@@ -1,4 +1,4 @@
-"""The engine over its socket: loading, queueing, streaming, leaving, and what its state tells."""
+"""The engine over its socket: loads, queue, streams, departures, and its state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_stream_has_the_tokens_that_were_asked_for_and_an_end(client_of: type)
     assert (lines[-1]["done_reason"], lines[-1]["eval_count"]) == ("length", 5)
 
 
-def test_stream_and_whole_answer_say_the_same_and_so_does_another_engine_of_the_same_seed(
+def test_stream_and_whole_answer_have_the_same_words_on_each_engine_of_the_same_seed(
     client_of: type,
 ) -> None:
     with run_in_thread(SimOptions(seed=3)) as one, run_in_thread(SimOptions(seed=3)) as other:
@@ -91,7 +91,7 @@ def test_it_runs_on_uvloop_too(fault: str, ends_with: bytes | None) -> None:
         assert answer.endswith(ends_with)
 
 
-def test_stop_ends_what_runs_and_does_not_count_it_as_a_departure(client_of: type, read_until: Callable) -> None:
+def test_a_stop_ends_running_answers_and_counts_no_departure(client_of: type, read_until: Callable) -> None:
     async def scenario() -> int:
         engine = SimulatedEngine(SimOptions(ttft=3600))
         await engine.start()

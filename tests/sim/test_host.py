@@ -33,7 +33,7 @@ def test_a_client_that_leaves_during_a_load_aborts_it(client_of: type) -> None:
         assert engine.until(lambda state: state.loads_aborted == 1).loads == 0
 
 
-def test_state_tells_what_came_in_without_what_was_said(client_of: type) -> None:
+def test_the_state_shows_requests_without_their_content(client_of: type) -> None:
     with run_in_thread() as engine:
         client = client_of(engine)
         client.ask("/api/chat?x=1", CHAT | {"options": {"num_predict": 1}}, X_Test="yes")

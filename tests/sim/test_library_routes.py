@@ -19,7 +19,7 @@ def names(desk: object) -> list[str]:
     return [model["name"] for model in shown(desk, "/api/tags")["models"]]  # type: ignore[attr-defined,arg-type]
 
 
-def test_the_lists_are_honest_about_what_is_loaded(client_of: type) -> None:
+def test_the_lists_show_what_is_loaded(client_of: type) -> None:
     with run_in_thread(SimOptions(models=("tiny", "other"))) as engine:
         client = client_of(engine)
         assert [model["name"] for model in client.ask("/api/tags").json()["models"]] == [

@@ -12,7 +12,7 @@ from .desks import decided, make_desk, refused, shown, spoken
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def test_a_scripted_tool_call_answers_tools(client_of: type) -> None:
+def test_a_request_with_tools_gets_the_scripted_tool_call(client_of: type) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     with run_in_thread(SimOptions(tool_call=ToolCall("f", {"x": 1}))) as engine:
         client = client_of(engine)

@@ -11,9 +11,7 @@ from hive.testing import SimOptions, run_in_thread
 ASK = {"model": "tiny", "prompt": "hello"}
 
 
-def test_more_requests_than_slots_wait_and_beyond_the_queue_are_told_busy(
-    client_of: type, read_until: Callable
-) -> None:
+def test_requests_beyond_the_slots_wait_and_beyond_the_queue_get_busy(client_of: type, read_until: Callable) -> None:
     with run_in_thread(SimOptions(slots=1, max_queue=1)) as engine:
         client = client_of(engine)
         engine.set_fault("freeze-stream", 1)

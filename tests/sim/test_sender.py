@@ -83,7 +83,7 @@ class Sent:
         asyncio.run(run())
 
 
-def test_an_answer_over_two_kilobytes_is_chunked_as_gos_are(client_of: type) -> None:
+def test_an_answer_over_two_kilobytes_is_chunked_as_in_go(client_of: type) -> None:
     with run_in_thread(SimOptions(models=tuple(f"m{n}" for n in range(9)))) as engine:
         assert client_of(engine).ask("/api/tags").header("transfer-encoding") == "chunked"
         assert client_of(engine).ask("/api/version").header("content-length") == "20"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from hive import __version__
 from hive.auth.key_ring import KeyRing
-from hive.config import NodeSettings, Settings
+from hive.config import NodeSettings, Settings, changed_options
 from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.health import Transition
 from hive.fleet.listings import Catalog
 from hive.hub.background import Background
 from hive.hub.default_frontend import default_frontend
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, HubStarted
 from hive.hub.exchange_register import ExchangeRegister
 from hive.hub.exchange_services import ExchangeServices
 from hive.hub.health_watch import HealthWatch
@@ -34,8 +37,16 @@ from hive.scheduling.dispatcher import Dispatcher
 class Hub:
     """Everything that lives as long as the hub does. Make it inside a running loop."""
 
-    def __init__(self, settings: Settings, write_records: Callable[[Sequence[Record]], None], ring: KeyRing) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        write_records: Callable[[Sequence[Record]], None],
+        ring: KeyRing,
+        events: EventLog,
+    ) -> None:
         self.settings = settings
+        self.events = events
+        events.append(EventKind.HUB_STARTED, "hub", HubStarted(__version__, changed_options(settings)))
         self.now = time.monotonic  # as the loop's own clock, which uvloop rounds to milliseconds
         self.outbox = Outbox()
         self.background = Background()
@@ -43,21 +54,22 @@ class Hub:
         """Where requests arrive."""
         self.fleet = Fleet()
         self.catalog = Catalog(self.fleet)
-        self.health = HealthWatch(self.fleet, self.now, self._on_transition)
-        self.roster = Roster(self.fleet, self.health)
+        self.health = HealthWatch(self.fleet, self.now, events, self._on_transition)
+        self.roster = Roster(self.fleet, self.health, events)
         self.loader = Loader(
             self.fleet,
             self.roster,
             self.background,
             self.frontend.patience,
             self.now,
+            events,
             lambda order, end: self.queue.load_finished(order, end),
         )
         dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=self.frontend.policy)
         self.queue = Queue(dispatcher, self.loader.start)
-        self.register = ExchangeRegister(Records(write_records), self.now)
+        self.register = ExchangeRegister(Records(write_records, events.append_requests), self.now)
         self.joining = self._make_joining(ring)
-        self.node_cases = NodeCases(self.fleet, self.health, self.joining.nodes.get, self.queue.serve)
+        self.node_cases = NodeCases(self.fleet, self.health, events, self.joining.nodes.get, self.queue.serve)
         self.request_cases = RequestCases(self.register)
         self.services = self._make_services()
         self.ticker = self._make_ticker()
@@ -71,6 +83,7 @@ class Hub:
             self.outbox,
             self.fleet,
             self.health,
+            self.events,
             self.queue,
             self.roster.add,
             self._remove_engine,
@@ -149,7 +162,7 @@ class Hub:
 
     def _on_listing(self, engine: Engine) -> None:
         """Serve what waits after an engine was asked for its slots, its models, and what it has in memory."""
-        self.roster.expect(engine)
+        self.roster.note_listing(engine)
         self.queue.note_listing(engine)
         self.queue.serve()
 

@@ -1,7 +1,7 @@
-"""The nodes that dialed in: who is let in, what is known of each, and what happens when one leaves.
+"""The joined nodes: which node is let in, what is known of each, and what happens when a node leaves.
 
-A node is known from its first hello until its key ends, over restarts of the hub too (`hub.recall`); while a session
-lives it has a control socket, a token for its data sockets, and a pool of those. When it leaves, its engines are down,
+A node is known from its first hello until its key ends, also over restarts of the hub (`hub.recall`). During a session
+it has a control socket, a token for its data sockets, and a pool of data sockets. When it leaves, its engines are down,
 with the reason.
 """
 
@@ -16,6 +16,7 @@ from hive.auth.key_ring import KeyRing
 from hive.auth.keys import Key, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.health import NOT_BACK
+from hive.hub.events import EventKind, NodeDrain, NodeGone, NodeJoined
 from hive.hub.health_watch import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
 from hive.hub.joining_port import JoiningPort
@@ -39,12 +40,15 @@ _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF}
 
 
 class JoinedNode:
-    """One node: its session, if it is there, and its engines."""
+    """One node: its session, if it is here, and its engines."""
 
     def __init__(
         self, port: JoiningPort, key: Key, complain: Callable[[str, str], None], note_change: Callable[[str], None]
     ) -> None:
-        """`note_change` hears its name when something about it changed that is worth remembering."""
+        """Make a node without a session.
+
+        `note_change` is called with its name when something to be remembered has changed.
+        """
         self._port = port
         self.key = key
         self.name = key.name
@@ -69,7 +73,7 @@ class JoinedNode:
 
     @property
     def instance(self) -> str | None:
-        """Which agent process is connected, if one is."""
+        """Return the instance of the connected agent; None if no agent is connected."""
         return self._instance if self.control is not None else None
 
     @property
@@ -79,7 +83,7 @@ class JoinedNode:
 
     @property
     def absence(self) -> str:
-        """Why it is not here; "" when it is."""
+        """Return why the node is not here; "" if it is here."""
         if self.control is not None:
             return ""
         return NOT_BACK if self._instance is None else "its node has left"
@@ -87,7 +91,7 @@ class JoinedNode:
     # --- its session ---
 
     def begin(self, control: ControlSocket, hello: Hello) -> None:
-        """Welcome it; the sockets of an earlier session are closed."""
+        """Welcome the node, and close the sockets of an earlier session."""
         ghost, self.control = self.control, control
         control.owner = self
         self._instance, self.machine = hello.instance, hello.machine
@@ -107,7 +111,7 @@ class JoinedNode:
             connection.shut(CloseCode.REPLACED, "the same agent has connected again")
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close the session from here."""
+        """Close the session from the hub's side."""
         control = self.control
         if control is not None:
             control.owner = None
@@ -115,12 +119,12 @@ class JoinedNode:
             self._leave(code, reason)
 
     def say_bye(self, reason: str) -> None:
-        """Announce the end."""
+        """Announce the end of the session to the node."""
         if self.control is not None:
             self.control.say_bye(reason)
 
     def on_control_closed(self, closed: Closed) -> None:
-        """The control socket is gone, and the session with it."""
+        """End the session: its control socket is closed."""
         reason = one_line(closed.reason, 120) or f"closed with {closed.code}"
         _log.warning("node %s has left: %s (%d)", self.name, reason, closed.code)
         self._leave(CloseCode.SESSION_OVER, reason)
@@ -129,14 +133,15 @@ class JoinedNode:
         self.control = None
         self.token = ""
         self._note_change(self.name)
+        self._port.events.append(EventKind.NODE_LEFT, self.name, NodeGone(reason))
         why = "its agent has stopped" if self.is_leaving else f"its node has left: {reason}"
         self.reports.end(why, has_left=self.is_leaving)
-        self.pool.drop(code, reason)  # only now: what fails looks for another engine at once
+        self.pool.drop(code, reason)  # last of all: a request that fails here looks for another engine at once
 
     # --- what it says ---
 
     def on_control(self, event: HubEvent) -> None:
-        """Take what the node says."""
+        """Act on a message of the node."""
         if isinstance(event, Heartbeat):
             self.heartbeat_at = self._port.now()
             self.machine = event.machine
@@ -146,12 +151,13 @@ class JoinedNode:
         elif isinstance(event, Draining):
             _log.info("node %s drains", self.name)
             self.is_leaving = True
+            self._port.events.append(EventKind.NODE_DRAINED, self.name, NodeDrain(by=""))
             self.reports.apply_drain()
         elif isinstance(event, Suspected):
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
 
     def recall(self, profile: Profile) -> None:
-        """Begin with what is remembered of it; it has not come yet."""
+        """Begin with what the hub remembers of a node that has not joined yet."""
         self.agent, self.platform, self.labels = profile.agent, profile.platform, profile.labels
         self.reports.recall(profile.engines)
 
@@ -173,14 +179,14 @@ class JoinedNode:
         return sum(gpu.memory_total_bytes for gpu in gpus) if gpus else None
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Do the work that is due."""
         self.reports.tick(now, self._gpu_bytes())
         if self.control is not None:
             self.pool.tick(now)
 
 
 class Joining:
-    """All nodes that joined, by name; the desk at which their sockets arrive."""
+    """All joined nodes, by name. Their sockets arrive here."""
 
     def __init__(self, port: JoiningPort, ring: KeyRing) -> None:
         self._port = port
@@ -188,7 +194,7 @@ class Joining:
         self.sockets = JoinedSockets(port.outbox, port.now)
         self.nodes: dict[str, JoinedNode] = {}
         self.changed: set[str] = set()
-        """Names of nodes of which something worth remembering changed, or that are gone; `hub.recall` empties it."""
+        """The names of nodes that must be written or deleted in the store. `hub.recall` empties it."""
         self._dialed = {node.name.casefold() for node in port.settings.nodes}
         self._is_leaving = False
         self._complaints: dict[str, tuple[float, int]] = {}
@@ -208,7 +214,7 @@ class Joining:
         return self._ring.allows(key, Right.WORK)
 
     def take_control(self, control: ControlSocket, hello: Hello) -> None:
-        """Let a node in, or say why not."""
+        """Let a node in, or close its socket with the reason."""
         try:
             node = self._admit(control.key, hello)
         except TurnedAway as away:
@@ -216,6 +222,7 @@ class Joining:
             control.shut(away.code, away.reason)
             return
         _log.info("node %s joined (%s, %s)", node.name, hello.agent, hello.platform)
+        self._port.events.append(EventKind.NODE_JOINED, node.name, NodeJoined(hello.agent, hello.platform))
         node.begin(control, hello)
 
     def _admit(self, key: Key, hello: Hello) -> JoinedNode:
@@ -244,11 +251,11 @@ class Joining:
         return name.casefold() in self._dialed
 
     def recall(self, key: Key, profile: Profile) -> None:
-        """Know a node from before the hub's start."""
+        """Add a node that the hub remembers from before its start."""
         self._make(key).recall(profile)
 
     def take_data(self, arrival: JoinData, key: Key) -> Callable[[LinkSocket], JoinedSocket]:
-        """Return what makes a data socket of it. Raises `TurnedAway`."""
+        """Return a function that makes the data socket from the arrival's socket. Raises `TurnedAway`."""
         node = self.nodes.get(key.name)
         if node is None or not node.token or node.key.digest != key.digest:
             raise TurnedAway(CloseCode.SESSION_OVER, "this key has no session")
@@ -263,12 +270,12 @@ class Joining:
         return make
 
     def note(self, key: Key, closed: Closed) -> None:
-        """A socket was closed before it was anything."""
+        """Note that a socket was closed before its first message was accepted."""
         if closed.is_ours:
             self._complain(key.name, f"connection closed: {closed.reason} ({closed.code})")
 
     def _complain(self, name: str, text: str) -> None:
-        """Log what a node did wrong, but not for ever."""
+        """Log what a node did wrong, but not too often."""
         now = self._port.now()
         since, count = self._complaints.get(name, (now, 0))
         if now - since > COMPLAINTS_SECONDS:
@@ -282,7 +289,7 @@ class Joining:
     # --- time and the end ---
 
     def tick(self, now: float) -> None:
-        """Let time pass: drop the links of keys that ended."""
+        """Do the work that is due, and drop the links of keys that ended."""
         for node in list(self.nodes.values()):
             if self.may_stay(node.key):
                 node.tick(now)
@@ -291,19 +298,21 @@ class Joining:
                 self._forget(node)
 
     def _forget(self, node: JoinedNode) -> None:
-        node.end(CloseCode.KEY_REVOKED, "the key was revoked")
+        reason = "the key was revoked"
+        node.end(CloseCode.KEY_REVOKED, reason)
         node.reports.remove_all()
         del self.nodes[node.name]
         self.changed.add(node.name)
+        self._port.events.append(EventKind.NODE_FORGOTTEN, node.name, NodeGone(reason))
 
     def say_bye(self) -> None:
-        """Tell every node that the hub stops, and let no node in any more; the links carry on until `leave`."""
+        """Tell every node that the hub stops, and let no node in any more. The links work until `leave`."""
         self._is_leaving = True
         for node in self.nodes.values():
             node.say_bye("the hub stops")
 
     async def leave(self, timeout: float) -> None:
-        """Close every link in good order, `timeout` seconds at most."""
+        """Close every link in good order, within `timeout` seconds."""
         for node in self.nodes.values():
             node.end(CloseCode.GOING_AWAY, "the hub stops")
         self._port.outbox.flush()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hive.config import Settings
 from hive.fleet.engines import Engine, Fleet
+from hive.hub.event_log import EventLog
 from hive.hub.health_watch import HealthWatch
 from hive.hub.queue import Queue
 from hive.hub.watcher import Watcher
@@ -23,6 +24,7 @@ class JoiningPort:
     outbox: Outbox
     fleet: Fleet
     health: HealthWatch
+    events: EventLog
     queue: Queue
     add_engine: Callable[[Engine, Link, Watcher], None]
     remove_engine: Callable[[Engine], None]

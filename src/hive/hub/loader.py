@@ -1,6 +1,7 @@
-"""Loads models by exchanges of the hub's own, so that nobody's departure ends a load that others wait for.
+"""Loads models by exchanges of the hub's own, so that a client's departure cannot end a load that others wait for.
 
-An Ollama loads a model, of any kind, for a request to embed nothing, and unloads it for one that keeps it for no time.
+An Ollama loads a model of any kind for a request to embed nothing. It unloads it if `keep_alive` of such a request is
+0.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import Patience, silence_limit
 from hive.hub.ask import ask
 from hive.hub.background import Background
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, LoadEnded, LoadOrdered
 from hive.hub.roster import Roster
 from hive.scheduling.loads import EVICTED_AFTER
 from hive.scheduling.tickets import LoadEnd, LoadOrder
@@ -30,7 +33,7 @@ UNLOAD_TIMEOUT = 30.0
 
 
 class Load:
-    """One load under way; a sign that its engine may well be silent."""
+    """One running load. It explains why its engine is silent."""
 
     def __init__(self, order: LoadOrder, now: float) -> None:
         self.order = order
@@ -38,16 +41,16 @@ class Load:
         self.last_byte_at = now
         self.has_answered = False
         self.was_listed = False
-        """Has the engine been asked what the load has evicted?"""
+        """Was the engine asked which models the load has evicted?"""
         self.task: asyncio.Task[None] | None = None
 
     def is_excused(self, now: float) -> bool:
-        """It may be silent: loads take minutes."""
+        """Return True: a load may be silent, because it takes minutes."""
         return True
 
 
 class Loader:
-    """Carries out the orders of the dispatcher, and reports the end of each."""
+    """Carries out the dispatcher's orders to load, and reports the end of each load."""
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Loader:
         background: Background,
         patience: Patience,
         now: Callable[[], float],
+        events: EventLog,
         report: Callable[[LoadOrder, LoadEnd], None],
     ) -> None:
         """`report` hears of the end of each load."""
@@ -64,16 +68,19 @@ class Loader:
         self._background = background
         self._patience = patience
         self._now = now
+        self._events = events
         self._report = report
         self.running: dict[LoadOrder, Load] = {}
 
     def start(self, order: LoadOrder) -> None:
         """Begin a load."""
         load = self.running[order] = Load(order, self._now())
+        details = LoadOrdered(order.engine.node, order.engine.id, order.reason, order.unload)
+        self._events.append(EventKind.LOAD_ORDERED, order.model, details)
         load.task = self._background.spawn(self._run(load))
 
     def give_up(self, engine: Engine) -> None:
-        """End the loads of an engine: it is gone."""
+        """End the loads of an engine that is gone."""
         for load in list(self.running.values()):
             if load.engine is engine:
                 self._finish(load, LoadEnd.FAILED)
@@ -81,7 +88,7 @@ class Loader:
                     load.task.cancel()
 
     def unload_elsewhere(self, engine: Engine, model: str) -> None:
-        """A client has unloaded a model from one engine: for it there is only one, so it goes from all others too."""
+        """Unload a model from all other engines: a client, which sees only one server, unloaded it from this one."""
         for other in self._fleet.having(model):
             if other is not engine and model in other.loaded and other.loads_models:
                 self._fleet.forget_loaded(other, model)
@@ -96,7 +103,7 @@ class Loader:
         self._roster.kick(engine, later=True)
 
     def tick(self, now: float) -> None:
-        """Let time pass: end loads of engines that give no sign, and have the others asked what they evicted."""
+        """End loads of engines that give no sign of life, and ask the other engines what they evicted."""
         for load in list(self.running.values()):
             if silence_limit(load.engine.signs, now, self._patience, has_begun=False, has_tools=False) == 0.0:
                 self.give_up(load.engine)
@@ -138,8 +145,11 @@ class Loader:
     def _finish(self, load: Load, end: LoadEnd) -> None:
         if self.running.pop(load.order, None) is None:
             return
-        self._roster.kick(load.engine)
-        self._report(load.order, end)
+        order, engine = load.order, load.engine
+        seconds = round(max(self._now() - order.ordered_at, 0.0), 3)
+        self._events.append(EventKind.LOAD_ENDED, order.model, LoadEnded(engine.node, engine.id, end, seconds))
+        self._roster.kick(engine)
+        self._report(order, end)
 
 
 def _spelling(engine: Engine, key: str) -> str:

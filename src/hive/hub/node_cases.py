@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from hive.errors import NOT_FOUND, Fault
 from hive.fleet.engines import Fleet
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, NodeDrain
 from hive.hub.health_watch import BY_OPERATOR, HealthWatch
 from hive.hub.joining import JoinedNode
 
@@ -20,12 +22,14 @@ class NodeCases:
         self,
         fleet: Fleet,
         health: HealthWatch,
+        events: EventLog,
         find_joined: Callable[[str], JoinedNode | None],
         serve: Callable[[], None],
     ) -> None:
         """`find_joined` finds a joined node by name; `serve` serves the tickets that wait."""
         self._fleet = fleet
         self._health = health
+        self._events = events
         self._find_joined = find_joined
         self._serve = serve
         self._drained: set[str] = set()
@@ -34,12 +38,15 @@ class NodeCases:
         """Return whether an operator wants a node empty."""
         return node in self._drained
 
-    def drain(self, node: str, is_draining: bool) -> None:
-        """Give a node no new work, or give it work again. Raises `Fault` (not_found)."""
+    def drain(self, node: str, is_draining: bool, by: str = "") -> None:
+        """Give a node no new work, or give it work again, as the key named `by` wants. Raises `Fault` (not_found)."""
         engines = [engine for engine in self._fleet.engines if engine.node == node]
         joined = self._find_joined(node)
         if not engines and joined is None:
             raise Fault(NOT_FOUND, f"there is no node '{node}'")
+        if is_draining != (node in self._drained):
+            kind = EventKind.NODE_DRAINED if is_draining else EventKind.NODE_RESUMED
+            self._events.append(kind, node, NodeDrain(by))
         (self._drained.add if is_draining else self._drained.discard)(node)
         for engine in engines:
             self._health.drain(engine, BY_OPERATOR if is_draining else "")

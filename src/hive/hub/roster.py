@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from hive.fleet.engines import Engine, Fleet
+from hive.hub.event_log import EventLog
+from hive.hub.events import EngineSeen, EventKind, engine_subject
 from hive.hub.health_watch import HealthWatch
+from hive.hub.listing_notes import ListingNotes
 from hive.hub.watcher import Watcher
 from hive.net.link import Link
 
@@ -18,8 +21,10 @@ REMOVAL = 5.0
 class Roster:
     """Adds and removes engines, and has them looked at. Make it inside a running loop."""
 
-    def __init__(self, fleet: Fleet, health: HealthWatch) -> None:
+    def __init__(self, fleet: Fleet, health: HealthWatch, events: EventLog) -> None:
         self._fleet = fleet
+        self._events = events
+        self._listings = ListingNotes(events)
         self._health = health
         self._loop = asyncio.get_running_loop()
         self.links: dict[Engine, Link] = {}
@@ -31,14 +36,26 @@ class Roster:
         self._watchers[engine] = watcher
         self._fleet.add(engine)
         self._health.watch(engine)
+        self._note(EventKind.ENGINE_ADDED, engine)
 
     def remove(self, engine: Engine) -> None:
         """Remove an engine from the fleet for good."""
         self._fleet.remove(engine)
         self._health.forget(engine)
+        self._listings.forget(engine)
         del self._watchers[engine]
+        self._note(EventKind.ENGINE_REMOVED, engine)
         # A lease that was granted in this turn still finds the link, and learns at its end that the engine is gone.
         self._loop.call_later(REMOVAL, lambda: self.links.pop(engine).close())
+
+    def note_listing(self, engine: Engine) -> None:
+        """Take note that an engine was asked for its slots, its models, and what it has in memory."""
+        self.expect(engine)
+        self._listings.note(engine)
+
+    def _note(self, kind: EventKind, engine: Engine) -> None:
+        details = EngineSeen(engine.node, engine.id, engine.url)
+        self._events.append(kind, engine_subject(engine.node, engine.id), details)
 
     def watchers(self) -> list[Watcher]:
         """Return the watchers of all engines."""

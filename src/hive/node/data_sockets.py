@@ -106,8 +106,6 @@ class DataSockets:
             socket.drop()
         self._all.clear()
 
-    # --- what a socket asks and tells ---
-
     def engine(self, name: str) -> EngineServer | None:
         """Return the engine of this id."""
         return self._engines.get(name)
@@ -126,8 +124,6 @@ class DataSockets:
             self._on_over(closed)
         else:
             self._fill_later()
-
-    # --- dials ---
 
     def _note_use(self, socket: DataSocket) -> None:
         """Start the count of failures again: a data socket has carried an exchange or lived for a while."""

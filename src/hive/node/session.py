@@ -89,8 +89,6 @@ class Session:
             socket.close(CloseCode.GOING_AWAY, "the agent stops")
         await asyncio.wait([control.lost, *(socket.lost for socket in self.sockets)], timeout=CLOSE_SECONDS)
 
-    # --- the control socket ---
-
     def on_control(self, event: NodeEvent | Closed) -> None:
         """Act on a message of the hub."""
         if isinstance(event, HeartbeatDue):

@@ -1,4 +1,4 @@
-"""A double of the agent, in a thread of its own: it joins a hub and relays to engines; tests make it misbehave."""
+"""A double of the agent, in a thread of its own. It joins a hub and relays to engines; a test can make it misbehave."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOOK_INTERVAL = 1.0
 _TICK = 0.1
 _REDIAL = 0.1
 _SOON = 0.1
-"""Seconds until it looks again when it is asked to: as soon as the hub's own probes."""
+"""Seconds until the double looks at its engines again when the hub asks for that: as soon as the hub's own probes."""
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ MACHINE = MachineState(
 
 
 class AgentDouble:
-    """One node. Its own loop's; from other threads use `ThreadedAgent`."""
+    """One node. It belongs to one event loop; from other threads use `ThreadedAgent`."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class AgentDouble:
         credential: str = "",
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """`engines` are URLs by id."""
+        """Make an agent. `engines` holds URLs by engine id."""
         self._hub = hub
         self._key = key
         self._context = context
@@ -64,14 +64,14 @@ class AgentDouble:
         self.instance = secrets.token_hex(8)
         self.engines = EngineLooks(engines, slots, self._credential)
         self.beats = True
-        """Does it send heartbeats?"""
+        """Does the double send heartbeats?"""
         self.is_deaf = False
-        """Does it take exchanges and do nothing with them?"""
+        """Does the double accept exchanges and then do nothing with them?"""
         self.redials = True
         self.closes: list[tuple[int, str]] = []
-        """What ended its control sockets: close codes, or the status of a refusal, and the reasons."""
+        """How its control sockets ended: the close code or the status of a refusal, and the reason."""
         self.byes: list[str] = []
-        """What hubs said before they closed a session."""
+        """The reasons in the `bye` messages of hubs."""
         self.want = 0
         self.control: NodeSocket | None = None
         self.data: set[Serving] = set()
@@ -80,15 +80,13 @@ class AgentDouble:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialing = 0
 
-    # --- its life ---
-
     def start(self) -> None:
-        """Join, and join again whenever the hub is lost."""
+        """Join the hub, and join again whenever the connection is lost."""
         for coroutine in (self._run(), self._tick(), self._look_for_ever()):
             self._spawn(coroutine)
 
     async def stop(self) -> None:
-        """Leave in good order."""
+        """Leave the hub in good order."""
         self.redials = False
         sockets = [self.control, *(serving.socket for serving in self.data)]
         for socket in sockets:
@@ -107,19 +105,19 @@ class AgentDouble:
         await asyncio.sleep(0)
 
     def kill(self) -> None:
-        """Lose every connection at once, as when the machine dies; it comes back if it may."""
+        """Break every connection at once, as when the machine dies. Join again afterwards if `redials` is set."""
         for socket in [self.control, *(serving.socket for serving in self.data)]:
             if socket is not None:
                 socket.abort()
 
     def drain(self) -> None:
-        """Ask the hub for no new work."""
+        """Ask the hub to send no new work."""
         if self.control is not None and isinstance(self.control.machine, NodeControl):
             self.control.machine.say_draining()
             self.control.flush()
 
     async def report(self, *, look: bool = True) -> None:
-        """Look at the engines and send what was found."""
+        """Look at the engines and send a report."""
         if look:
             await self.engines.look()
         if self.control is not None and isinstance(self.control.machine, NodeControl) and self._session:
@@ -159,8 +157,6 @@ class AgentDouble:
                     socket.tick()
             self._fill()
 
-    # --- the control socket ---
-
     def _make_control(self, socket: LinkSocket, now: float) -> NodeControl:
         hello = Hello(self.instance, "hive.testing 1", "Testing 1.0", self._labels, self.engines.report(), MACHINE)
         return NodeControl(socket, hello, now)
@@ -190,10 +186,8 @@ class AgentDouble:
             alive = {each.id: EngineBeat(each.is_alive and not each.is_silent) for each in self.engines.report()}
             self.control.machine.heartbeat(MACHINE, alive)
 
-    # --- data sockets ---
-
     def _fill(self) -> None:
-        """Dial what is missing; give up spares that are too many."""
+        """Dial the data sockets that are missing, and close spare sockets that are too many."""
         if not self._session or not self._may_dial:
             return
         for _ in range(self.want - len(self.data) - self._dialing):
@@ -219,7 +213,7 @@ class AgentDouble:
         self.data.discard(serving)
 
     def make_deaf(self) -> None:
-        """Take exchanges from now on, and do nothing with them."""
+        """Accept exchanges from now on, but do nothing with them."""
         self.is_deaf = True
         for serving in self.data:
             serving.is_deaf = True
@@ -236,14 +230,14 @@ class AgentDouble:
 
 
 class ThreadedAgent:
-    """A running agent, callable from any thread."""
+    """A running agent. Its methods may be called from any thread."""
 
     def __init__(self, agent: AgentDouble, loop: asyncio.AbstractEventLoop) -> None:
         self._agent = agent
         self._loop = loop
 
     def call(self, function: Callable[[AgentDouble], T]) -> T:
-        """Call a function with the agent inside its event loop; return its result."""
+        """Call a function with the agent inside its event loop; return the function's result."""
 
         async def call() -> T:
             return function(self._agent)
@@ -251,18 +245,18 @@ class ThreadedAgent:
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(_CALL_TIMEOUT)
 
     def report(self) -> None:
-        """Look at the engines now and tell the hub."""
+        """Look at the engines now and send a report to the hub."""
         asyncio.run_coroutine_threadsafe(self._agent.report(), self._loop).result(_CALL_TIMEOUT)
 
     @property
     def closes(self) -> list[tuple[int, str]]:
-        """Return what ended its control sockets so far."""
+        """Return how its control sockets have ended so far."""
         return self.call(lambda agent: list(agent.closes))
 
 
 @contextmanager
 def run_agent(hub: str, key: str, engines: Mapping[str, str], **more: object) -> Iterator[ThreadedAgent]:
-    """A running agent for the length of the block; `more` as for `Agent`."""
+    """Run an agent while the block runs. `more` holds further arguments of `AgentDouble`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="agent", daemon=True)
     thread.start()
