@@ -11,7 +11,7 @@ import pytest
 from hive.errors import FORBIDDEN, Fault
 from hive.net import server as serving
 from hive.net.outbox import Outbox
-from hive.net.server import HttpServer, ServerLimits
+from hive.net.server import HttpServer, Listener, ServerLimits
 from hive.net.stream import ClientStream
 from hive.wire.requests import RequestHead
 
@@ -21,11 +21,12 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 class Refusing:
     """A handler that refuses every request."""
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self, delay: float = 0.0, words: str = "no") -> None:
         self.delay = delay
+        self.words = words
 
     def judge(self, stream: ClientStream) -> None:
-        raise Fault(FORBIDDEN, "no", delay=self.delay)
+        raise Fault(FORBIDDEN, self.words, delay=self.delay)
 
     def begin(self, stream: ClientStream) -> None:
         raise AssertionError("every request is refused")
@@ -61,8 +62,8 @@ def with_server(
     """Run a test with a server that listens, and what connects to it."""
 
     async def run() -> None:
-        server = HttpServer(Refusing(delay), limits or ServerLimits(), Outbox())
-        port = await server.start("127.0.0.1", 0)
+        server = HttpServer(limits or ServerLimits(), Outbox())
+        port = await server.listen(Listener("127.0.0.1", 0, Refusing(delay)))
         clients: list[Client] = []
 
         async def connect() -> Client:
@@ -107,7 +108,7 @@ def test_a_connection_is_counted_until_it_is_lost() -> None:
 
 def test_no_request_has_the_id_of_another() -> None:
     async def test(server: HttpServer, connect: Callable[[], Awaitable[Client]]) -> None:
-        other = HttpServer(Refusing(), ServerLimits(), Outbox())
+        other = HttpServer(ServerLimits(), Outbox())
         ids = [each.next_request_id() for each in (server, other) for _ in range(100)]
         assert len(set(ids)) == 200
         assert all(each.startswith("req_") for each in ids)
@@ -117,12 +118,25 @@ def test_no_request_has_the_id_of_another() -> None:
 
 def test_a_port_that_is_taken_is_told() -> None:
     async def run() -> None:
-        server = HttpServer(Refusing(), ServerLimits(), Outbox())
+        server = HttpServer(ServerLimits(), Outbox())
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-            await server.start("127.0.0.1", taken.getsockname()[1])
+            await server.listen(Listener("127.0.0.1", taken.getsockname()[1], Refusing()))
         server.close()
 
     asyncio.run(run())
+
+
+def test_each_listener_has_its_own_handler() -> None:
+    async def test(server: HttpServer, connect: Callable[[], Awaitable[Client]]) -> None:
+        port = await server.listen(Listener("127.0.0.1", 0, Refusing(words="not here")))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(8) == b"not here"
+        writer.close()
+        await writer.wait_closed()
+
+    with_server(test)
 
 
 def test_a_refusal_that_is_held_back_comes_after_its_delay() -> None:

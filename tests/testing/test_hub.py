@@ -36,7 +36,7 @@ def test_any_setting_is_a_keyword() -> None:
 def test_a_hub_may_begin_before_it_has_looked(engine: ThreadedEngine) -> None:
     engine.set_fault("freeze")
     with run_hub({"a": engine.url}, link="dialed", wait=False) as hub:
-        assert not hub.call(lambda server: server.hub.has_looked)
+        assert not hub.call(lambda server: server.hub.roster.has_looked)
 
 
 def test_keys_are_made_and_revoked() -> None:
