@@ -120,18 +120,19 @@ def test_a_runner_that_cancels_itself_is_cancelled_at_its_next_wait() -> None:
 
 
 def test_a_coroutine_may_wait_on_after_it_was_cancelled() -> None:
-    promise = Promise[int]()
+    first, promise = Promise[int](), Promise[int]()
     seen = []
 
     async def work() -> None:
         try:
-            await Promise[int]()
+            await first
         except asyncio.CancelledError:
             seen.append(await promise)
 
     runner = started(work())
     runner.cancel()
-    assert not runner.is_over
+    first.keep(1)
+    assert not runner.is_over, "what it no longer waits for does not resume it"
     promise.keep(7)
     assert (seen, runner.is_over) == ([7], True)
 

@@ -62,6 +62,8 @@ def test_what_is_served_is_averaged_over_seconds() -> None:
     assert folded(ended=int(SERVE_SPAN) * 3, after=SERVE_SPAN).serves_per_second == pytest.approx(3.0)
     demand = folded(ended=30, after=SERVE_SPAN / 2)
     assert demand.serves_per_second == pytest.approx(30 / (SERVE_SPAN / 2) / 2)
+    demand.fold(1_000.0)
+    assert demand.serves_per_second == 0.0, "an end is counted once"
 
 
 def test_a_pause_longer_than_the_span_forgets_everything_before() -> None:
