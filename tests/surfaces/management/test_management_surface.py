@@ -55,7 +55,7 @@ def told(path: str, methods: Methods) -> Kind:
     def never() -> Application:
         raise AssertionError("nothing asks for the application")
 
-    surface = management_surface(None, never, lambda: b"")  # type: ignore[arg-type]
+    surface = management_surface(None, None, never, lambda: b"")  # type: ignore[arg-type]
     with pytest.raises(Fault) as raised:
         surface.answer_unknown(RequestHead("PUT", path, "", True, {}), methods, MANAGEMENT_ROUTES.find)
     return raised.value.kind
@@ -67,6 +67,6 @@ def test_what_it_does_not_own_leads_nowhere() -> None:
 
 
 def test_everything_below_its_prefix_is_its_own_and_told_in_its_own_words() -> None:
-    surface = management_surface(None, lambda: None, lambda: b"")  # type: ignore[arg-type,return-value]
+    surface = management_surface(None, None, lambda: None, lambda: b"")  # type: ignore[arg-type,return-value]
     assert surface.prefix == "/hive/"
     assert surface.dialect_of("/hive/anything") is Dialect.HIVE
