@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hive.dialects.tasks import ENGINE_ROUTES, Dialect, Task
 from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
-from hive.fleet.kinds import EngineKind, version_numbers
+from hive.fleet.kinds import EngineKind
 
 
 def model(key: str, *, digest: str = "d", modified_at: str = "2026-01-01T00:00:00Z") -> Model:
@@ -26,31 +26,6 @@ def report(
 ) -> EngineReport:
     models = tuple(model(key) for key in keys)
     return EngineReport(kind, version, models, tuple(LoadedModel(key, "", b"{}") for key in loaded), slots)
-
-
-@pytest.mark.parametrize(
-    ("version", "numbers"),
-    [
-        ("0.33.0-rc2", (0, 33, 0)),
-        ("0.9.3", (0, 9, 3)),
-        ("0.13.3+build.7", (0, 13, 3)),
-        ("1", (1,)),
-        ("0.10.x", (0, 10)),
-        ("b11434", ()),
-        ("", ()),
-        ("dev", ()),
-        ("0.²", (0,)),
-        ("0.99999999999999999999", (0, 999999999)),
-    ],
-)
-def test_versions_are_read_by_their_leading_numbers(version: str, numbers: tuple[int, ...]) -> None:
-    assert version_numbers(version) == numbers
-
-
-@given(st.text(max_size=20))
-@settings(deadline=None, max_examples=100)
-def test_any_version_can_be_read(version: str) -> None:
-    assert all(number >= 0 for number in version_numbers(version))
 
 
 def has(engine: Engine, path: str) -> bool:

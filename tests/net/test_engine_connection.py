@@ -505,6 +505,7 @@ def test_a_stream_cut_before_its_first_line_is_whole_from_another_node(
         assert expected
         bad.set_fault(fault, argument, path=path)  # type: ignore[arg-type]
         hub.call(end_rests)  # of a bad one that said busy on the path before
+        hub.until(lambda server: all(engine.takes_work for engine in server.hub.fleet.engines))
         answer = ask_bad_first(hub, spare, data)
         assert (answer.status, answer.header("X-Hive-Node"), text_of(answer, path)) == (200, "spare", expected)
         assert any(seen.faults for seen in bad.state().requests if seen.path == path)
