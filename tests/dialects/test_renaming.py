@@ -1,4 +1,4 @@
-"""A model that its engine knows by another name: what goes up, and what the client reads."""
+"""A model's name on its way to an engine, and back into what the client reads."""
 
 from __future__ import annotations
 
@@ -8,45 +8,53 @@ import pytest
 
 from hive import errors
 from hive.dialects.fields import read_fields
-from hive.dialects.renaming import rename
+from hive.dialects.renaming import Renaming, rename
 from hive.errors import Fault
 
-BODY = b'{"model":"tiny:latest","messages":[{"role":"user","content":"\\"model\\":\\"tiny:latest\\""}]}'
+
+def renamed(body: bytes, theirs: str) -> tuple[bytes, Renaming | None]:
+    return rename(body, read_fields(body, reads_name=True), theirs)
 
 
-def test_the_same_name_needs_nothing() -> None:
-    assert rename(BODY, read_fields(BODY), "tiny:latest") == (BODY, None)
+def test_a_body_with_the_engines_own_spelling_stays_as_it_is() -> None:
+    body = b'{"model" : "tiny", "prompt": "x"}'
+    assert renamed(body, "tiny") == (body, None)
 
 
-def test_another_name_goes_up_and_comes_back() -> None:
-    body, translator = rename(BODY, read_fields(BODY), "org/Tiny-7B")
-    assert json.loads(body) == json.loads(BODY) | {"model": "org/Tiny-7B"}
-    assert translator is not None
-    assert not translator.needs_whole_units
-    for space in (b"", b" "):
-        theirs = b'data: {"id":1,"model":%b"org/Tiny-7B","text":"org/Tiny-7B"}\n\n' % space
-        assert (
-            translator.units(theirs) == translator.whole(theirs) == theirs.replace(b'org/Tiny-7B",', b'tiny:latest",')
-        )
-    assert (translator.end(), translator.content_type(b"text/event-stream")) == (b"", b"text/event-stream")
+def test_another_spelling_is_put_into_the_body() -> None:
+    body, _ = renamed(b'{"prompt":"tiny","model":"tiny"}', "org/Tiny")
+    assert json.loads(body) == {"prompt": "tiny", "model": "org/Tiny"}
 
 
-def test_a_key_in_another_spelling_goes_up_as_the_engine_reads_it() -> None:
-    body = b'{"MODEL":"tiny"}'
-    renamed, translator = rename(body, read_fields(body), "tiny")
-    assert json.loads(renamed) == {"model": "tiny"}
-    assert translator is not None
-    assert translator.units(b'{"model":"tiny"}') == b'{"model":"tiny"}'
+def test_a_model_under_another_spelling_of_the_key_is_put_under_the_usual_one() -> None:
+    body, renaming = renamed(b'{"Model":"tiny"}', "tiny")
+    assert json.loads(body) == {"model": "tiny"}
+    assert renaming is not None
 
 
-def test_a_name_is_quoted_as_engines_quote_it() -> None:
-    body = '{"model":"größe"}'.encode()
-    translator = rename(body, read_fields(body), 'a"b')[1]
-    assert translator is not None
-    assert translator.units(rb'{"model":"a\"b"}') == body
+@pytest.mark.parametrize("space", [b"", b" "])
+def test_the_answer_has_the_clients_spelling_in_every_unit(space: bytes) -> None:
+    _, renaming = renamed(b'{"model":"tiny"}', "org/Tiny")
+    assert renaming is not None
+    unit = b'{"model":%b"%b","text":"org/Tiny"}\n'
+    assert renaming.units(unit % (space, b"org/Tiny") * 2) == unit % (space, b"tiny") * 2
+
+
+def test_names_stand_in_answers_as_json_writes_them() -> None:
+    _, renaming = renamed(b'{"model":"t\\"\xc3\xb6"}', "\u00fc\\")
+    assert renaming is not None
+    assert renaming.units('{"model":"\u00fc\\\\"}'.encode()) == '{"model":"t\\"\u00f6"}'.encode()
+
+
+def test_nothing_else_of_an_answer_is_translated() -> None:
+    _, renaming = renamed(b'{"model":"tiny"}', "org/Tiny")
+    assert renaming is not None
+    assert renaming.whole(b'{"model":"org/Tiny"}') == b'{"model":"tiny"}'
+    assert (renaming.end(), renaming.content_type(b"text/event-stream")) == (b"", b"text/event-stream")
+    assert not renaming.needs_whole_units
 
 
 def test_a_body_that_cannot_be_read_is_the_clients_fault() -> None:
     with pytest.raises(Fault) as found:
-        rename(b"[1]", read_fields(BODY), "other")
+        rename(b"[1]", read_fields(b'{"model":"tiny"}'), "other")
     assert found.value.kind is errors.BAD_JSON

@@ -8,7 +8,7 @@ from hive import errors
 from hive.dialects.error_shapes import ERRORS
 from hive.dialects.tasks import Dialect
 from hive.errors import Fault
-from hive.hub.answer import Answer, Held, Passing, Streaming, Told
+from hive.hub.answer import Answer, EndedAnswer, HeldAnswer, PassingAnswer, StreamingAnswer
 from hive.wire.responses import ResponseHead
 
 from .client_wire import ClientWire
@@ -36,7 +36,7 @@ def test_a_fault_of_which_nothing_was_said_is_a_whole_answer() -> None:
     assert wire.sent.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert b"X-Own: 1\r\n" in wire.sent
     assert wire.body == b'{"error":"node \'a\': it broke"}'
-    assert (type(answer.state), wire.is_answered) == (Told, True)
+    assert (type(answer.state), wire.is_answered) == (EndedAnswer, True)
 
 
 def test_what_an_attempt_left_is_dropped_when_the_next_one_begins() -> None:
@@ -61,7 +61,7 @@ def test_a_whole_answer_carries_the_lines_of_engine_and_hub() -> None:
 def test_what_passes_is_cut_by_a_fault() -> None:
     answer, wire = made()
     answer.pass_on(head(length=9), b'{"a":')
-    assert type(answer.state) is Passing
+    assert type(answer.state) is PassingAnswer
     answer.tell(FAULT)
     assert wire.body == b'{"a":'
     assert wire.is_cut
@@ -91,7 +91,7 @@ def test_what_was_said_outlives_an_attempt() -> None:
     answer, wire = made()
     answer.give(head(b"application/x-ndjson"), TOKEN)
     held = answer.hold()
-    assert type(answer.state) is Streaming
+    assert type(answer.state) is StreamingAnswer
     assert held.body == b""
     answer.give(head(b"application/x-ndjson"), TOKEN)
     answer.finish()
@@ -123,8 +123,8 @@ def test_a_client_that_takes_nothing_from_the_very_beginning_pauses_its_engine()
 
 
 def test_the_engine_says_that_it_unloads_in_a_short_answer_alone() -> None:
-    held = Held([b'{"done":true,"done_reason":"unload"}'], 36)
+    held = HeldAnswer([b'{"done":true,"done_reason":"unload"}'], 36)
     assert held.tells_unload
     held.size = 2_000
     assert not held.tells_unload
-    assert not Held().tells_unload
+    assert not HeldAnswer().tells_unload

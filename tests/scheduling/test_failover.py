@@ -18,9 +18,9 @@ from hive.scheduling.failover import (
     TABLE,
     Act,
     Case,
-    Decision,
     End,
     Left,
+    NextStep,
     Note,
     blamed_rest,
     decide,
@@ -44,82 +44,82 @@ BLAMED = Row(None, 502, (), Verdict.ELSEWHERE, blames=True)
 BLAMELESS = Row(None, 404, (), Verdict.ELSEWHERE)
 BUSY = Row(None, 429, (), Verdict.BUSY, errors.NODE_BUSY)
 PASS = Row(None, 400, (), Verdict.PASS)
-AGAIN = Decision(Act.AGAIN, counts=False)
-MOVES = Decision(Act.ELSEWHERE, excludes=True)
-BLAMES = Decision(Act.ELSEWHERE, excludes=True, blames=True)
-ERROR, PASSES = Decision(Act.ERROR), Decision(Act.PASS)
+AGAIN = NextStep(Act.AGAIN, counts=False)
+MOVES = NextStep(Act.ELSEWHERE, excludes=True)
+BLAMES = NextStep(Act.ELSEWHERE, excludes=True, blames=True)
+ERROR, PASSES = NextStep(Act.ERROR), NextStep(Act.PASS)
 STALE = Note.STALE
 
-ROWS: list[tuple[str, Case, Decision]] = [
-    ("delivered", Case(End.DELIVERED, left=OTHERS), Decision(Act.NOTHING)),
-    ("the engine told of its error", Case(End.ENGINE_ERROR, left=OTHERS), Decision(Act.NOTHING)),
+ROWS: list[tuple[str, Case, NextStep]] = [
+    ("delivered", Case(End.DELIVERED, left=OTHERS), NextStep(Act.NOTHING)),
+    ("the engine told of its error", Case(End.ENGINE_ERROR, left=OTHERS), NextStep(Act.NOTHING)),
     ("unreachable, seen down", Case(End.UNREACHABLE, unreached=MAX_UNREACHED - 1), AGAIN),
     ("unreachable, not seen down", Case(End.UNREACHABLE, 9, unreached=0, left=OTHERS), AGAIN),
     (
         "unreachable too often",
         Case(End.UNREACHABLE, unreached=MAX_UNREACHED, left=ACCEPTING),
-        Decision(Act.ELSEWHERE, counts=False, excludes=True),
+        NextStep(Act.ELSEWHERE, counts=False, excludes=True),
     ),
     (
         "unreachable too often, and the only one",
         Case(End.UNREACHABLE, unreached=MAX_UNREACHED),
-        Decision(Act.ERROR, counts=False),
+        NextStep(Act.ERROR, counts=False),
     ),
-    ("busy", Case(End.BUSY, LAST, row=BUSY), Decision(Act.AGAIN, counts=False, note=Note.BUSY)),
-    ("waited inside", Case(End.INSIDE, LAST), Decision(Act.AGAIN, counts=False, note=Note.INSIDE)),
+    ("busy", Case(End.BUSY, LAST, row=BUSY), NextStep(Act.AGAIN, counts=False, note=Note.BUSY)),
+    ("waited inside", Case(End.INSIDE, LAST), NextStep(Act.AGAIN, counts=False, note=Note.INSIDE)),
     ("about the request", Case(End.REFUSED, left=OTHERS, row=PASS), PASSES),
     (
         "a lost model, others there",
         Case(End.REFUSED_HERE, left=OTHERS, row=BLAMELESS),
-        Decision(Act.ELSEWHERE, excludes=True, note=STALE),
+        NextStep(Act.ELSEWHERE, excludes=True, note=STALE),
     ),
     (
         "it died, others there",
         Case(End.REFUSED_HERE, left=OTHERS, row=BLAMED),
-        Decision(Act.ELSEWHERE, excludes=True, blames=True, note=STALE),
+        NextStep(Act.ELSEWHERE, excludes=True, blames=True, note=STALE),
     ),
     (
         "it died, others rest",
         Case(End.REFUSED_HERE, left=RESTING, row=BLAMED),
-        Decision(Act.ELSEWHERE, excludes=True, note=STALE),
+        NextStep(Act.ELSEWHERE, excludes=True, note=STALE),
     ),
-    ("it died, alone", Case(End.REFUSED_HERE, left=ACCEPTING, row=BLAMED), Decision(Act.PASS, note=STALE)),
+    ("it died, alone", Case(End.REFUSED_HERE, left=ACCEPTING, row=BLAMED), NextStep(Act.PASS, note=STALE)),
     (
         "it died, tried often",
         Case(End.REFUSED_HERE, LAST, left=OTHERS, row=BLAMED),
-        Decision(Act.PASS, blames=True, note=STALE),
+        NextStep(Act.PASS, blames=True, note=STALE),
     ),
-    ("the hub refused, alone", Case(End.REFUSED_HERE, row=OWN_ERROR), Decision(Act.ERROR, note=STALE)),
+    ("the hub refused, alone", Case(End.REFUSED_HERE, row=OWN_ERROR), NextStep(Act.ERROR, note=STALE)),
     (
         "the hub refused, tried often",
         Case(End.REFUSED_HERE, LAST, left=OTHERS, row=OWN_ERROR),
-        Decision(Act.ERROR, blames=True, note=STALE),
+        NextStep(Act.ERROR, blames=True, note=STALE),
     ),
     ("failed, others there", Case(End.FAILED, left=OTHERS), BLAMES),
     ("failed at last but one", Case(End.FAILED, LAST - 1, left=OTHERS), BLAMES),
     ("failed, others rest", Case(End.FAILED, left=RESTING), MOVES),
     ("failed, others down", Case(End.FAILED, left=ACCEPTING), ERROR),
-    ("failed, tried often", Case(End.FAILED, LAST, left=OTHERS), Decision(Act.ERROR, blames=True)),
+    ("failed, tried often", Case(End.FAILED, LAST, left=OTHERS), NextStep(Act.ERROR, blames=True)),
     ("failed, for another machine", Case(End.FAILED, left=Left(True, True, True, is_relayed=True)), MOVES),
     ("lost, others there", Case(End.LOST, left=OTHERS), BLAMES),
-    ("lost, alone", Case(End.LOST), Decision(Act.AGAIN, forgives=True)),
-    ("lost, others down", Case(End.LOST, LAST - 1, left=ACCEPTING), Decision(Act.AGAIN, forgives=True)),
+    ("lost, alone", Case(End.LOST), NextStep(Act.AGAIN, forgives=True)),
+    ("lost, others down", Case(End.LOST, LAST - 1, left=ACCEPTING), NextStep(Act.AGAIN, forgives=True)),
     ("lost, tried often", Case(End.LOST, LAST), ERROR),
     ("lost for the last time", Case(End.LOST, is_last=True, left=RESTING), ERROR),
-    ("broken off", Case(End.BROKEN_OFF, left=OTHERS), Decision(Act.BREAK_OFF, blames=True)),
-    ("broken off, alone", Case(End.BROKEN_OFF), Decision(Act.BREAK_OFF)),
-    ("cut short by the hub", Case(End.CUT_SHORT, is_last=True, left=OTHERS), Decision(Act.BREAK_OFF)),
+    ("broken off", Case(End.BROKEN_OFF, left=OTHERS), NextStep(Act.BREAK_OFF, blames=True)),
+    ("broken off, alone", Case(End.BROKEN_OFF), NextStep(Act.BREAK_OFF)),
+    ("cut short by the hub", Case(End.CUT_SHORT, is_last=True, left=OTHERS), NextStep(Act.BREAK_OFF)),
     ("given up by the hub", Case(End.GIVEN_UP, is_last=True, left=OTHERS), ERROR),
 ]
 
 
-@pytest.mark.parametrize(("case", "decision"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_a_row(case: Case, decision: Decision) -> None:
-    assert decide(case) == decision
+@pytest.mark.parametrize(("case", "step"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_a_row(case: Case, step: NextStep) -> None:
+    assert decide(case) == step
 
 
 def test_the_rows_here_reach_every_row_of_the_table() -> None:
-    reached = {next(i for i, rule in enumerate(TABLE) if rule.end is c.end and rule.holds(c)) for _, c, _ in ROWS}
+    reached = {next(i for i, row in enumerate(TABLE) if row.end is c.end and row.holds(c)) for _, c, _ in ROWS}
     assert reached == set(range(len(TABLE)))
 
 
@@ -133,14 +133,14 @@ ALL_CASES = [
 
 def test_every_case_has_one_decision_that_makes_sense() -> None:
     for case in ALL_CASES:
-        decision = decide(case)
-        assert decision.comes_back is (decision.act in (Act.AGAIN, Act.ELSEWHERE))
-        assert not (decision.excludes and decision.forgives)
-        assert decision.excludes is (decision.act is Act.ELSEWHERE)
-        assert decision.counts or not decision.blames
-        if decision.blames:
+        step = decide(case)
+        assert step.comes_back is (step.act in (Act.AGAIN, Act.ELSEWHERE))
+        assert not (step.excludes and step.forgives)
+        assert step.excludes is (step.act is Act.ELSEWHERE)
+        assert step.counts or not step.blames
+        if step.blames:
             assert case.left.rested, "an engine is left alone only where another one is not"
-        if decision.act is Act.ELSEWHERE:
+        if step.act is Act.ELSEWHERE:
             assert case.left.accepting, "a ticket that no engine accepts would wait for nothing"
 
 

@@ -9,7 +9,7 @@ from hive.fleet.engines import Engine, Health
 from hive.fleet.health import DOUBTFUL_AFTER, DOWN_AFTER, SILENT_ON_SUSPECT, Patience
 from hive.fleet.pace import Pace
 from hive.scheduling.frontends import Frontend
-from hive.scheduling.silence import ENOUGH_MEASURED, LONG_INSIDE, OVERDUE, Silence
+from hive.scheduling.silence import ENOUGH_MEASURED, LONG_INSIDE, OVERDUE, AttemptSilence
 from hive.scheduling.tickets import Lease
 
 from .fleets import Floor
@@ -35,12 +35,12 @@ class Scene:
 
     def ends(self, seconds: float, *, has_elsewhere: bool = True, **more: bool) -> str:
         """Return the code of the error that ends an attempt which is silent for so long; "" when it goes on."""
-        silence = Silence(self.lease, NOW - seconds, **more)
+        silence = AttemptSilence(self.lease, NOW - seconds, **more)
         fault = silence.fault(self.estimates, NOW, has_elsewhere=has_elsewhere)
         return fault.kind.code if fault is not None else ""
 
     def is_overdue(self, seconds: float, **more: bool) -> bool:
-        return Silence(self.lease, NOW - seconds, **more).is_overdue(self.estimates, NOW)
+        return AttemptSilence(self.lease, NOW - seconds, **more).is_overdue(self.estimates, NOW)
 
 
 LIMITS = [({}, 300.0), ({"has_begun": True}, 40.0), ({"has_begun": True, "has_tools": True}, 200.0)]

@@ -1,7 +1,7 @@
 """The client's side of an answer: what an exchange has said to its client, and how that goes on or ends.
 
-There is one for each exchange, whatever attempts there are. What has been said is a state: `Held`, `Passing`,
-`Streaming`, `Told`. It outlives an attempt, so that a failure can move elsewhere as long as the client knows nothing.
+There is one for each exchange, whatever attempts there are. What has been said is a state, which outlives an attempt. As
+long as that is `HeldAnswer`, the client knows nothing, and a failure can move elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHORT_ANSWER_BYTES = 1024
 _NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
 
 
-class Held(msgspec.Struct):
+class HeldAnswer(msgspec.Struct):
     """Nothing has been said to the client: an answer in one piece is held here as it comes."""
 
     pieces: list[bytes] = []
@@ -52,7 +52,7 @@ class Held(msgspec.Struct):
         answer.send(status, fields, body)
 
 
-class Passing:
+class PassingAnswer:
     """An answer in one piece that is too long to be held goes on as it comes."""
 
     __slots__ = ()
@@ -62,7 +62,7 @@ class Passing:
         answer.client.cut()
 
 
-class Streaming:
+class StreamingAnswer:
     """A stream goes on, in whole units of the client's dialect."""
 
     __slots__ = ("last_units", "rest", "write")
@@ -82,7 +82,7 @@ class Streaming:
         client.finish()
 
 
-class Told:
+class EndedAnswer:
     """The client has a whole answer, or an error."""
 
     __slots__ = ()
@@ -91,7 +91,7 @@ class Told:
         """Say nothing more."""
 
 
-_PASSING, _TOLD = Passing(), Told()
+_PASSING, _ENDED = PassingAnswer(), EndedAnswer()
 
 
 class Answer(msgspec.Struct):
@@ -104,31 +104,31 @@ class Answer(msgspec.Struct):
     errors: ErrorShapes
     """How the client is told of a fault."""
     fields: bytes = b""
-    state: Held | Passing | Streaming | Told = msgspec.field(default_factory=Held)
+    state: HeldAnswer | PassingAnswer | StreamingAnswer | EndedAnswer = msgspec.field(default_factory=HeldAnswer)
 
     @property
     def has_begun(self) -> bool:
         """Has the client got a part of an answer, or all of it?"""
-        return type(self.state) is not Held
+        return type(self.state) is not HeldAnswer
 
-    def hold(self) -> Held:
+    def hold(self) -> HeldAnswer:
         """Return where the answer of an attempt that begins is held; what an earlier one left there is dropped."""
         state = self.state
-        if type(state) is Held and not state.pieces:
+        if type(state) is HeldAnswer and not state.pieces:
             return state
-        held = Held()
-        if type(state) is Held:
+        held = HeldAnswer()
+        if type(state) is HeldAnswer:
             self.state = held
         return held
 
     def send(self, status: int, fields: bytes, body: bytes) -> None:
         """Send a whole answer."""
-        self.state = _TOLD
+        self.state = _ENDED
         self.client.send(status, fields + self.fields, body)
 
     def send_whole(self, head: ResponseHead, body: bytes, translator: Translator | None = None) -> None:
         """Send an engine's answer in one piece."""
-        self.state = _TOLD
+        self.state = _ENDED
         if translator is None:
             self.client.send(head.status, response_fields(head.fields) + self.fields, body)
         else:
@@ -141,15 +141,15 @@ class Answer(msgspec.Struct):
         self.client.write(data)
         self._keep_pace()
 
-    def give(self, head: ResponseHead, units: bytes, translator: Translator | None = None) -> Streaming:
+    def give(self, head: ResponseHead, units: bytes, translator: Translator | None = None) -> StreamingAnswer:
         """Send some units of a stream, in the client's dialect; the first ones begin it."""
         state, client = self.state, self.client
-        if type(state) is Streaming:
+        if type(state) is StreamingAnswer:
             state.last_units = units
             client.write(units)
             return state
         client.start(200, _fields_of(head, translator) + self.fields + _NO_BUFFERING)
-        self.state = state = Streaming(client.write, units)
+        self.state = state = StreamingAnswer(client.write, units)
         if units:
             client.write(units)
         self._keep_pace()
@@ -157,12 +157,12 @@ class Answer(msgspec.Struct):
 
     def finish(self) -> None:
         """End an answer that has begun, as a whole one."""
-        self.state = _TOLD
+        self.state = _ENDED
         self.client.finish()
 
     def tell(self, fault: Fault) -> None:
         """End the answer with a fault, in the way that is left for that."""
-        state, self.state = self.state, _TOLD
+        state, self.state = self.state, _ENDED
         state.tell(self, fault)
 
     def _keep_pace(self) -> None:

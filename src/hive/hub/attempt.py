@@ -20,7 +20,7 @@ from hive.hub.answer import Answer
 from hive.hub.exchange_port import AttemptPort
 from hive.hub.relay import Relay, Result
 from hive.net.link import Connection, Link
-from hive.scheduling.silence import Silence
+from hive.scheduling.silence import AttemptSilence
 from hive.scheduling.tickets import Lease
 from hive.wire.forwarding import request_head
 
@@ -178,11 +178,11 @@ class Attempt:
         if fault is not None:
             relay.fail(fault.kind, fault.message)
 
-    def _silence(self, relay: Relay) -> Silence:
+    def _silence(self, relay: Relay) -> AttemptSilence:
         routing = self._wanted.routing
         streams = routing.streams and self._wanted.task.streams
         has_begun = relay.first_byte_at is not None
-        return Silence(self.lease, relay.last_byte_at, has_begun, routing.has_tools, streams)
+        return AttemptSilence(self.lease, relay.last_byte_at, has_begun, routing.has_tools, streams)
 
     def forgive(self, stall: float) -> None:
         """The hub itself stood still for so many seconds: they are no engine's silence."""

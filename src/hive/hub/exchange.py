@@ -28,7 +28,7 @@ from hive.hub.relay import Relay, Result
 from hive.hub.runner import Runner
 from hive.net.stream import ClientStream
 from hive.scheduling import failover
-from hive.scheduling.failover import Act, Case, Decision, End, Note
+from hive.scheduling.failover import Act, Case, End, NextStep, Note
 from hive.scheduling.refusals import not_served
 from hive.scheduling.tickets import Lease, Ticket, claim_of
 from hive.scheduling.waits import why_waiting
@@ -231,36 +231,36 @@ class Exchange:
             self._unreached.append(engine)
         left = failover.what_is_left(self._hub.fleet.having(record.model), lease.ticket, engine, self._hub.now())
         unreached = self._unreached.count(engine)
-        decision = failover.decide(Case(end, record.attempts, unreached, self._is_last_attempt, left, row))
-        self._note(decision, lease)
-        if decision.act is Act.NOTHING:
+        step = failover.decide(Case(end, record.attempts, unreached, self._is_last_attempt, left, row))
+        self._note(step, lease)
+        if step.act is Act.NOTHING:
             record.outcome, record.error = Outcome.NODE_ERROR, "engine_error"
             record.status = relay.head.status if relay is not None and relay.head is not None else 0
-        elif decision.act is Act.PASS:
+        elif step.act is Act.PASS:
             assert relay is not None
             self._pass_refusal(relay, end)
-        elif decision.act is Act.BREAK_OFF:
+        elif step.act is Act.BREAK_OFF:
             self._tell(_fault_for_client(relay, lease, row))
-        elif decision.act is Act.ERROR:
+        elif step.act is Act.ERROR:
             raise _fault_for_client(relay, lease, row)
-        return decision.comes_back
+        return step.comes_back
 
-    def _note(self, decision: Decision, lease: Lease) -> None:
-        """Carry out what a decision says of the engine, the ticket and the count of attempts."""
+    def _note(self, step: NextStep, lease: Lease) -> None:
+        """Carry out what the next step says of the engine, the ticket and the count of attempts."""
         queue, engine, ticket = self._hub.queue, lease.engine, lease.ticket
-        if not decision.counts:
+        if not step.counts:
             self.record.attempts -= 1
-        if decision.note is Note.BUSY:
+        if step.note is Note.BUSY:
             queue.note_busy(engine)
-        elif decision.note is Note.INSIDE:
+        elif step.note is Note.INSIDE:
             queue.note_inside(lease)
-        elif decision.note is Note.STALE:
+        elif step.note is Note.STALE:
             engine.is_stale = True
-        if decision.blames:
+        if step.blames:
             queue.note_blamed(engine)
-        if decision.excludes:
+        if step.excludes:
             ticket.excluded.add(engine)
-        if decision.forgives:
+        if step.forgives:
             ticket.excluded.clear()
 
     def _pass_refusal(self, relay: Relay, end: End) -> None:

@@ -20,7 +20,7 @@ from hive.dialects.unit_reader import Ending, MalformedStream, UnitReader, is_js
 from hive.errors import Fault, Kind
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.kinds import EngineKind
-from hive.hub.answer import Answer, Passing, Streaming
+from hive.hub.answer import Answer, PassingAnswer, StreamingAnswer
 from hive.hub.runner import Promise
 from hive.net.link import Connection
 from hive.wire.responses import ResponseHead
@@ -91,7 +91,7 @@ class Relay:
         self._kind = kind
         self._limits = limits
         self._translator = translator
-        self._out: Streaming | None = None
+        self._out: StreamingAnswer | None = None
         """Where units go that need no translation, once the stream has begun."""
         self.held = answer.hold()
         """What came of an answer in one piece."""
@@ -186,7 +186,7 @@ class Relay:
 
     def _take_piece(self, data: bytes) -> None:
         held = self.held
-        if type(self._answer.state) is Passing:
+        if type(self._answer.state) is PassingAnswer:
             held.pieces = [data]
             self._answer.client.write(data)
             return
@@ -224,7 +224,7 @@ class Relay:
         if head.content_length is None and head.is_close_delimited and not _may_be_whole(head, body):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
             return
-        if type(answer.state) is Passing:
+        if type(answer.state) is PassingAnswer:
             answer.finish()
         elif self._task.answers_json and not is_json(body):
             self.on_failure(errors.NODE_GARBLED, _NO_ANSWER)
@@ -257,7 +257,7 @@ class Relay:
         if piece:
             assert self.head is not None
             out = self._answer.state
-            if type(out) is Streaming:
+            if type(out) is StreamingAnswer:
                 out.write(piece)
             else:
                 out = self._answer.give(self.head, piece, self._translator)

@@ -114,7 +114,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class NextStep:
     """What is done after an attempt, and what is noted beside it."""
 
     act: Act
@@ -135,12 +135,12 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FailoverRow:
     """One row of the table: what is done when an attempt ended so, if `holds` returns true."""
 
     end: End
     holds: Callable[[Case], bool]
-    decision: Decision
+    step: NextStep
 
 
 def _always(case: Case) -> bool:
@@ -168,39 +168,39 @@ def _has_own_error(case: Case) -> bool:
     return case.row is not None and case.row.kind is not None
 
 
-_MOVES = Decision(Act.ELSEWHERE, excludes=True, blames=True)
-_ERROR = Decision(Act.ERROR, blames=True)
+_MOVES = NextStep(Act.ELSEWHERE, excludes=True, blames=True)
+_ERROR = NextStep(Act.ERROR, blames=True)
 
-TABLE: tuple[Rule, ...] = (
-    Rule(End.DELIVERED, _always, Decision(Act.NOTHING)),
-    Rule(End.ENGINE_ERROR, _always, Decision(Act.NOTHING)),
+TABLE: tuple[FailoverRow, ...] = (
+    FailoverRow(End.DELIVERED, _always, NextStep(Act.NOTHING)),
+    FailoverRow(End.ENGINE_ERROR, _always, NextStep(Act.NOTHING)),
     # The engine never heard of the request: the ticket waits for any engine that is up, this one included.
-    Rule(End.UNREACHABLE, _may_be_up, Decision(Act.AGAIN, counts=False)),
-    Rule(End.UNREACHABLE, _has_accepting, Decision(Act.ELSEWHERE, counts=False, excludes=True)),
-    Rule(End.UNREACHABLE, _always, Decision(Act.ERROR, counts=False)),
-    Rule(End.BUSY, _always, Decision(Act.AGAIN, counts=False, note=Note.BUSY)),
-    Rule(End.INSIDE, _always, Decision(Act.AGAIN, counts=False, note=Note.INSIDE)),
-    Rule(End.REFUSED, _always, Decision(Act.PASS)),
-    Rule(End.REFUSED_HERE, _may_move, replace(_MOVES, note=Note.STALE)),
-    Rule(End.REFUSED_HERE, _has_own_error, replace(_ERROR, note=Note.STALE)),
-    Rule(End.REFUSED_HERE, _always, Decision(Act.PASS, blames=True, note=Note.STALE)),
-    Rule(End.BROKEN_OFF, _always, Decision(Act.BREAK_OFF, blames=True)),
-    Rule(End.CUT_SHORT, _always, Decision(Act.BREAK_OFF)),
-    Rule(End.FAILED, _may_move, _MOVES),
-    Rule(End.FAILED, _always, _ERROR),
-    Rule(End.LOST, _may_move, _MOVES),
+    FailoverRow(End.UNREACHABLE, _may_be_up, NextStep(Act.AGAIN, counts=False)),
+    FailoverRow(End.UNREACHABLE, _has_accepting, NextStep(Act.ELSEWHERE, counts=False, excludes=True)),
+    FailoverRow(End.UNREACHABLE, _always, NextStep(Act.ERROR, counts=False)),
+    FailoverRow(End.BUSY, _always, NextStep(Act.AGAIN, counts=False, note=Note.BUSY)),
+    FailoverRow(End.INSIDE, _always, NextStep(Act.AGAIN, counts=False, note=Note.INSIDE)),
+    FailoverRow(End.REFUSED, _always, NextStep(Act.PASS)),
+    FailoverRow(End.REFUSED_HERE, _may_move, replace(_MOVES, note=Note.STALE)),
+    FailoverRow(End.REFUSED_HERE, _has_own_error, replace(_ERROR, note=Note.STALE)),
+    FailoverRow(End.REFUSED_HERE, _always, NextStep(Act.PASS, blames=True, note=Note.STALE)),
+    FailoverRow(End.BROKEN_OFF, _always, NextStep(Act.BREAK_OFF, blames=True)),
+    FailoverRow(End.CUT_SHORT, _always, NextStep(Act.BREAK_OFF)),
+    FailoverRow(End.FAILED, _may_move, _MOVES),
+    FailoverRow(End.FAILED, _always, _ERROR),
+    FailoverRow(End.LOST, _may_move, _MOVES),
     # No other engine is up: a node that restarts may have the request again when it is back.
-    Rule(End.LOST, _may_try_again, Decision(Act.AGAIN, forgives=True, blames=True)),
-    Rule(End.LOST, _always, _ERROR),
-    Rule(End.GIVEN_UP, _always, Decision(Act.ERROR)),
+    FailoverRow(End.LOST, _may_try_again, NextStep(Act.AGAIN, forgives=True, blames=True)),
+    FailoverRow(End.LOST, _always, _ERROR),
+    FailoverRow(End.GIVEN_UP, _always, NextStep(Act.ERROR)),
 )
 """The first row that fits decides."""
 
 
-def decide(case: Case) -> Decision:
+def decide(case: Case) -> NextStep:
     """Return what is done after an attempt."""
-    decision = next(rule.decision for rule in TABLE if rule.end is case.end and rule.holds(case))
-    return replace(decision, blames=False) if decision.blames and not _speaks_against(case) else decision
+    step = next(row.step for row in TABLE if row.end is case.end and row.holds(case))
+    return replace(step, blames=False) if step.blames and not _speaks_against(case) else step
 
 
 def _speaks_against(case: Case) -> bool:

@@ -28,7 +28,7 @@ ENOUGH_MEASURED = 3
 """So many measurements make an expectation."""
 
 
-class Silence(msgspec.Struct, frozen=True):
+class AttemptSilence(msgspec.Struct, frozen=True):
     """An attempt from which no byte has come since `last_byte_at`, by the hub's clock."""
 
     lease: Lease

@@ -13,8 +13,8 @@ from hive.fleet.engines import Engine, Health
 from hive.fleet.failures import Row, judge
 from hive.scheduling import failover
 from hive.scheduling.failover import Act as Following
-from hive.scheduling.failover import Case, Decision, End, Note
-from hive.scheduling.silence import Silence
+from hive.scheduling.failover import Case, End, NextStep, Note
+from hive.scheduling.silence import AttemptSilence
 from hive.scheduling.tickets import Lease, Ticket
 
 from .clock import Act
@@ -177,7 +177,7 @@ class Exchange:
         if attempt is None or attempt.is_over:
             return
         has_begun, has_tools = attempt.first_byte_at is not None, self.request.has_tools
-        silence = Silence(attempt.lease, attempt.last_byte_at, has_begun, has_tools)
+        silence = AttemptSilence(attempt.lease, attempt.last_byte_at, has_begun, has_tools)
         having = self.hub.fleet.having(self.request.model)
         has_elsewhere = failover.may_try_again(self.attempts, is_last=False) and failover.has_elsewhere(
             having, self.ticket, attempt.lease.engine
@@ -192,30 +192,30 @@ class Exchange:
         """Do what the hub's table says."""
         engine = attempt.lease.engine
         left = failover.what_is_left(self.hub.fleet.having(self.request.model), self.ticket, engine, self.hub.now())
-        decision = failover.decide(Case(end, self.attempts, self.unreached.count(engine), left=left, row=row))
-        self._note(attempt, decision)
-        if not decision.comes_back:
+        step = failover.decide(Case(end, self.attempts, self.unreached.count(engine), left=left, row=row))
+        self._note(attempt, step)
+        if not step.comes_back:
             how = {Following.NOTHING: "ok", Following.BREAK_OFF: f"broken off: {words}"}
-            self._finish(how.get(decision.act, f"failed: {words}"))
+            self._finish(how.get(step.act, f"failed: {words}"))
         self._end_attempt(attempt, cancels=end not in (End.DELIVERED, End.UNREACHABLE, End.BUSY))
-        if decision.comes_back:
+        if step.comes_back:
             self._queue()
 
-    def _note(self, attempt: _Attempt, decision: Decision) -> None:
+    def _note(self, attempt: _Attempt, step: NextStep) -> None:
         engine, dispatcher, now = attempt.lease.engine, self.hub.dispatcher, self.hub.now()
-        if not decision.counts:
+        if not step.counts:
             self.attempts -= 1
-        if decision.note is Note.BUSY:
+        if step.note is Note.BUSY:
             dispatcher.note_busy(engine, now)
-        elif decision.note is Note.INSIDE:
+        elif step.note is Note.INSIDE:
             dispatcher.note_inside(attempt.lease, now)
-        if decision.blames:
+        if step.blames:
             signs = self.hub.signs(engine)
             signs.blames += 1
             dispatcher.rest(engine, now + failover.blamed_rest(signs.blames))
-        if decision.excludes:
+        if step.excludes:
             self.ticket.excluded.add(engine)
-        if decision.forgives:
+        if step.forgives:
             self.ticket.excluded.clear()
 
     def _queue(self) -> None:
