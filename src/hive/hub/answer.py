@@ -1,7 +1,7 @@
 """The client's side of an answer: what an exchange has said to its client, and how that goes on or ends.
 
-There is one for each exchange, whatever attempts there are. What has been said is a state, which outlives an attempt. As
-long as that is `HeldAnswer`, the client knows nothing, and a failure can move elsewhere.
+There is one for each exchange, whatever attempts there are. What has been said is a state, which outlives an attempt.
+As long as that is `HeldAnswer`, the client knows nothing, and a failure can move elsewhere.
 """
 
 from __future__ import annotations
