@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hive.dialects.tasks import ENGINE_ROUTES, Dialect, Task
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind, version_numbers
+from hive.fleet.known import EngineReport, Known, LoadedModel, Model
 
 
 def model(key: str, *, digest: str = "d", modified_at: str = "2026-01-01T00:00:00Z") -> Model:
@@ -117,7 +118,7 @@ def test_slots_are_configured_or_reported_or_usual(
 
 def test_a_free_slot_is_one_that_nobody_runs_on() -> None:
     engine = Engine("a", "http://a", slots=2)
-    engine.running = 2
+    engine.running.count = 2
 
 
 def test_the_fleet_knows_who_has_a_model() -> None:
@@ -214,7 +215,7 @@ def test_who_is_added_and_removed_is_counted() -> None:
     fleet.learn_loaded(a, ())  # an exchange on it ends, and it unloads
     fleet.remove(a)
     assert fleet.copies == {"m:latest": 1}
-    c = Engine("c", "http://c", loaded=dict(b.loaded))
+    c = Engine("c", "http://c", known=Known(loaded=dict(b.known.loaded)))
     fleet.add(c)
     assert fleet.copies == {"m:latest": 2}
     assert c in fleet.changed
@@ -251,18 +252,18 @@ def test_a_model_in_memory_is_warm_by_all_its_names() -> None:
     fleet = Fleet([engine])
     models = (tagged("m:latest", "one"), tagged("m:8b", "one"), tagged("n:latest", "two"), tagged("bare", ""))
     fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", models, (LoadedModel("m:8b", "", b"{}"),)))
-    assert engine.warm == {"m:latest", "m:8b"}
+    assert engine.known.warm == {"m:latest", "m:8b"}
     assert engine.is_warm("m:latest")
     assert not engine.is_warm("n:latest")
-    assert engine.names_of("m:latest") == {"m:latest", "m:8b"}
-    assert engine.names_of("bare") == {"bare"}
-    engine.loaded_as["m:latest"] = '{"num_ctx": 8}'
+    assert engine.known.names_of("m:latest") == {"m:latest", "m:8b"}
+    assert engine.known.names_of("bare") == {"bare"}
+    engine.running.loaded_as["m:latest"] = '{"num_ctx": 8}'
     fleet.learn_loaded(engine, (LoadedModel("m:8b", "later", b"{}"),))
     assert engine.is_warm("m:latest", '{"num_ctx": 8}')
     assert not engine.is_warm("m:latest")
     fleet.learn_loaded(engine, ())
-    assert engine.warm == set()
-    assert engine.loaded_as == {}
+    assert engine.known.warm == set()
+    assert engine.running.loaded_as == {}
 
 
 def test_a_model_that_runs_elsewhere_needs_no_load() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport
 from hive.fleet.listings import Catalog, UnreadableListing, read_ps, read_tags, read_v1_models
 
 # Entries of Ollama 0.33.0-rc2 and of llama-server b11434, from the transcripts.

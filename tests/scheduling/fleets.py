@@ -6,8 +6,9 @@ import random
 
 from hive.dialects.measures import Measured
 from hive.dialects.tasks import CHAT, Dialect, Task
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport, LoadedModel, Model
 from hive.scheduling.dispatcher import Dispatcher
 from hive.scheduling.tickets import Lease, Ticket, claim_of
 

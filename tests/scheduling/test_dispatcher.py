@@ -48,7 +48,7 @@ class Hall:
         return self.dispatcher.serve(now).leases
 
     def running(self) -> list[int]:
-        return [engine.running for engine in self.engines]
+        return [engine.running.count for engine in self.engines]
 
 
 def test_a_free_slot_is_leased_at_once_and_given_back_once() -> None:
@@ -387,7 +387,7 @@ def test_an_engine_that_was_taken_more_than_it_has_now_gets_nothing_until_it_is_
         assert lease is not None
         hall.dispatcher.release(lease)
         assert len(hall.serve(2.0)) == (count == 2)
-        assert hall.engines[0].running <= max(hall.engines[0].slots, 4 - count - 1)
+        assert hall.engines[0].running.count <= max(hall.engines[0].slots, 4 - count - 1)
 
 
 def test_there_is_news_when_serving_may_decide_something() -> None:

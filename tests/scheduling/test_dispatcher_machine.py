@@ -72,11 +72,13 @@ class DispatcherMachine(RuleBasedStateMachine):
     def could_serve(self, ticket: Ticket) -> list[Engine]:
         """Return the engines that could serve a ticket now, by the rules of the design."""
         having = [
-            each for each in self.engines if ticket.model in each.models and each.route_for(ticket.task, ticket.dialect)
+            each
+            for each in self.engines
+            if ticket.model in each.known.models and each.route_for(ticket.task, ticket.dialect)
         ]
         serving = self.in_service([each for each in having if each not in ticket.excluded])
         serving = serving or self.in_service(having)  # who failed it is forgiven when nobody else is left
-        return [each for each in serving if each.rests_until <= self.now and self.has_room(each, ticket)]
+        return [each for each in serving if each.running.rests_until <= self.now and self.has_room(each, ticket)]
 
     @staticmethod
     def in_service(engines: list[Engine]) -> list[Engine]:
@@ -86,7 +88,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @staticmethod
     def has_room(engine: Engine, ticket: Ticket) -> bool:
         most = 1 if engine.health is Health.PROBATION else engine.slots
-        return not ticket.takes_slot or engine.running < most
+        return not ticket.takes_slot or engine.running.count < most
 
     def before(self, ticket: Ticket) -> list[Ticket]:
         """Return those who wait for the same slots of the same model."""
@@ -101,16 +103,16 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert lease.is_held
         assert all(ticket is not other.ticket for other in self.held)
         if ticket.takes_slot:
-            engine.running -= 1
+            engine.running.count -= 1
             possible = self.could_serve(ticket)
-            engine.running += 1
+            engine.running.count += 1
         else:
             possible = self.could_serve(ticket)
         assert engine in possible
         if self.policy == "least_busy" and ticket.takes_slot:
-            share = (engine.running - 1) / engine.slots
+            share = (engine.running.count - 1) / engine.slots
             others = [each for each in possible if each is not engine]
-            assert all(share <= each.running / each.slots for each in others)
+            assert all(share <= each.running.count / each.slots for each in others)
         self.held.append(lease)
 
     def offer(self, ticket: Ticket) -> None:
@@ -141,9 +143,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert lease.ticket is lane[0]
             self.waiting.remove(lease.ticket)
         for lease in reversed(step.leases):  # as if each had been granted last
-            lease.engine.running -= lease.ticket.takes_slot
+            lease.engine.running.count -= lease.ticket.takes_slot
         for lease in step.leases:
-            lease.engine.running += lease.ticket.takes_slot
+            lease.engine.running.count += lease.ticket.takes_slot
             self.take(lease)
         assert step.loads == []
         if self.serves_whenever_it_can:
@@ -199,7 +201,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data(), models=st.sets(st.sampled_from("mn")))
     def an_engine_lists_other_models(self, data: st.DataObject, models: set[str]) -> None:
         engine = data.draw(st.sampled_from(self.engines))
-        self.learn(engine, models, engine.kind, engine.version)
+        self.learn(engine, models, engine.known.kind, engine.known.version)
 
     @rule()
     def serve(self) -> None:
@@ -228,9 +230,9 @@ class DispatcherMachine(RuleBasedStateMachine):
     def slots_are_conserved(self) -> None:
         for engine in getattr(self, "engines", ()):
             running = [lease for lease in self.held if lease.engine is engine and lease.ticket.takes_slot]
-            assert engine.running == len(running)
+            assert engine.running.count == len(running)
             models = [lease.ticket.model for lease in running]
-            assert engine.running_of == {model: models.count(model) for model in set(models)}
+            assert engine.running.of_model == {model: models.count(model) for model in set(models)}
 
     @invariant()
     def nobody_is_lost(self) -> None:
@@ -244,7 +246,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             return
         for lease in self.held:
             self.dispatcher.release(lease)
-        assert [engine.running for engine in self.engines] == [0] * len(self.engines)
+        assert [engine.running.count for engine in self.engines] == [0] * len(self.engines)
         for engine in self.engines:
             self.fleet.set_health(engine, Health.DOWN)
         step = self.dispatcher.step(self.now + 1e6)
@@ -300,22 +302,22 @@ class LoadsMachine(RuleBasedStateMachine):
         self.fleet = Fleet(self.engines)
         for engine, (_, models, is_told) in zip(self.engines, engines, strict=True):
             self.fleet.learn(engine, report(*sorted(models)))
-            engine.memory_bytes = 13_000_000_000 if is_told else None
+            engine.known.memory_bytes = 13_000_000_000 if is_told else None
         self.dispatcher = Dispatcher(self.fleet, 50, policy=policy, rng=random.Random(0))
 
     def act(self, step: Step) -> None:
         for order in step.loads:
             engine = order.engine
-            assert engine.loading == order.model
+            assert engine.running.loading == order.model
             assert sum(each.engine is engine for each in self.orders) == 0
-            assert not set(order.unload) & {order.model, *engine.running_of}
-            assert not set(order.unload) & set(engine.loaded)
+            assert not set(order.unload) & {order.model, *engine.running.of_model}
+            assert not set(order.unload) & set(engine.known.loaded)
             self.orders.append(order)
         for lease in step.leases:
             self.waiting.remove(lease.ticket)
             self.held.append(lease)
             assert lease.running <= max(lease.engine.slots, 1)
-            assert lease.engine.running_of[lease.ticket.model] <= max(lease.engine.model_slots, 1)
+            assert lease.engine.running.of_model[lease.ticket.model] <= max(lease.engine.model_slots, 1)
         assert step.refused == []
 
     @rule(model=st.sampled_from("mnop"), options=st.sampled_from(["", "num_ctx=8192"]))
@@ -355,9 +357,9 @@ class LoadsMachine(RuleBasedStateMachine):
     def an_engine_is_asked_what_it_has(self, data: st.DataObject) -> None:
         """It may have evicted anything that does not run."""
         engine = data.draw(st.sampled_from(self.engines))
-        known = sorted({*engine.loaded, *engine.loaded_as})
-        kept = {each for each in known if each in engine.running_of or data.draw(st.booleans())}
-        self.fleet.learn(engine, report(*sorted(engine.models), loaded=tuple(sorted(kept))))
+        known = sorted({*engine.known.loaded, *engine.running.loaded_as})
+        kept = {each for each in known if each in engine.running.of_model or data.draw(st.booleans())}
+        self.fleet.learn(engine, report(*sorted(engine.known.models), loaded=tuple(sorted(kept))))
         self.dispatcher.note_listing(engine, self.now)
         self.act(self.dispatcher.serve(self.now))
 
@@ -370,12 +372,12 @@ class LoadsMachine(RuleBasedStateMachine):
     def sums_are_right(self) -> None:
         if hasattr(self, "dispatcher"):
             assert self.dispatcher.waiting_count == len(self.waiting)
-            assert sum(engine.running for engine in self.engines) == len(self.held)
+            assert sum(engine.running.count for engine in self.engines) == len(self.held)
             assert {each.engine for each in self.orders} == set(self.dispatcher.loads.orders)
-            assert [bool(each.loading) for each in self.engines] == [
+            assert [bool(each.running.loading) for each in self.engines] == [
                 each in self.dispatcher.loads.orders for each in self.engines
             ]
-            assert all(each.loading for each in self.engines if each.loads_alone)
+            assert all(each.running.loading for each in self.engines if each.running.loads_alone)
 
     def teardown(self) -> None:
         """When all loads end well and everybody is done in a second, everybody is served within the bound."""

@@ -55,7 +55,7 @@ def test_the_first_byte_is_expected_as_it_was_measured() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
     floor.teach(engine, seconds=0.5)
-    engine.round_trip = 0.1
+    engine.known.round_trip = 0.1
     estimates = floor.dispatcher.estimates
     assert estimates.first_byte(engine, "m", 200 + FIXED_TOKENS, 1) == pytest.approx(0.6)
     assert estimates.first_byte(engine, "m", 400 + 2 * FIXED_TOKENS, 1) == pytest.approx(1.1)
@@ -68,7 +68,7 @@ def test_who_tells_nothing_is_measured_by_the_hub_but_not_while_it_loads() -> No
     estimates = floor.dispatcher.estimates
     lease = Lease(engine, floor.ticket(prompt_tokens=200), "")
     estimates.note_served(lease, Measured(first_byte=9.0, load_seconds=8.0), 10.0)
-    assert not engine.paces["m"].prompt.count
+    assert not engine.learned.paces["m"].prompt.count
     estimates.note_served(lease, Measured(first_byte=0.5), 10.0)
     assert estimates.first_byte(engine, "m", 250, 1) == pytest.approx(0.5)
 
@@ -141,14 +141,14 @@ def test_answers_in_one_piece_tell_which_engine_is_faster() -> None:
     first_byte = floor.dispatcher.estimates.first_byte
     assert first_byte(slow, "m", 250, 1) == pytest.approx(4 * first_byte(fast, "m", 250, 1))
     assert first_byte(fast, "m", 250, 1) == pytest.approx(0.5 / (0.5 + 3.0)), "as prompts and answers usually share"
-    assert slow.paces["m"].is_rough
+    assert slow.learned.paces["m"].is_rough
 
 
 def test_one_without_counts_tells_nothing_but_its_time() -> None:
     floor = Floor()
     engine = floor.add("a")
     whole(floor, engine, 1.0, prompt=None)
-    assert (engine.paces["m"].prompt.count, engine.service.value) == (0, 1.0)
+    assert (engine.learned.paces["m"].prompt.count, engine.learned.service.value) == (0, 1.0)
 
 
 def test_what_was_worked_out_is_forgotten_when_better_is_known_and_never_added_to_it() -> None:
@@ -156,10 +156,10 @@ def test_what_was_worked_out_is_forgotten_when_better_is_known_and_never_added_t
     engine = floor.add("a")
     whole(floor, engine, 100.0)
     floor.teach(engine, seconds=0.1)
-    measured = engine.paces["m"].prompt.seconds[1]
+    measured = engine.learned.paces["m"].prompt.seconds[1]
     assert measured == pytest.approx(0.1 / 250)
     whole(floor, engine, 100.0)
-    assert engine.paces["m"].prompt.seconds[1] == measured
+    assert engine.learned.paces["m"].prompt.seconds[1] == measured
 
 
 def test_demand_is_counted_and_averaged_and_forgotten() -> None:

@@ -51,7 +51,7 @@ def test_what_an_engine_lists_while_it_still_loads_it_is_not_there_yet(policy: s
     floor = Floor(policy=policy)
     engines = [floor.add(node, slots=4) for node in "ab"]
     for engine in engines:
-        engine.memory_bytes = memory
+        engine.known.memory_bytes = memory
     first, _ = floor.ask()
     order = only_order(floor)
     for now in (0.1, 2.5, 4.0):
@@ -72,7 +72,7 @@ def test_nobodys_departure_ends_a_load() -> None:
     ticket, _ = floor.ask()
     order = only_order(floor)
     floor.dispatcher.cancel(ticket)
-    assert engine.loading == "m"
+    assert engine.running.loading == "m"
     assert finish(floor, order, 4.0) == []
     assert floor.ask(now=5.0)[1] is not None
 
@@ -150,7 +150,7 @@ def test_no_load_while_somebody_waits_for_what_is_loaded() -> None:
 def test_what_is_told_to_fit_is_loaded_beside_what_runs() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="m", slots=2)
-    engine.memory_bytes = 12 * GB
+    engine.known.memory_bytes = 12 * GB
     _, lease = floor.ask("m")
     floor.ask("n")
     assert only_order(floor).model == "n"
@@ -171,7 +171,7 @@ def test_what_was_seen_to_fit_is_known_to() -> None:
 def test_what_is_missed_least_is_unloaded_where_that_makes_room_for_sure() -> None:
     floor = Floor()
     engine = floor.add("a", "mnop", loaded="mno", slots=2)
-    engine.full_bytes = 16 * GB
+    engine.learned.full_bytes = 16 * GB
     for step in range(20):
         for _ in range(9):
             _, lease = floor.ask("m", now=float(step))
@@ -186,7 +186,7 @@ def test_what_is_missed_least_is_unloaded_where_that_makes_room_for_sure() -> No
     order = only_order(floor, 20.0)
     assert (order.model, order.unload) == ("p", ("n",))
     assert running is not None
-    assert "n" not in engine.loaded
+    assert "n" not in engine.known.loaded
     assert floor.ask("o", now=20.5)[1] is not None, "what stays is served meanwhile"
 
 
@@ -211,7 +211,7 @@ def test_a_listing_that_lacks_a_model_shows_how_much_does_not_fit() -> None:
     only_order(floor, 1.0)
     floor.load(engine)
     floor.dispatcher.note_listing(engine, 4.0)
-    assert (engine.full_bytes, engine.proven_bytes) == (10 * GB, 5 * GB)
+    assert (engine.learned.full_bytes, engine.learned.proven_bytes) == (10 * GB, 5 * GB)
 
 
 def test_whose_model_nobody_was_served_for_may_evict() -> None:
@@ -240,7 +240,7 @@ def test_a_load_that_failed_rests_and_the_engine_itself_says_why() -> None:
     ticket, _ = floor.ask()
     order = only_order(floor)
     assert finish(floor, order, 1.0, LoadEnd.FAILED) == [ticket]
-    assert engine.loading == ""
+    assert engine.running.loading == ""
     other = Floor()
     other.add("a", slots=2)
     other.add("b", slots=2)
@@ -291,7 +291,7 @@ def test_what_was_listed_while_it_was_loaded_in_vain_is_not_there(policy: str) -
 def test_after_a_load_with_other_options_failed_those_before_are_not_there_either() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
-    engine.loaded_as["m"] = ""
+    engine.running.loaded_as["m"] = ""
     floor.ask(load_options="num_ctx=8192")
     floor.dispatcher.load_finished(only_order(floor), LoadEnd.FAILED, 1.0)
     assert not engine.is_warm("m")
@@ -300,11 +300,11 @@ def test_after_a_load_with_other_options_failed_those_before_are_not_there_eithe
 def test_a_load_that_an_engine_was_too_busy_for_is_ordered_again_after_its_rest() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
-    engine.loaded_as["m"] = ""
+    engine.running.loaded_as["m"] = ""
     ticket, _ = floor.ask(load_options="num_ctx=8192")
     order = only_order(floor)
     assert finish(floor, order, 1.0, LoadEnd.BUSY) == []
-    assert engine.rests_until == 1.0 + BUSY_REST
+    assert engine.running.rests_until == 1.0 + BUSY_REST
     assert engine.is_warm("m", ""), "what it had, it has still"
     assert orders(floor, 0.9 + BUSY_REST) == []
     again = only_order(floor, 1.0 + BUSY_REST)
@@ -317,7 +317,7 @@ def test_the_end_of_a_load_counts_once_and_a_strangers_not_at_all() -> None:
     floor.ask()
     order = only_order(floor)
     floor.dispatcher.load_finished(LoadOrder(engine, "m", "", "", 0.0), LoadEnd.DONE, 1.0)
-    assert engine.loading == "m"
+    assert engine.running.loading == "m"
     floor.dispatcher.load_finished(order, LoadEnd.DONE, 4.0)
     floor.dispatcher.load_finished(order, LoadEnd.FAILED, 5.0)
     assert engine.is_warm("m")
@@ -329,7 +329,7 @@ def test_who_finds_the_queue_full_orders_nothing() -> None:
     engine = floor.add("a")
     with pytest.raises(Exception, match="queue"):
         floor.ask()
-    assert (engine.loading, floor.dispatcher.has_news) == ("", False)
+    assert (engine.running.loading, floor.dispatcher.has_news) == ("", False)
 
 
 def test_an_engine_out_of_service_loads_nothing() -> None:
@@ -342,20 +342,20 @@ def test_an_engine_out_of_service_loads_nothing() -> None:
 def test_what_is_told_of_a_memory_holds_until_something_had_to_go() -> None:
     engine = Engine("a", "http://a", memory_bytes=24 * GB)
     assert room_bytes(engine) == 20 * GB
-    engine.full_bytes = 16 * GB
+    engine.learned.full_bytes = 16 * GB
     assert room_bytes(engine) == 16 * GB - 1
-    engine.proven_bytes = 18 * GB
+    engine.learned.proven_bytes = 18 * GB
     assert room_bytes(engine) == 18 * GB
 
 
 def test_a_model_that_runs_by_another_name_is_not_unloaded() -> None:
     floor = Floor()
     engine = floor.add("a", "mno", loaded="m", slots=4)
-    twins = dict(engine.models)
+    twins = dict(engine.known.models)
     twins["twin"] = replace(twins["m"], key="twin", id="twin")
-    engine.models = twins
-    engine.find_warm()
-    engine.running_of["twin"] = 1
+    engine.known.models = twins
+    engine.known.find_warm()
+    engine.running.of_model["twin"] = 1
     assert is_running(engine, "m")
     assert not is_running(engine, "n")
 
@@ -363,7 +363,7 @@ def test_a_model_that_runs_by_another_name_is_not_unloaded() -> None:
 def test_other_options_wait_no_longer_than_a_minute_beside_steady_traffic() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m", slots=2)
-    engine.loaded_as["m"] = ""
+    engine.running.loaded_as["m"] = ""
     _, running = floor.ask(now=0.0)
     odd, none = floor.ask(load_options='{"num_ctx": 8192}', now=0.5)
     assert none is None
@@ -390,5 +390,5 @@ def test_what_expired_while_another_was_loaded_has_not_been_evicted() -> None:
     (order,) = floor.dispatcher.serve(30.0).loads
     floor.load(engine, "n")
     floor.dispatcher.note_listing(engine, 33.0)
-    assert engine.full_bytes == float("inf")
+    assert engine.learned.full_bytes == float("inf")
     floor.dispatcher.load_finished(order, LoadEnd.DONE, 33.0)

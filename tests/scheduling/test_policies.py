@@ -29,7 +29,7 @@ def chosen(floor: Floor, times: int, model: str = "m", now: float = 0.0) -> Coun
 
 
 def busy(floor: Floor, engine: Engine, running: int = 1) -> None:
-    engine.running, engine.running_of = running, {"m": running}
+    engine.running.count, engine.running.of_model = running, {"m": running}
 
 
 # --- all of them ---
@@ -127,7 +127,7 @@ def test_best_counts_the_way_there() -> None:
     near, far = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
     floor.teach(near, seconds=0.2)
     floor.teach(far, seconds=0.1)
-    far.round_trip = 0.3
+    far.known.round_trip = 0.3
     assert chosen(floor, 20) == {"a": 20}
 
 
@@ -145,7 +145,7 @@ def test_a_long_prompt_goes_to_who_reads_fast_a_short_one_to_who_is_near() -> No
     near, fast = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
     floor.teach(near, seconds=0.4)
     floor.teach(fast, seconds=0.1)
-    fast.round_trip = 0.2
+    fast.known.round_trip = 0.2
     for tokens, node in ((10, "a"), (4_000, "b")):
         _, lease = floor.ask(prompt_tokens=tokens)
         assert lease is not None
@@ -207,7 +207,7 @@ def test_a_free_slot_of_a_slow_engine_is_declined_while_a_fast_one_is_free_soone
     assert lease is not None
     assert lease.engine is fast
     waits, nothing = floor.ask(now=0.1)
-    assert (nothing, slow.running) == (None, 0)
+    assert (nothing, slow.running.count) == (None, 0)
     floor.dispatcher.release(lease)
     (lease,) = floor.dispatcher.serve(0.9).leases
     assert (lease.ticket, lease.engine) == (waits, fast)
@@ -333,7 +333,11 @@ def test_an_engine_that_has_something_to_do_is_no_idle_one() -> None:
     for running, count in ((1, 0), (0, 1)):
         floor = one_warm_one_idle()
         other = floor.fleet.engines[1]
-        other.memory_bytes, other.running, other.running_of = 100 * GB, running, dict.fromkeys("n" * running, 1)
+        other.known.memory_bytes, other.running.count, other.running.of_model = (
+            100 * GB,
+            running,
+            dict.fromkeys("n" * running, 1),
+        )
         assert len(pressed(floor, 80)) == count
 
 
@@ -390,7 +394,7 @@ def test_a_second_exchange_on_an_ollama_that_may_run_one_goes_elsewhere_while_th
     fast, slow = floor.add("fast", loaded="m", slots=None), floor.add("slow", loaded="m", slots=None)
     for engine, seconds in ((fast, 0.1), (slow, 0.4)):
         floor.teach(engine, seconds=seconds, service=5.0)
-        engine.guess = 2.0
+        engine.learned.guess = 2.0
         engine.apply_slots()
     _, first = floor.ask()
     _, second = floor.ask()

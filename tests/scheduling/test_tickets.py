@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
-from hive.fleet.engines import Engine, EngineReport, Fleet
+from hive.fleet.engines import Engine, Fleet
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport
 from hive.scheduling.tickets import Candidate, Decision, Lease, Ticket
 
 OLLAMA_CHAT, OLLAMA_SHOW, MESSAGES = (CHAT, Dialect.OLLAMA), (SHOW, Dialect.OLLAMA), (CHAT, Dialect.ANTHROPIC)

@@ -37,11 +37,11 @@ def lacks_route(floor: Floor, engine: Engine, ticket: Ticket) -> None:
 
 
 def loads_it(floor: Floor, engine: Engine, ticket: Ticket) -> None:
-    engine.loading = "m"
+    engine.running.loading = "m"
 
 
 def loads_another(floor: Floor, engine: Engine, ticket: Ticket) -> None:
-    engine.loading, engine.loads_alone = "n", True
+    engine.running.loading, engine.running.loads_alone = "n", True
 
 
 def rests(floor: Floor, engine: Engine, ticket: Ticket) -> None:

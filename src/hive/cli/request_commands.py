@@ -28,7 +28,7 @@ _SPARE = ("SENT", "OPERATION", "KEY", "FIRST BYTE", "QUEUED", "ENDED")
 """What a narrow terminal goes without, the first one first; --wide shows all."""
 
 
-class Running(msgspec.Struct):
+class RunningRequest(msgspec.Struct):
     """A request under way; lengths in milliseconds."""
 
     request_id: str
@@ -70,7 +70,7 @@ class Requests(msgspec.Struct):
 
     time: datetime
     """By the hub's clock."""
-    running: list[Running]
+    running: list[RunningRequest]
     ended: list[EndedRequest]
 
 
@@ -205,7 +205,7 @@ def path_of(request_id: str) -> str:
     return f"{REQUESTS}/{quote(request_id, safe='')}"
 
 
-def _running_cells(each: Running) -> list[str]:
+def _running_cells(each: RunningRequest) -> list[str]:
     return [
         each.request_id, each.state, each.operation, each.model, each.node, each.key,
         milliseconds(each.queued_ms), milliseconds(each.first_byte_ms), milliseconds(each.age_ms),

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from hive.fleet.engines import Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Fleet, Health
 from hive.fleet.kinds import EngineKind, version_numbers
+from hive.fleet.known import LoadedModel, Model
 from hive.fleet.model_names import MAX_NAME, canonical
 
 MAX_MODELS = 10_000
@@ -191,12 +192,14 @@ class Catalog:
         models: dict[str, Model] = {}
         loaded: dict[str, LoadedModel] = {}
         # Newer engines list more of a model: theirs is the entry that clients get.
-        for engine in sorted(self._fleet.engines, key=lambda engine: version_numbers(engine.version), reverse=True):
+        for engine in sorted(
+            self._fleet.engines, key=lambda engine: version_numbers(engine.known.version), reverse=True
+        ):
             if engine.health is Health.DOWN:
                 continue
-            for key, model in engine.models.items():
+            for key, model in engine.known.models.items():
                 models.setdefault(key, model)
-            for key, entry in engine.loaded.items():
+            for key, entry in engine.known.loaded.items():
                 if key not in loaded or _instant(loaded[key].expires_at) < _instant(entry.expires_at):
                     loaded[key] = entry
         newest = sorted(models.values(), key=lambda model: (_instant(model.modified_at), model.key), reverse=True)

@@ -112,15 +112,24 @@ class Attempt:
         hub = self._hub
         wanted = self._wanted
         self.relay = Relay(
-            self._stream, hub.now, wanted.route.dialect, wanted.task, engine.kind, fields, hub.relay_limits, renaming
+            self._stream,
+            hub.now,
+            wanted.route.dialect,
+            wanted.task,
+            engine.known.kind,
+            fields,
+            hub.relay_limits,
+            renaming,
         )
         return self.relay
 
     def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Renaming | None]:
         wanted = self._wanted
         body, renaming = wanted.body, None
-        if engine.kind is not EngineKind.OLLAMA and wanted.route.form is not BodyForm.MULTIPART:
-            model = engine.models.get(wanted.model)  # None: it was lost in this very moment, and the engine will say so
+        if engine.known.kind is not EngineKind.OLLAMA and wanted.route.form is not BodyForm.MULTIPART:
+            model = engine.known.models.get(
+                wanted.model
+            )  # None: it was lost in this very moment, and the engine will say so
             body, renaming = rename(body, wanted.routing, model.id if model is not None else wanted.routing.model)
         path = link.base_path + wanted.route.path.encode()
         head = request_head(path, link.host_field, link.credential, self._stream.head, len(body))
@@ -193,7 +202,7 @@ class Attempt:
     def _waits_inside(self, now: float, silence: float) -> bool:
         """Does it wait in the engine's own queue, where it cannot go elsewhere? Then others flow, and it is late."""
         lease = self.lease
-        if silence < LONG_INSIDE or lease.of_model <= lease.engine.proven:
+        if silence < LONG_INSIDE or lease.of_model <= lease.engine.learned.proven:
             return False
         do_others_flow = now - lease.engine.signs.last_stream_byte < LONG_INSIDE
         return do_others_flow and silence > self._late_after(LATE)
@@ -204,7 +213,7 @@ class Attempt:
         What was measured may be of prompts that the engine remembered. This one may be read from its first word.
         """
         routing, ticket, engine = self._wanted.routing, self.lease.ticket, self.lease.engine
-        pace = engine.paces.get(ticket.model)
+        pace = engine.learned.paces.get(ticket.model)
         if pace is None or pace.is_rough or pace.prompt.count < ENOUGH_MEASURED:
             return float("inf")
         if routing.has_tools or not routing.streams or not self._wanted.task.streams:

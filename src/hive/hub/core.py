@@ -204,10 +204,10 @@ class Hub:
             self.fleet.forget_loaded(engine, model)
             self.loader.unload_elsewhere(engine, model)
             self.kick(engine, later=True)
-        elif changes or model not in engine.warm:
+        elif changes or model not in engine.known.warm:
             self.kick(engine)
         else:
-            engine.is_stale = True
+            engine.known.is_stale = True
 
     def kick(self, engine: Engine, *, later: bool = False) -> None:
         """Have somebody look at an engine, at once or as soon as it has done what it said."""

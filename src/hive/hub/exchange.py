@@ -276,7 +276,7 @@ class Exchange:
         if engine.relays(self._model):
             return
         now = self._hub.now()
-        if any(each.rests_until <= now for each in self._elsewhere(ticket)):
+        if any(each.running.rests_until <= now for each in self._elsewhere(ticket)):
             self._hub.queue.note_blamed(engine)
 
     def _may_try_another(self, ticket: Ticket) -> bool:
@@ -295,13 +295,13 @@ class Exchange:
     def _consider_refusal(self, relay: Relay, engine: Engine, ticket: Ticket) -> bool:
         head, body = relay.head, relay.refused_body()
         assert head is not None
-        row = judge(engine.kind, head.status, body, engine.version, is_relayed=engine.relays(self._model))
+        row = judge(engine.known.kind, head.status, body, engine.known.version, is_relayed=engine.relays(self._model))
         if row.verdict is Verdict.BUSY:
             self.record.attempts -= 1
             self._hub.queue.note_busy(engine)
             return False
         if row.verdict is Verdict.ELSEWHERE:
-            engine.is_stale = True
+            engine.known.is_stale = True
             if row.blames:
                 self._blame(engine, ticket)
             ticket.excluded.add(engine)

@@ -241,8 +241,8 @@ class JoinedNode:
         memory = self._gpu_bytes()
         for joined in list(self.engines.values()):
             joined.tick(now)
-            joined.engine.round_trip = self.pool.round_trip
-            joined.engine.memory_bytes = memory
+            joined.engine.known.round_trip = self.pool.round_trip
+            joined.engine.known.memory_bytes = memory
         if self.control is not None:
             self.pool.tick(now)
 

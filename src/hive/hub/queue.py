@@ -103,7 +103,7 @@ class Queue:
         engine, now = lease.engine, self._loop.time()
         engine.signs.served += 1
         engine.signs.blames = engine.signs.busies = 0
-        pace = engine.paces.get(lease.ticket.model)
+        pace = engine.learned.paces.get(lease.ticket.model)
         if pace is None or now - pace.measured_at >= MEASURE_PAUSE:
             self._dispatcher.note_served(lease, measure(), now)
 

@@ -62,32 +62,32 @@ class Best:
         cold: list[Engine] = []
         least = hope = _NEVER
         for engine in engines:
-            is_clear = model in engine.warm and not engine.loaded_as and not engine.loading
+            is_clear = model in engine.known.warm and not engine.running.loaded_as and not engine.running.loading
             if not is_clear and not engine.is_warm(model, options):
                 cold.append(engine)
                 continue
-            running = engine.running
-            pace = engine.paces.get(model)
+            running = engine.running.count
+            pace = engine.learned.paces.get(model)
             if pace is None or not pace.prompt.count:
                 seconds = self._guess(engine, model, size)
             else:
                 beside = running + 1 if running < engine.limit else max(engine.limit, 1)
-                seconds = engine.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
+                seconds = engine.known.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
             if engine.is_unproven:
                 seconds *= UNPROVEN_WEIGHT
             if (
                 running < engine.limit
-                and engine.rests_until <= now
-                and (engine.model_slots >= engine.limit or engine.running_of.get(model, 0) < engine.model_slots)
+                and engine.running.rests_until <= now
+                and (engine.model_slots >= engine.limit or engine.running.of_model.get(model, 0) < engine.model_slots)
             ):
-                if running >= engine.proven and engine.running_of.get(model, 0) >= engine.proven:
+                if running >= engine.learned.proven and engine.running.of_model.get(model, 0) >= engine.learned.proven:
                     seconds += self._situation.estimates.service_of(engine, model)  # as if it had to wait inside
                 open_.append((engine, seconds))
                 if seconds < least:
                     least = seconds
             else:
-                if engine.rests_until > now:
-                    seconds += engine.rests_until - now
+                if engine.running.rests_until > now:
+                    seconds += engine.running.rests_until - now
                 busy.append((engine, seconds))
                 if seconds < hope:
                     hope = seconds
@@ -114,12 +114,14 @@ class Best:
 
     @staticmethod
     def _is_worth_a_try(engine: Engine, ticket: Ticket, seconds: float, least: float, now: float) -> bool:
-        pace = engine.paces.get(ticket.model)
+        pace = engine.learned.paces.get(ticket.model)
         is_known = pace is not None and pace.prompt.count > 0 and now - pace.measured_at < STALE
-        return not is_known and not engine.running and not engine.is_unproven and seconds <= least * WORST_EXPLORED
+        return (
+            not is_known and not engine.running.count and not engine.is_unproven and seconds <= least * WORST_EXPLORED
+        )
 
     def _guess(self, engine: Engine, model: str, size: int) -> float:
-        running = engine.running
+        running = engine.running.count
         seconds = self._situation.estimates.first_byte(engine, model, size, running + 1)
         return seconds * UNKNOWN_WEIGHT if running else seconds
 
@@ -154,13 +156,13 @@ class Best:
 
         Who pays rent until it adds up to the price, and then buys, never pays much more than was necessary.
         """
-        if engine.running or place.unload:
+        if engine.running.count or place.unload:
             return False
         return now - self._situation.queue.pressed_since.get(ticket.model, now) >= place.counts * ELECTIVE
 
     def _cold_seconds(self, engine: Engine, ticket: Ticket) -> float:
         """Return the seconds to the first byte on an engine, once it has loaded the model."""
-        seconds = self._situation.estimates.first_byte(engine, ticket.model, ticket.size, engine.running + 1)
+        seconds = self._situation.estimates.first_byte(engine, ticket.model, ticket.size, engine.running.count + 1)
         return seconds * UNPROVEN_WEIGHT if engine.is_unproven else seconds
 
     def _wait(
@@ -171,14 +173,14 @@ class Best:
         rate, first_byte, after_load = 0.0, _NEVER, _NEVER
         held: dict[str, int] = {}
         for engine in cold:
-            if engine.loading == model:
+            if engine.running.loading == model:
                 seconds = self._after_load(engine, ticket, now) + self._cold_seconds(engine, ticket)
                 after_load = min(after_load, seconds)
         for engine, seconds in busy:
             if seconds * MARGIN < least and engine.limit:
                 rate += engine.limit / estimates.service_of(engine, model)
                 first_byte = min(first_byte, seconds)
-                for each in engine.loaded:
+                for each in engine.known.loaded:
                     held[each] = held.get(each, 0) + 1
         if not rate:
             return after_load

@@ -127,16 +127,16 @@ class Dispatcher:
             self.demand.ended += 1
             if lease.ticket.takes_slot:
                 engine, model = lease.engine, lease.ticket.model
-                engine.running -= 1
-                engine.ended += 1
-                left = engine.running_of[model] - 1
+                engine.running.count -= 1
+                engine.running.ended += 1
+                left = engine.running.of_model[model] - 1
                 if left:
-                    engine.running_of[model] = left
+                    engine.running.of_model[model] = left
                 else:
-                    del engine.running_of[model]
+                    del engine.running.of_model[model]
                 self._dirty.add(engine)
             elif lease.ticket.claim is Claim.RELAY:
-                lease.engine.relaying -= 1
+                lease.engine.running.relaying -= 1
                 self._dirty.add(lease.engine)
 
     def retry_after(self) -> int:
@@ -150,14 +150,14 @@ class Dispatcher:
         if lease.ticket.takes_slot:
             slots.note_served(lease, measured, now)
             engine, ticket = lease.engine, lease.ticket
-            if engine.loads_models and ticket.model in engine.loaded:
-                engine.loaded_as.setdefault(ticket.model, ticket.load_options)
+            if engine.loads_models and ticket.model in engine.known.loaded:
+                engine.running.loaded_as.setdefault(ticket.model, ticket.load_options)
             self.estimates.note_served(lease, measured, now)
 
     def note_busy(self, engine: Engine, now: float) -> None:
         """An engine said that it can do no more: it rests, and gets less from then on."""
         slots.note_busy(engine, now)
-        self.rest(engine, engine.rests_until)
+        self.rest(engine, engine.running.rests_until)
 
     def note_inside(self, lease: Lease, now: float) -> None:
         """An exchange was found to wait inside its engine; call it while the lease is held."""
@@ -165,8 +165,8 @@ class Dispatcher:
 
     def rest(self, engine: Engine, until: float) -> None:
         """Leave an engine alone for a while; nothing is said of its slots."""
-        engine.rests_until = max(engine.rests_until, until)
-        heappush(self._resting, (engine.rests_until, id(engine), engine))
+        engine.running.rests_until = max(engine.running.rests_until, until)
+        heappush(self._resting, (engine.running.rests_until, id(engine), engine))
 
     def load_finished(self, order: LoadOrder, end: LoadEnd, now: float) -> None:
         """A load is over."""
@@ -242,10 +242,10 @@ class Dispatcher:
         """Return the models for which a change on this engine may mean something: those it has, unless it is idle."""
         if not engine.loads_models or self._could_load(engine, now):
             by_model = self._queue.by_model
-            if len(by_model) < len(engine.models):
-                return [model for model in by_model if model in engine.models]
-            return engine.models
-        return engine.warm | engine.loaded_as.keys() if engine.loaded_as else engine.warm
+            if len(by_model) < len(engine.known.models):
+                return [model for model in by_model if model in engine.known.models]
+            return engine.known.models
+        return engine.known.warm | engine.running.loaded_as.keys() if engine.running.loaded_as else engine.known.warm
 
     def _consider(self, lanes: dict[Lane, list[Engine] | None], leases: list[Lease], now: float) -> None:
         """Serve the lanes' heads, the oldest first, until nobody can be served any more."""
@@ -280,7 +280,12 @@ class Dispatcher:
 
     def _could_load(self, engine: Engine, now: float) -> bool:
         """Has this engine nothing to do, so that it may load something?"""
-        return engine.loads_models and not engine.running and not engine.loading and engine.rests_until <= now
+        return (
+            engine.loads_models
+            and not engine.running.count
+            and not engine.running.loading
+            and engine.running.rests_until <= now
+        )
 
     def _choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
         if not lane.engines:
@@ -289,7 +294,7 @@ class Dispatcher:
             return self._policy.choose(lane, ticket, now, freed)
         rested = [engine for engine in lane.engines if may_begin(engine, ticket, now)]
         if ticket.claim is Claim.UNLOAD:
-            rested = [engine for engine in rested if ticket.model in engine.warm] or rested
+            rested = [engine for engine in rested if ticket.model in engine.known.warm] or rested
         return Choice(Action.SERVE, self._rng.choice(rested), "needs no slot") if rested else Choice(Action.WAIT)
 
     def _grant(self, ticket: Ticket, choice: Choice, now: float) -> Lease:
@@ -298,15 +303,25 @@ class Dispatcher:
         ticket.declined_since = None
         of_model = 1
         if ticket.takes_slot:
-            engine.running += 1
-            running_of = engine.running_of
+            engine.running.count += 1
+            running_of = engine.running.of_model
             of_model = running_of[ticket.model] = running_of.get(ticket.model, 0) + 1
             granted, pair = self.demand.granted, (engine, ticket.model)
             granted[pair] = granted.get(pair, 0) + 1
         elif ticket.claim is Claim.RELAY:
-            engine.relaying += 1
+            engine.running.relaying += 1
         name = self._policy.name
-        return Lease(engine, ticket, choice.reason, now, engine.running, of_model, name, choice.compared, engine.ended)
+        return Lease(
+            engine,
+            ticket,
+            choice.reason,
+            now,
+            engine.running.count,
+            of_model,
+            name,
+            choice.compared,
+            engine.running.ended,
+        )
 
     def _let_wait(self, lane: Lane, ticket: Ticket) -> None:
         self._queue.push(ticket, lane)
@@ -380,7 +395,7 @@ class Dispatcher:
 
 
 def _serving(engines: list[Engine], ticket: Ticket) -> list[Engine]:
-    return [each for each in engines if each.takes_work and ticket.model in each.models and ticket.accepts(each)]
+    return [each for each in engines if each.takes_work and ticket.model in each.known.models and ticket.accepts(each)]
 
 
 def _insert(heads: list[tuple[int, int, Lane]], head: tuple[int, int, Lane]) -> None:

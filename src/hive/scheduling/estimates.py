@@ -67,22 +67,22 @@ class Estimates:
 
     def first_byte(self, engine: Engine, model: str, size: int, running: int) -> float:
         """Return the seconds until the first byte, `running` exchanges there with this one, the model being loaded."""
-        pace = engine.paces.get(model)
+        pace = engine.learned.paces.get(model)
         if pace is not None and pace.prompt.count:
-            return engine.round_trip + pace.prompt.seconds[band(running)] * size
-        return engine.round_trip + self.guessed_prompt(engine, model) * size * crowd_factor(band(running))
+            return engine.known.round_trip + pace.prompt.seconds[band(running)] * size
+        return engine.known.round_trip + self.guessed_prompt(engine, model) * size * crowd_factor(band(running))
 
     def guessed_prompt(self, engine: Engine, model: str) -> float:
         """Return the seconds for a token of a prompt, alone on an engine whose pace with the model nobody knows."""
         facts = self._middle(engine, model)
-        return facts.base * engine.relative.value if engine.relative.count else facts.prompt
+        return facts.base * engine.learned.relative.value if engine.learned.relative.count else facts.prompt
 
     def load(self, engine: Engine, model: str) -> float:
         """Return the seconds to load a model."""
-        pace = engine.paces.get(model)
+        pace = engine.learned.paces.get(model)
         if pace is not None and pace.load.count:
             return pace.load.value
-        rate = engine.load_rate if engine.load_rate.count else self._load_rate
+        rate = engine.learned.load_rate if engine.learned.load_rate.count else self._load_rate
         return LOAD_OVERHEAD + size_bytes(engine, model) * (rate.value if rate.count else USUAL_LOAD_RATE)
 
     def service_of(self, engine: Engine, model: str) -> float:
@@ -90,11 +90,11 @@ class Estimates:
         return max(self._service_of(engine, model), LEAST_SERVICE)
 
     def _service_of(self, engine: Engine, model: str) -> float:
-        if engine.service.count:
-            return engine.service.value
+        if engine.learned.service.count:
+            return engine.learned.service.value
         facts = self._middle(engine, model)
         output = facts.output.value if facts.output.count else USUAL_OUTPUT
-        pace = engine.paces.get(model)
+        pace = engine.learned.paces.get(model)
         if pace is not None and pace.decode.count:
             return output * pace.decode.seconds[1]
         return output * facts.decode * _relative(engine)
@@ -105,23 +105,23 @@ class Estimates:
         """Learn from an exchange that was answered to its end."""
         engine, model = lease.engine, lease.ticket.model
         taken = max(now - lease.granted_at, 0.0)
-        engine.service.add(taken)
+        engine.learned.service.add(taken)
         self.service.add(taken)
-        pace = engine.paces.get(model)
+        pace = engine.learned.paces.get(model)
         if pace is None:
-            pace = engine.paces[model] = Pace()
+            pace = engine.learned.paces[model] = Pace()
         pace.measured_at = now
         facts = self._facts(model)
         tokens = lease.ticket.prompt_tokens if measured.prompt_tokens is None else measured.prompt_tokens
         seconds, decode = measured.prompt_seconds, measured.decode_seconds
         if seconds is None and measured.first_byte is not None and not measured.load_seconds:
-            seconds = max(measured.first_byte - engine.round_trip, 0.0)
+            seconds = max(measured.first_byte - engine.known.round_trip, 0.0)
         if seconds is not None:
             if pace.is_rough:
                 pace.forget_rough()
         elif measured.whole_seconds is not None and measured.prompt_tokens and pace.may_be_rough:
             pace.is_rough = True
-            seconds, decode = _split(max(measured.whole_seconds - engine.round_trip, 0.0), measured)
+            seconds, decode = _split(max(measured.whole_seconds - engine.known.round_trip, 0.0), measured)
         of_band = band(lease.running)
         if seconds is not None:
             pace.prompt.add(of_band, seconds / (tokens + FIXED_TOKENS))
@@ -137,18 +137,18 @@ class Estimates:
 
     def note_load(self, engine: Engine, model: str, seconds: float) -> None:
         """Learn how long a load took."""
-        pace = engine.paces.get(model)
+        pace = engine.learned.paces.get(model)
         if pace is None:
-            pace = engine.paces[model] = Pace()
+            pace = engine.learned.paces[model] = Pace()
         pace.load.add(seconds)
         rate = max(seconds - LOAD_OVERHEAD, 0.0) / size_bytes(engine, model)
-        engine.load_rate.add(rate)
+        engine.learned.load_rate.add(rate)
         self._load_rate.add(rate)
 
     def _compare(self, engine: Engine, curve: Curve, facts: _ModelFacts) -> None:
         if facts.engines > 1:
             ratio = curve.seconds[1] / max(facts.base, 1e-9)
-            engine.relative.add(min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO))
+            engine.learned.relative.add(min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO))
 
     def _facts(self, model: str) -> _ModelFacts:
         facts = self._models.get(model)
@@ -164,7 +164,7 @@ class Estimates:
         if facts.notes >= facts.stale_at:
             facts.stale_at = facts.notes + min(max(facts.notes, 1), _FRESH_NOTES)
             having = self._fleet.having(model)
-            known = ((each, each.paces.get(model)) for each in having)
+            known = ((each, each.learned.paces.get(model)) for each in having)
             measured = ((each, pace) for each, pace in known if pace is not None and pace.prompt.count)
             paces = list(islice(measured, _ENOUGH_ENGINES))
             prompts = [pace.prompt.seconds[1] for _, pace in paces]
@@ -186,10 +186,10 @@ def _split(seconds: float, measured: Measured) -> tuple[float, float]:
 
 
 def _relative(engine: Engine) -> float:
-    return engine.relative.value if engine.relative.count else 1.0
+    return engine.learned.relative.value if engine.learned.relative.count else 1.0
 
 
 def size_bytes(engine: Engine, model: str) -> float:
     """Return how large a model is, as the engine lists it, else a usual size."""
-    known = engine.models.get(model)
+    known = engine.known.models.get(model)
     return float(known.size_bytes) if known is not None and known.size_bytes > 0 else USUAL_BYTES

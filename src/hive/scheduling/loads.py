@@ -49,7 +49,7 @@ class Loads:
 
     def may_load(self, engine: Engine, ticket: Ticket, now: float) -> bool:
         """May this engine load the ticket's model now?"""
-        if not engine.loads_models or engine.loading or engine.rests_until > now:
+        if not engine.loads_models or engine.running.loading or engine.running.rests_until > now:
             return False
         if self._failed and self.has_failed(engine, ticket, now):
             return False
@@ -57,8 +57,10 @@ class Loads:
 
     def may_load_blindly(self, engine: Engine, ticket: Ticket, now: float) -> bool:
         """The same for who has learned nothing of memories: without a told size, only an idle engine may load."""
-        is_known = engine.memory_bytes is not None
-        return (is_known or not engine.running or self.is_starved(ticket, now)) and self.may_load(engine, ticket, now)
+        is_known = engine.known.memory_bytes is not None
+        return (is_known or not engine.running.count or self.is_starved(ticket, now)) and self.may_load(
+            engine, ticket, now
+        )
 
     def is_starved(self, ticket: Ticket, now: float) -> bool:
         """Has the ticket waited for too long, nobody else for its model been served meanwhile, and no load begun?"""
@@ -75,7 +77,7 @@ class Loads:
     @staticmethod
     def fits(engine: Engine, model: str) -> bool:
         """Is one more model known to fit into an engine's memory? What nobody knows does not fit."""
-        held = sum(size_bytes(engine, each) for each in {*engine.loaded, *engine.loaded_as, model})
+        held = sum(size_bytes(engine, each) for each in {*engine.known.loaded, *engine.running.loaded_as, model})
         return held <= room_bytes(engine)
 
     def note_listing(self, engine: Engine, now: float) -> bool:
@@ -83,9 +85,9 @@ class Loads:
 
         What a load evicts goes first. So what is listed a while after the load began, nothing running, stays.
         """
-        engine.listed_at = now
-        if now - engine.full_at > FORGOTTEN_AFTER:
-            engine.full_bytes = float("inf")
+        engine.learned.listed_at = now
+        if now - engine.learned.full_at > FORGOTTEN_AFTER:
+            engine.learned.full_bytes = float("inf")
         order = self.orders.get(engine)
         if order is None:
             self._unsure.discard(engine)
@@ -93,13 +95,13 @@ class Loads:
         if now - order.ordered_at < EVICTED_AFTER:
             return False
         self._unsure.discard(engine)
-        if not order.held.issubset(engine.loaded):
-            engine.full_bytes = sum(size_bytes(engine, each) for each in {*order.held, order.model})
-            engine.full_at = now
-            engine.proven_bytes = min(engine.proven_bytes, int(engine.full_bytes) - 1)
-        if not engine.loads_alone or (engine.running and not order.is_harmless):
+        if not order.held.issubset(engine.known.loaded):
+            engine.learned.full_bytes = sum(size_bytes(engine, each) for each in {*order.held, order.model})
+            engine.learned.full_at = now
+            engine.learned.proven_bytes = min(engine.learned.proven_bytes, int(engine.learned.full_bytes) - 1)
+        if not engine.running.loads_alone or (engine.running.count and not order.is_harmless):
             return False
-        engine.loads_alone = False
+        engine.running.loads_alone = False
         engine.apply_slots()
         return True
 
@@ -109,15 +111,15 @@ class Loads:
         What runs there, or is waited for, stays. An engine of whose memory nobody told anything has at least held what
         it held; while it stands idle, it may show that it holds more.
         """
-        sizes = {each: size_bytes(engine, each) for each in {*engine.loaded, *engine.loaded_as, model}}
+        sizes = {each: size_bytes(engine, each) for each in {*engine.known.loaded, *engine.running.loaded_as, model}}
         room = room_bytes(engine)
         held = sum(sizes.values())
         if held <= room:
             return ()
-        may_show_more = engine.memory_bytes is None and held <= (room + engine.full_bytes) / 2
+        may_show_more = engine.known.memory_bytes is None and held <= (room + engine.learned.full_bytes) / 2
         if may_show_more and self._is_harmless(engine, model):
             return None
-        idle = [each for each in engine.loaded if each != model and not is_running(engine, each)]
+        idle = [each for each in engine.known.loaded if each != model and not is_running(engine, each)]
         idle.sort(key=loss)
         chosen: list[str] = []
         for each in idle:
@@ -131,8 +133,8 @@ class Loads:
     def begin(self, engine: Engine, ticket: Ticket, reason: str, now: float, unload: tuple[str, ...] = ()) -> LoadOrder:
         """Order a load."""
         self.waited.add(max(now - ticket.since, 0.0))
-        is_sure = engine not in self._unsure and now - engine.listed_at <= FRESH_LISTING
-        held = frozenset(engine.loaded).difference(unload) if is_sure else frozenset()
+        is_sure = engine not in self._unsure and now - engine.learned.listed_at <= FRESH_LISTING
+        held = frozenset(engine.known.loaded).difference(unload) if is_sure else frozenset()
         order = LoadOrder(
             engine,
             ticket.model,
@@ -148,9 +150,9 @@ class Loads:
         self.begun_at[wish_of(ticket.lane)] = now
         self.count_of[ticket.model] = self.count_of.get(ticket.model, 0) + 1
         self._unsure.add(engine)
-        engine.loading = ticket.model
-        is_anew = ticket.model in engine.warm  # with other options: what runs must end first
-        engine.loads_alone = is_anew or (not unload and not self.fits(engine, ticket.model))
+        engine.running.loading = ticket.model
+        is_anew = ticket.model in engine.known.warm  # with other options: what runs must end first
+        engine.running.loads_alone = is_anew or (not unload and not self.fits(engine, ticket.model))
         engine.apply_slots()
         return order
 
@@ -163,10 +165,10 @@ class Loads:
         self.count_of[order.model] -= 1
         if not self.count_of[order.model]:
             del self.count_of[order.model]
-        engine.loading, engine.loads_alone = "", False
+        engine.running.loading, engine.running.loads_alone = "", False
         self._failed = {key: until for key, until in self._failed.items() if now < until}
         if end is LoadEnd.DONE:
-            engine.loaded_as[order.model] = order.load_options
+            engine.running.loaded_as[order.model] = order.load_options
         elif end is LoadEnd.FAILED:
             self._failed[engine, order.model, order.load_options] = now + FAILED_REST
         engine.apply_slots()
@@ -178,28 +180,30 @@ class Loads:
         It evicts idle models first. So it is harmless when those are wanted by nobody, and make room enough for sure.
         """
         if self.fits(engine, model):
-            return model not in engine.running_of  # else it is there already, and would be loaded anew
-        if engine.running:
-            kept = {*engine.running_of, model}
-            if model in engine.running_of or sum(size_bytes(engine, each) for each in kept) > room_bytes(engine):
+            return model not in engine.running.of_model  # else it is there already, and would be loaded anew
+        if engine.running.count:
+            kept = {*engine.running.of_model, model}
+            if model in engine.running.of_model or sum(size_bytes(engine, each) for each in kept) > room_bytes(engine):
                 return False
         return not any(
-            self._is_wanted(engine, each) for each in engine.loaded if each != model and not is_running(engine, each)
+            self._is_wanted(engine, each)
+            for each in engine.known.loaded
+            if each != model and not is_running(engine, each)
         )
 
     def _is_wanted(self, engine: Engine, model: str) -> bool:
         """Does anybody wait for a model whom this engine could serve?"""
-        names = engine.names_of(model)
+        names = engine.known.names_of(model)
         lanes = [lane for name in names for lane in self._queue.by_model.get(name, ())]
         return any(lane.takes_slot and lane.head().accepts(engine) for lane in lanes)
 
 
 def is_running(engine: Engine, model: str) -> bool:
     """Does anything run with a model, by whichever of its names?"""
-    return not engine.running_of.keys().isdisjoint(engine.names_of(model))
+    return not engine.running.of_model.keys().isdisjoint(engine.known.names_of(model))
 
 
 def room_bytes(engine: Engine) -> float:
     """Return the bytes of models that an engine is known to hold together: told and not disproved, or seen."""
-    told = (engine.memory_bytes or 0) / IN_MEMORY
-    return max(float(engine.proven_bytes), min(told, max(engine.full_bytes - 1, told / 2)))
+    told = (engine.known.memory_bytes or 0) / IN_MEMORY
+    return max(float(engine.learned.proven_bytes), min(told, max(engine.learned.full_bytes - 1, told / 2)))

@@ -51,7 +51,7 @@ class Placement:
         places: list[Place] = []
         later = _NEVER
         for engine, seconds in cold:
-            if not engine.loading and engine.rests_until <= now:
+            if not engine.running.loading and engine.running.rests_until <= now:
                 place = self._weigh(engine, ticket, waiting, now)
                 place.counts += seconds
                 if place.engine is None:
@@ -71,7 +71,9 @@ class Placement:
 
         def at_a_glance(pair: tuple[Engine, float]) -> float:
             engine, seconds = pair
-            return seconds + load(engine, model) + (BUSY_COUNTS if engine.running or engine.loading else 0.0)
+            return (
+                seconds + load(engine, model) + (BUSY_COUNTS if engine.running.count or engine.running.loading else 0.0)
+            )
 
         chosen = nsmallest(MOST_WEIGHED - STRANGERS, cold, key=at_a_glance)
         return chosen + situation.rng.sample(cold, STRANGERS)
@@ -84,13 +86,13 @@ class Placement:
             return Place()
         seconds = situation.estimates.load(engine, model)
         unload = loads.room_for(engine, model, lambda each: self._loss(engine, each))
-        if unload is not None and model not in engine.running_of:
+        if unload is not None and model not in engine.running.of_model:
             return Place(seconds + sum(self._loss(engine, each) for each in unload) / waiting, engine, unload)
-        if engine.running:
+        if engine.running.count:
             seconds += situation.estimates.service_of(engine, model)
         lost = situation.queue.count * demand.share_of(engine) * seconds  # all who wait, wait longer
         lost += demand.of_engine(engine) * seconds * seconds / 2  # and so do those who come meanwhile
-        evicted = [self._loss(engine, each) for each in engine.loaded if each != model]
+        evicted = [self._loss(engine, each) for each in engine.known.loaded if each != model]
         if evicted:
             lost += sum(evicted) / len(evicted)
         return Place(seconds + lost / waiting, engine if loads.may_load(engine, ticket, now) else None)

@@ -85,15 +85,17 @@ def only_one(lane: Lane) -> str:
 def is_open(engine: Engine, model: str, now: float) -> bool:
     """Could it begin one more exchange with a model that it has in memory?"""
     return (
-        engine.running < engine.limit
-        and engine.rests_until <= now
-        and engine.running_of.get(model, 0) < engine.model_slots
+        engine.running.count < engine.limit
+        and engine.running.rests_until <= now
+        and engine.running.of_model.get(model, 0) < engine.model_slots
     )
 
 
 def may_begin(engine: Engine, ticket: Ticket, now: float) -> bool:
     """Could this engine begin with a ticket that needs no slot?"""
-    return engine.rests_until <= now and not (ticket.claim is Claim.RELAY and engine.relaying >= MOST_RELAYED)
+    return engine.running.rests_until <= now and not (
+        ticket.claim is Claim.RELAY and engine.running.relaying >= MOST_RELAYED
+    )
 
 
 def sample(engines: list[Engine], model: str, now: float, rng: random.Random, freed: Sequence[Engine]) -> list[Engine]:
@@ -104,13 +106,13 @@ def sample(engines: list[Engine], model: str, now: float, rng: random.Random, fr
     taken.update(dict.fromkeys(freed))
     has_open, warm = False, 0
     for engine in taken:
-        if model in engine.warm:
+        if model in engine.known.warm:
             warm += 1
             if is_open(engine, model, now):
                 has_open = True
     if not has_open or warm < ENOUGH_WARM:
         for engine in engines[start:] + engines[:start]:
-            if model in engine.warm and engine.running < (engine.limit if warm >= ENOUGH_WARM else _ANY):
+            if model in engine.known.warm and engine.running.count < (engine.limit if warm >= ENOUGH_WARM else _ANY):
                 taken[engine] = None
                 warm += 1
                 has_open = has_open or is_open(engine, model, now)
@@ -167,7 +169,7 @@ def _nothing(engine: Engine) -> float:
 
 
 def _busyness(engine: Engine) -> float:
-    return engine.running / max(engine.slots, 1)
+    return engine.running.count / max(engine.slots, 1)
 
 
 def last_resort(situation: Situation, lane: Lane, ticket: Ticket, now: float) -> Choice:

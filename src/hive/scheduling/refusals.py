@@ -47,7 +47,7 @@ def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int)
 
 def not_served(task: Task, dialect: Dialect, having: Sequence[Engine]) -> Fault:
     """Return the refusal of a ticket whose route no engine has that has its model."""
-    kinds = ", ".join(sorted({engine.kind.value for engine in having}))
+    kinds = ", ".join(sorted({engine.known.kind.value for engine in having}))
     return Fault(
         errors.NOT_SERVED, f"no engine with this model serves {ENGINE_ROUTES[task, dialect].path} (it is on {kinds})"
     )

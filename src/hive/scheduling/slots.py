@@ -25,24 +25,24 @@ _LONG_SHARE = 0.2
 
 def note_busy(engine: Engine, now: float) -> None:
     """Take an engine at its word: it can do half of what it was given, and nothing more for a moment."""
-    if now >= engine.rests_until:
+    if now >= engine.running.rests_until:
         _halve(engine, now + RAISE_PAUSE)
-        engine.rests_until = now + BUSY_REST * 2.0 ** min(engine.signs.busies, MOST_DOUBLINGS)
+        engine.running.rests_until = now + BUSY_REST * 2.0 ** min(engine.signs.busies, MOST_DOUBLINGS)
         engine.signs.busies += 1
     else:  # who was sent there before it rested says nothing new
-        engine.rests_until = max(engine.rests_until, now + BUSY_REST)
+        engine.running.rests_until = max(engine.running.rests_until, now + BUSY_REST)
 
 
 def note_inside(lease: Lease, now: float) -> None:
     """An exchange waits, or has waited, inside its engine for another one: so many do not fit."""
     engine = lease.engine
     half = max(1.0, lease.of_model / 2.0)
-    engine.proven = min(engine.proven, max(1, lease.of_model - 1))
-    if engine.guess <= half and now < engine.may_raise_at:
+    engine.learned.proven = min(engine.learned.proven, max(1, lease.of_model - 1))
+    if engine.learned.guess <= half and now < engine.learned.may_raise_at:
         return
-    engine.guess = min(engine.guess, half)
-    engine.may_raise_at = now + INSIDE_PAUSE * 2.0 ** min(engine.insides, MOST_INSIDE_DOUBLINGS)
-    engine.insides += 1
+    engine.learned.guess = min(engine.learned.guess, half)
+    engine.learned.may_raise_at = now + INSIDE_PAUSE * 2.0 ** min(engine.learned.insides, MOST_INSIDE_DOUBLINGS)
+    engine.learned.insides += 1
     engine.apply_slots()
 
 
@@ -55,18 +55,18 @@ def note_served(lease: Lease, measured: Measured, now: float) -> None:
         if waited > _LONG_INSIDE and waited > _LONG_SHARE * total:
             note_inside(lease, now)
             return
-    if waited is not None and lease.of_model > engine.proven and lease.ended_before == engine.ended:
-        engine.proven = lease.of_model  # it overtook all who were there before: nobody stood in its way
-    if engine.guess >= engine.most_slots or now < engine.may_raise_at:
+    if waited is not None and lease.of_model > engine.learned.proven and lease.ended_before == engine.running.ended:
+        engine.learned.proven = lease.of_model  # it overtook all who were there before: nobody stood in its way
+    if engine.learned.guess >= engine.learned.most_slots or now < engine.learned.may_raise_at:
         return
-    is_proof = waited is not None or engine.guess < engine.first_slots
-    is_full = lease.running >= engine.slots or engine.running_of.get(lease.ticket.model, 0) >= engine.model_slots
+    is_proof = waited is not None or engine.learned.guess < engine.learned.first_slots
+    is_full = lease.running >= engine.slots or engine.running.of_model.get(lease.ticket.model, 0) >= engine.model_slots
     if is_full and is_proof:
-        engine.guess = min(engine.guess + 1.0 / engine.guess, engine.most_slots)
+        engine.learned.guess = min(engine.learned.guess + 1.0 / engine.learned.guess, engine.learned.most_slots)
         engine.apply_slots()
 
 
 def _halve(engine: Engine, may_raise_at: float) -> None:
-    engine.guess = max(1.0, min(engine.guess, float(max(engine.running, 1))) / 2.0)
-    engine.may_raise_at = may_raise_at
+    engine.learned.guess = max(1.0, min(engine.learned.guess, float(max(engine.running.count, 1))) / 2.0)
+    engine.learned.may_raise_at = may_raise_at
     engine.apply_slots()

@@ -78,11 +78,15 @@ class Audit:
         for engine in engines:
             held = sum(lease.engine is engine for lease in self.held)
             self.demand(
-                engine.running == held, f"{engine.node} counts {engine.running} running, {held} leases are held"
+                engine.running.count == held,
+                f"{engine.node} counts {engine.running.count} running, {held} leases are held",
             )
-            self.demand(sum(engine.running_of.values()) == held, f"{engine.node} counts {engine.running_of} by model")
-            is_idle = not engine.running and not engine.loading and engine.health in IN_SERVICE
-            if not is_idle or engine.rests_until > now:
+            self.demand(
+                sum(engine.running.of_model.values()) == held,
+                f"{engine.node} counts {engine.running.of_model} by model",
+            )
+            is_idle = not engine.running.count and not engine.running.loading and engine.health in IN_SERVICE
+            if not is_idle or engine.running.rests_until > now:
                 self._idle_since.pop(engine, None)
             else:
                 self._idle_since.setdefault(engine, now)
@@ -92,7 +96,7 @@ class Audit:
                 begun_at = dispatcher.loads.begun_at.get(wish_of(ticket.lane), 0.0)
                 served_at = max(ticket.since, self._granted_at.get(ticket.model, 0.0), begun_at)
                 if now - served_at > STARVED and ticket.model not in dispatcher.loads.count_of:
-                    useful = [each.node for each in idle if ticket.model in each.models and ticket.accepts(each)]
+                    useful = [each.node for each in idle if ticket.model in each.known.models and ticket.accepts(each)]
                     failed = [each for each in idle if dispatcher.loads.has_failed(each, ticket, now)]
                     self.demand(not useful or bool(failed), f"ticket {ticket.number} starves beside {useful}")
 

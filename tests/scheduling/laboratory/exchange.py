@@ -147,7 +147,7 @@ class Exchange:
         """The engine refused; the table says what that means."""
         engine = attempt.lease.engine
         self.hub.signs(engine).last_sign = self.hub.now()
-        row = judge(engine.kind, status, body, engine.version)
+        row = judge(engine.known.kind, status, body, engine.known.version)
         if row.verdict is Verdict.BUSY:
             self.hub.dispatcher.note_busy(engine, self.hub.now())
             self._end_attempt(attempt)

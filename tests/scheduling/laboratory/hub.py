@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hive.dialects.measures import Measured
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import HealthMonitor, Patience, Transition, silence_limit
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport, LoadedModel, Model
 from hive.fleet.signs import Signs
 from hive.scheduling.dispatcher import Dispatcher, Step
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder
@@ -188,10 +189,10 @@ class SimulatedHub:
         now, signs = self.now(), self.signs(engine)
         if now - sent_at > PROBE_TIMEOUT:
             return
-        engine.round_trip = now - sent_at
+        engine.known.round_trip = now - sent_at
         signs.last_sign = signs.answered_at = now
         signs.failure = ""
-        if not engine.models:
+        if not engine.known.models:
             sizes = self.machines[engine].sizes
             models = tuple(Model(key, key, "", int(size), "", b"{}", b"{}") for key, size in sizes.items())
             self.fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", models, loaded))
@@ -226,7 +227,7 @@ class _Load(Caller):
 
     def on_refusal(self, status: int, body: bytes) -> None:
         engine = self._order.engine
-        is_busy = judge(engine.kind, status, body, engine.version).verdict is Verdict.BUSY
+        is_busy = judge(engine.known.kind, status, body, engine.known.version).verdict is Verdict.BUSY
         self._hub.receive(lambda: self._hub.finish_load(self._order, LoadEnd.BUSY if is_busy else LoadEnd.FAILED))
 
     def on_broken(self) -> None:

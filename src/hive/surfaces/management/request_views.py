@@ -79,7 +79,7 @@ class RequestViews:
             waiting=len(tickets),
             oldest_wait_s=max(ticket.waited_s for ticket in tickets),
             nodes=list(dict.fromkeys(engine.node for engine in engines)),
-            loading_on=list(dict.fromkeys(engine.node for engine in engines if engine.loading == model)),
+            loading_on=list(dict.fromkeys(engine.node for engine in engines if engine.running.loading == model)),
         )
 
     def _load(self, order: LoadOrder) -> LoadView:
@@ -166,7 +166,7 @@ class RequestViews:
                 node=each.node,
                 engine=each.id or None,
                 status=each.health.value,
-                running=each.running,
+                running=each.running.count,
                 slots=each.slots,
                 reason=why_not(each, ticket, now),
             )
