@@ -10,7 +10,8 @@ from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
-from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
+from hive.scheduling.dispatcher import Dispatcher
+from hive.scheduling.survey import GONE_AFTER
 from hive.scheduling.tickets import Lease, Ticket, claim_of
 
 from .fleets import Floor, report

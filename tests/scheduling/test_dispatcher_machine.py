@@ -18,7 +18,9 @@ from hive.dialects.tasks import CHAT, SHOW, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
-from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher, Step
+from hive.scheduling.dispatcher import Dispatcher, Step
+from hive.scheduling.frontends import Frontend
+from hive.scheduling.survey import GONE_AFTER
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket, claim_of
 
 from .fleets import report
@@ -61,7 +63,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.fleet = Fleet(self.engines)
         for engine, (_, models, (kind, version)) in zip(self.engines, engines, strict=True):
             self.learn(engine, models, kind, version)
-        self.dispatcher = Dispatcher(self.fleet, LIMIT, policy=self.policy, rng=random.Random(0))
+        self.dispatcher = Dispatcher(self.fleet, LIMIT, rng=random.Random(0))
+        self.frontend = Frontend(policy=self.policy)
 
     def learn(self, engine: Engine, models: set[str], kind: EngineKind, version: str) -> None:
         names = tuple(sorted(models))
@@ -157,7 +160,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(model=st.sampled_from("mno"), asked=st.sampled_from(ASKED), patience=st.floats(0, 40))
     def someone_asks(self, model: str, asked: tuple[Task, Dialect], patience: float) -> None:
         if self.fleet.having(model):
-            self.offer(Ticket(model, *asked, self.now + patience, claim=claim_of(asked[0])))
+            self.offer(Ticket(model, *asked, self.now + patience, claim=claim_of(asked[0]), frontend=self.frontend))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), twice=st.booleans(), seconds=st.floats(0, 5))
@@ -303,7 +306,8 @@ class LoadsMachine(RuleBasedStateMachine):
         for engine, (_, models, is_told) in zip(self.engines, engines, strict=True):
             self.fleet.learn(engine, report(*sorted(models)))
             engine.known.memory_bytes = 13_000_000_000 if is_told else None
-        self.dispatcher = Dispatcher(self.fleet, 50, policy=policy, rng=random.Random(0))
+        self.dispatcher = Dispatcher(self.fleet, 50, rng=random.Random(0))
+        self.frontend = Frontend(policy=policy)
 
     def act(self, step: Step) -> None:
         for order in step.loads:
@@ -324,7 +328,7 @@ class LoadsMachine(RuleBasedStateMachine):
     def someone_asks(self, model: str, options: str) -> None:
         if len(self.waiting) >= 40 or not self.fleet.having(model):
             return
-        ticket = Ticket(model, CHAT, Dialect.OLLAMA, 1e9, load_options=options)
+        ticket = Ticket(model, CHAT, Dialect.OLLAMA, 1e9, load_options=options, frontend=self.frontend)
         lease = self.dispatcher.offer(ticket, self.now)
         if lease is None:
             self.waiting.add(ticket)

@@ -10,6 +10,7 @@ from hive.config import PolicyName
 from hive.dialects.tasks import Dialect
 from hive.fleet.engines import Engine, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import Known
 from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, is_running, room_bytes
 from hive.scheduling.slots import BUSY_REST
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
@@ -340,7 +341,7 @@ def test_an_engine_out_of_service_loads_nothing() -> None:
 
 
 def test_what_is_told_of_a_memory_holds_until_something_had_to_go() -> None:
-    engine = Engine("a", "http://a", memory_bytes=24 * GB)
+    engine = Engine("a", "http://a", known=Known(memory_bytes=24 * GB))
     assert room_bytes(engine) == 20 * GB
     engine.learned.full_bytes = 16 * GB
     assert room_bytes(engine) == 16 * GB - 1

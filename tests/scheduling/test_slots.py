@@ -52,12 +52,17 @@ def test_an_ollamas_slots_are_for_each_loaded_model_unless_told() -> None:
     assert [floor.ask(model)[1] is not None for model in "mmn"] == [True, False, True]
 
 
+def hear_busy(made: Engine, now: float) -> None:
+    """Let an engine say that it is busy, and rest as long as it is to."""
+    made.running.rests_until = note_busy(made, now)
+
+
 def test_busy_halves_the_guess_once_in_a_while_and_never_below_one() -> None:
     made = engine(8, EngineKind.VLLM)
     made.running.count = 8
     for now, slots in ((0.0, 4), (0.5, 4), (0.9, 4), (2.0, 2), (4.0, 1), (8.0, 1)):
         made.running.count = min(made.running.count, made.slots)
-        note_busy(made, now)
+        hear_busy(made, now)
         assert made.slots == slots
         assert made.running.rests_until >= now + BUSY_REST
 
@@ -65,7 +70,7 @@ def test_busy_halves_the_guess_once_in_a_while_and_never_below_one() -> None:
 def test_one_that_is_busy_again_and_again_rests_longer_until_it_serves() -> None:
     made, now, rests = engine(1, EngineKind.VLLM), 0.0, []
     for _ in range(6):
-        note_busy(made, now)
+        hear_busy(made, now)
         rests.append(made.running.rests_until - now)
         now = made.running.rests_until
     assert rests == [1, 2, 4, 8, 8, 8]
@@ -74,14 +79,14 @@ def test_one_that_is_busy_again_and_again_rests_longer_until_it_serves() -> None
 def test_the_half_is_of_what_ran_if_that_was_less() -> None:
     made = engine(32, EngineKind.VLLM)
     made.running.count = 6
-    note_busy(made, 0.0)
+    hear_busy(made, 0.0)
     assert made.slots == 3
 
 
 def test_steady_success_at_full_use_raises_it_again_up_to_what_it_was() -> None:
     made = engine(8, EngineKind.VLLM)
     made.running.count = 8
-    note_busy(made, 0.0)
+    hear_busy(made, 0.0)
     serve(made, UNTOLD, RAISE_PAUSE - 0.1)
     assert made.learned.guess == 4.0
     serve(made, UNTOLD, RAISE_PAUSE, running=3)
@@ -97,7 +102,7 @@ def test_steady_success_at_full_use_raises_it_again_up_to_what_it_was() -> None:
 def test_a_look_at_the_engine_does_not_forget_what_was_learned() -> None:
     made = engine(8)
     made.running.count = 8
-    note_busy(made, 0.0)
+    hear_busy(made, 0.0)
     Fleet([made]).learn(made, report("m", loaded=("m",)))
     assert made.slots == 4
 

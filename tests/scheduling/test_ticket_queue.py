@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
 from hive.fleet.engines import Engine
-from hive.scheduling.ticket_queue import TicketQueue, wish_of
+from hive.scheduling.lanes import wish_of
+from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Claim, Ticket, claim_of
 
 

@@ -62,7 +62,7 @@ class Hub:
         self.health = HealthWatch(self.fleet, self.now, self._on_transition)
         self.frontend = default_frontend(settings)
         """Where requests arrive."""
-        dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=self.frontend.policy)
+        dispatcher = Dispatcher(self.fleet, settings.queue_limit)
         self.loader = Loader(self)
         self.queue = Queue(dispatcher, self.loader.start)
         self.catalog = Catalog(self.fleet)

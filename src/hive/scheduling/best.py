@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from hive.fleet.engines import Engine
 from hive.fleet.pace import BANDS, band
+from hive.scheduling.lanes import Action, Choice, Lane
 from hive.scheduling.placement import TIE, Place, Placement
-from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, is_open, last_resort, only_one, sample
-from hive.scheduling.ticket_queue import Lane
+from hive.scheduling.policies import MANY_ENGINES, Situation, is_open, last_resort, only_one, sample
 from hive.scheduling.tickets import Ticket
 
 MARGIN = 1.6
@@ -38,6 +38,9 @@ WORST_EXPLORED = 4.0
 _BANDS = tuple(band(running) for running in range(64))
 _LAST = BANDS - 1
 _NEVER = float("inf")
+_Weighed = tuple[list[tuple[Engine, float]], list[tuple[Engine, float]], list[Engine], float, float]
+"""Engines that could serve now and busy ones, each with its seconds to the first byte; those that lack the model; the
+least seconds of the first, and of the second."""
 
 
 class Best:
@@ -51,51 +54,55 @@ class Best:
 
     def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
         """Return the engine to serve the ticket or to load its model, or that it had better wait."""
-        engines, model, options = lane.engines, ticket.model, ticket.load_options
-        if len(engines) == 1 and engines[0].is_warm(model, options) and is_open(engines[0], model, now):
-            return Choice(Action.SERVE, engines[0], lane.only)
-        if len(engines) > MANY_ENGINES:
+        engines, model = lane.engines, ticket.model
+        if len(engines) == 1:
+            only = engines[0]
+            if only.is_warm(model, ticket.load_options) and is_open(only, model, now):
+                return Choice(Action.SERVE, only, lane.only)
+        elif len(engines) > MANY_ENGINES:
             engines = sample(engines, model, now, self._situation.rng, freed)
-        size = ticket.size
-        open_: list[tuple[Engine, float]] = []
-        busy: list[tuple[Engine, float]] = []
-        cold: list[Engine] = []
-        least = hope = _NEVER
-        for engine in engines:
-            is_clear = model in engine.known.warm and not engine.running.loaded_as and not engine.running.loading
-            if not is_clear and not engine.is_warm(model, options):
-                cold.append(engine)
-                continue
-            running = engine.running.count
-            pace = engine.learned.paces.get(model)
-            if pace is None or not pace.prompt.count:
-                seconds = self._guess(engine, model, size)
-            else:
-                beside = running + 1 if running < engine.limit else max(engine.limit, 1)
-                seconds = engine.known.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
-            if engine.is_unproven:
-                seconds *= UNPROVEN_WEIGHT
-            if (
-                running < engine.limit
-                and engine.running.rests_until <= now
-                and (engine.model_slots >= engine.limit or engine.running.of_model.get(model, 0) < engine.model_slots)
-            ):
-                if running >= engine.learned.proven and engine.running.of_model.get(model, 0) >= engine.learned.proven:
-                    seconds += self._situation.estimates.service_of(engine, model)  # as if it had to wait inside
-                open_.append((engine, seconds))
-                if seconds < least:
-                    least = seconds
-            else:
-                if engine.running.rests_until > now:
-                    seconds += engine.running.rests_until - now
-                busy.append((engine, seconds))
-                if seconds < hope:
-                    hope = seconds
+        open_, busy, cold, least, hope = self._weigh(engines, ticket, now)
         if not open_ or hope * MARGIN < least or (cold and least > LEAST_LOAD):
             choice = self._look_further(lane, ticket, now, least, busy, cold)
             if choice is not None:
                 return choice
         return self._take(lane, ticket, now, open_, least)
+
+    def _weigh(self, engines: list[Engine], ticket: Ticket, now: float) -> _Weighed:
+        """Sort engines by what they could do now. This runs for each engine and ticket, so it calls little."""
+        model, options, size = ticket.model, ticket.load_options, ticket.size
+        open_: list[tuple[Engine, float]] = []
+        busy: list[tuple[Engine, float]] = []
+        cold: list[Engine] = []
+        least = hope = _NEVER
+        for engine in engines:
+            known, running, learned = engine.known, engine.running, engine.learned
+            is_clear = model in known.warm and not running.loaded_as and not running.loading
+            if not is_clear and not engine.is_warm(model, options):
+                cold.append(engine)
+                continue
+            count, limit, model_slots = running.count, engine.limit, engine.model_slots
+            pace = learned.paces.get(model)
+            if pace is None or not pace.prompt.count:
+                seconds = self._guess(engine, model, size)
+            else:
+                beside = count + 1 if count < limit else limit or 1
+                seconds = known.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
+            if engine.is_unproven:
+                seconds *= UNPROVEN_WEIGHT
+            rests_until, of_model = running.rests_until, running.of_model
+            if count < limit and rests_until <= now and (model_slots >= limit or of_model.get(model, 0) < model_slots):
+                if count >= learned.proven and of_model.get(model, 0) >= learned.proven:
+                    seconds += self._situation.estimates.service_of(engine, model)  # as if it had to wait inside
+                open_.append((engine, seconds))
+                if seconds < least:
+                    least = seconds
+                continue
+            seconds += rests_until - now if rests_until > now else 0.0
+            busy.append((engine, seconds))
+            if seconds < hope:
+                hope = seconds
+        return open_, busy, cold, least, hope
 
     def _take(self, lane: Lane, ticket: Ticket, now: float, open_: list[tuple[Engine, float]], least: float) -> Choice:
         """Serve at once, by the engine expected to be soonest."""

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from hive.fleet.engines import Engine
 from hive.fleet.pace import Mean
 from hive.scheduling.estimates import size_bytes
-from hive.scheduling.ticket_queue import TicketQueue, Wish, wish_of
+from hive.scheduling.lanes import Wish, wish_of
+from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import LoadEnd, LoadOrder, Ticket
 
 AGEING = 60.0

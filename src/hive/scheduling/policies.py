@@ -5,16 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
-
-import msgspec
 
 from hive.fleet.engines import MOST_RELAYED, Engine, Fleet
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
+from hive.scheduling.lanes import Action, Choice, Lane
 from hive.scheduling.loads import Loads
-from hive.scheduling.ticket_queue import Lane, TicketQueue
+from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Claim, Ticket
 
 MANY_ENGINES = 32
@@ -29,28 +26,6 @@ ONLY_ONE_FREE = "the only one free now"
 _REASONS = {"round_robin": "its turn", "random": "drawn at random", "least_busy": "the least busy"}
 
 
-class Action(Enum):
-    """What to do with a ticket."""
-
-    SERVE = "serve"
-    LOAD = "load"
-    """Have an engine load its model; the ticket waits."""
-    WAIT = "wait"
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """What a policy decided. `compared` are the engines it weighed, with what it weighed them by."""
-
-    action: Action
-    engine: Engine | None = None
-    reason: str = ""
-    compared: Sequence[tuple[Engine, float]] = ()
-    unload: tuple[str, ...] = ()
-    """What to unload before a load."""
-    declines: bool = False
-    """Is a free slot left unused, because waiting seems better?"""
-
-
 @dataclass(slots=True)
 class Situation:
     """What policies see."""
@@ -61,15 +36,6 @@ class Situation:
     estimates: Estimates
     demand: Demand
     rng: random.Random
-
-
-class Policy(Protocol):
-    """Chooses for one ticket; `lane.engines` are in service and accept it."""
-
-    name: str
-
-    def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
-        """Return what to do with the ticket now; `freed` came free just now. Changes only the policy's own memory."""
 
 
 def why_only(having: Sequence[Engine]) -> str:
@@ -83,11 +49,12 @@ def only_one(lane: Lane) -> str:
 
 
 def is_open(engine: Engine, model: str, now: float) -> bool:
-    """Could it begin one more exchange with a model that it has in memory?"""
+    """Could the engine begin one more exchange with a model that it has in memory?"""
+    running = engine.running
     return (
-        engine.running.count < engine.limit
-        and engine.running.rests_until <= now
-        and engine.running.of_model.get(model, 0) < engine.model_slots
+        running.count < engine.limit
+        and running.rests_until <= now
+        and running.of_model.get(model, 0) < engine.model_slots
     )
 
 
@@ -96,6 +63,19 @@ def may_begin(engine: Engine, ticket: Ticket, now: float) -> bool:
     return engine.running.rests_until <= now and not (
         ticket.claim is Claim.RELAY and engine.running.relaying >= MOST_RELAYED
     )
+
+
+def could_serve(engine: Engine, ticket: Ticket, now: float) -> bool:
+    """Could this engine begin with the ticket now, without a load?"""
+    if not ticket.takes_slot:
+        return may_begin(engine, ticket, now)
+    return engine.is_warm(ticket.model, ticket.load_options) and is_open(engine, ticket.model, now)
+
+
+def could_load(engine: Engine, now: float) -> bool:
+    """Is this engine idle, so that it may load a model?"""
+    running = engine.running
+    return engine.loads_models and not running.count and not running.loading and running.rests_until <= now
 
 
 def sample(engines: list[Engine], model: str, now: float, rng: random.Random, freed: Sequence[Engine]) -> list[Engine]:
@@ -119,6 +99,23 @@ def sample(engines: list[Engine], model: str, now: float, rng: random.Random, fr
                 if has_open and warm >= ENOUGH_WARM:
                     break
     return list(taken)
+
+
+class AnyEngine:
+    """Chooses for tickets that take no slot, whatever the policy of their frontend: any engine that does not rest."""
+
+    def __init__(self, name: str, situation: Situation) -> None:
+        self.name = name
+        self._situation = situation
+
+    def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
+        """Return an engine drawn at random; for an unload, one that has the model in memory where there is one."""
+        rested = [engine for engine in lane.engines if may_begin(engine, ticket, now)]
+        if ticket.claim is Claim.UNLOAD:
+            rested = [engine for engine in rested if ticket.model in engine.known.warm] or rested
+        if not rested:
+            return Choice(Action.WAIT)
+        return Choice(Action.SERVE, self._situation.rng.choice(rested), "needs no slot")
 
 
 class Turns:

@@ -23,14 +23,15 @@ _LONG_INSIDE = 0.02
 _LONG_SHARE = 0.2
 
 
-def note_busy(engine: Engine, now: float) -> None:
-    """Take an engine at its word: it can do half of what it was given, and nothing more for a moment."""
-    if now >= engine.running.rests_until:
-        _halve(engine, now + RAISE_PAUSE)
-        engine.running.rests_until = now + BUSY_REST * 2.0 ** min(engine.signs.busies, MOST_DOUBLINGS)
-        engine.signs.busies += 1
-    else:  # who was sent there before it rested says nothing new
-        engine.running.rests_until = max(engine.running.rests_until, now + BUSY_REST)
+def note_busy(engine: Engine, now: float) -> float:
+    """Halve the guess of an engine that said that it is busy; return the time until which it is to rest."""
+    rests_until = engine.running.rests_until
+    if now < rests_until:  # the exchange was sent there before the rest began: its news is not new
+        return max(rests_until, now + BUSY_REST)
+    _halve(engine, now + RAISE_PAUSE)
+    rest = BUSY_REST * 2.0 ** min(engine.signs.busies, MOST_DOUBLINGS)
+    engine.signs.busies += 1
+    return now + rest
 
 
 def note_inside(lease: Lease, now: float) -> None:

@@ -39,6 +39,10 @@ def claim_of(task: Task, *, unloads: bool = False, is_relayed: bool = False) -> 
 
 LaneKey = tuple[str, Task, Dialect, Claim, Frontend, str, frozenset[int]]
 """What decides which engines accept a ticket: last its load options and the engines that failed it (`id`)."""
+OrderKey = tuple[float, int]
+"""A ticket's place among the tickets that wait: the smallest key is served first. A rank, then the arrival number."""
+UNORDERED: OrderKey = (float("inf"), 0)
+"""The key of a ticket that has not waited yet."""
 DEFAULT_FRONTEND = Frontend()
 NO_PRINCIPAL = Principal("", frozenset())
 _NOBODY: frozenset[int] = frozenset()
@@ -60,7 +64,9 @@ class Ticket(msgspec.Struct, eq=False):
     load_options: str = ""
     """The options that decide how a model is loaded (`num_ctx` and its kin), in one spelling; "" for the defaults."""
     number: int = 0
-    """Order of arrival; kept when a busy engine sends the ticket back."""
+    """Its number in the order of arrival, from 1; kept when it comes back from a busy engine. 0: not offered yet."""
+    order: OrderKey = UNORDERED
+    """Its place among the tickets that wait, made by `hive.scheduling.order`; the queue's own."""
     since: float = 0.0
     """When it came first."""
     excluded: set[Engine] = msgspec.field(default_factory=set)

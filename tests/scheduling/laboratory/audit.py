@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from hive.fleet.engines import IN_SERVICE, Engine
 from hive.scheduling.dispatcher import Dispatcher
+from hive.scheduling.lanes import wish_of
 from hive.scheduling.loads import AGEING
-from hive.scheduling.ticket_queue import wish_of
 from hive.scheduling.tickets import Lease, Ticket
 
 from .clock import Clock
@@ -65,7 +65,7 @@ class Audit:
             engine.health in IN_SERVICE or engine.health.value == "doubtful", f"{engine.node} is {engine.health}"
         )
         self.demand(engine not in ticket.excluded, f"{engine.node} had failed ticket {ticket.number}")
-        older = [each.number for each in waiting if each.lane == ticket.lane and each.number < ticket.number]
+        older = [each.number for each in waiting if each.lane == ticket.lane and each.order < ticket.order]
         self.demand(not older, f"ticket {ticket.number} overtook {older}")
 
     def released(self, lease: Lease) -> None:

@@ -76,7 +76,14 @@ class Exchange:
         self.first_byte_at: float | None = None
         self.outcome = ""
         deadline = now + hub.rules.queue_timeout
-        self.ticket = Ticket(request.model, request.task, Dialect.OLLAMA, deadline, prompt_tokens=request.prompt)
+        self.ticket = Ticket(
+            request.model,
+            request.task,
+            Dialect.OLLAMA,
+            deadline,
+            frontend=hub.frontend,
+            prompt_tokens=request.prompt,
+        )
         self.attempt: _Attempt | None = None
 
     def begin(self) -> None:

@@ -14,6 +14,7 @@ from hive.fleet.kinds import EngineKind
 from hive.fleet.known import EngineReport, LoadedModel, Model
 from hive.fleet.signs import Signs
 from hive.scheduling.dispatcher import Dispatcher, Step
+from hive.scheduling.frontends import Frontend
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder
 
 from .audit import Audit
@@ -45,7 +46,8 @@ class SimulatedHub:
         self.clock, self.rules, self.audit = clock, rules, audit
         self.fleet = Fleet()
         self.monitor = HealthMonitor()
-        self.dispatcher = Dispatcher(self.fleet, rules.queue_limit, policy=rules.policy, rng=rng)
+        self.dispatcher = Dispatcher(self.fleet, rules.queue_limit, rng=rng)
+        self.frontend = Frontend(policy=rules.policy, patience=rules.patience)
         self.machines: dict[Engine, Machine] = {}
         self.exchanges: dict[int, Exchange] = {}
         self.ended: list[Exchange] = []

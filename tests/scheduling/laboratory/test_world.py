@@ -12,7 +12,8 @@ import pytest
 
 from hive.config import PolicyName
 from hive.scheduling.dispatcher import Dispatcher
-from hive.scheduling.ticket_queue import Lane, TicketQueue
+from hive.scheduling.lanes import Lane
+from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Lease, Ticket
 
 from .audit import Broken
@@ -77,7 +78,7 @@ def forget_a_few(self: TicketQueue, ticket: Ticket, lane: object) -> None:
 
 
 def youngest_first(self: Lane) -> Ticket:
-    return max((entry[2] for entry in self.entries if entry[2].mark == entry[1]), key=lambda each: each.number)
+    return max((entry[2] for entry in self.entries if entry[2].mark == entry[1]), key=lambda each: each.order)
 
 
 push = TicketQueue.push

@@ -70,7 +70,7 @@ class RequestViews:
         """Return the tickets in the queue and whose they are, in the order in which they came."""
         held = ((exchange.ticket, exchange) for exchange in self._hub.exchanges)
         waiting = [(ticket, exchange) for ticket, exchange in held if ticket is not None and ticket.is_waiting]
-        return sorted(waiting, key=lambda pair: pair[0].number)
+        return sorted(waiting, key=lambda pair: pair[0].order)
 
     def _model(self, model: str, tickets: list[TicketView]) -> WaitingModel:
         engines = self._hub.fleet.having(model)
@@ -160,7 +160,7 @@ class RequestViews:
         if ticket is None or not ticket.is_waiting:
             return None
         now, engines = self._hub.now(), self._hub.fleet.having(ticket.model)
-        ahead = sum(each.model == ticket.model and each.number < ticket.number for each, _ in self._waiting())
+        ahead = sum(each.model == ticket.model and each.order < ticket.order for each, _ in self._waiting())
         nodes = [
             WaitingNode(
                 node=each.node,
