@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hive.dialects.measures import Measured
-from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.scheduling.dispatcher import Dispatcher, Step
 from hive.scheduling.estimates import Estimates
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
 BLAMED_REST = 0.5
-"""Seconds, times the failures in a row: who fails fast would get most of the work otherwise."""
+"""Seconds of rest for each failure in a row: an engine that fails fast would get most of the work otherwise."""
 LONGEST_REST = 5.0
 MEASURE_PAUSE = 0.02
 """Seconds for which a measurement of an engine with a model is fresh."""
 
 
 class Queue:
-    """Turns the dispatcher's decisions into leases for those who wait."""
+    """Turns the dispatcher's decisions into leases for the exchanges that wait."""
 
     def __init__(self, dispatcher: Dispatcher, start_load: Callable[[LoadOrder], None]) -> None:
         self._dispatcher = dispatcher
@@ -33,7 +32,7 @@ class Queue:
 
     @property
     def estimates(self) -> Estimates:
-        """Return what to expect of engines."""
+        """Return the estimates of how fast engines are."""
         return self._dispatcher.estimates
 
     @property
@@ -51,7 +50,7 @@ class Queue:
         is_back = ticket.number
         lease = self._dispatcher.offer(ticket, self._loop.time())
         if is_back and lease is not None and self._dispatcher.waiting_count:
-            self.serve()  # those who may have what it left
+            self.serve()  # other tickets may have the slot that it left
         return lease
 
     async def wait(self, ticket: Ticket) -> Lease:
@@ -72,17 +71,17 @@ class Queue:
     def forget(self, ticket: Ticket) -> None:
         """Let a ticket wait no longer; nothing for one that was served."""
         self._dispatcher.cancel(ticket)
-        if self._dispatcher.has_news:  # its last slot, if it came back with one
+        if self._dispatcher.has_news:  # the ticket's last slot, if it came back with one
             self.serve()
 
     def release(self, lease: Lease, *, comes_back: bool = False) -> None:
-        """Give a slot back and serve who waits for it; when its ticket `comes_back` at once, only after that."""
+        """Give a slot back and serve the tickets that wait; not yet if the lease's own ticket `comes_back` at once."""
         self._dispatcher.release(lease)
         if self._dispatcher.waiting_count and not comes_back:
             self.serve()
 
     def note_busy(self, engine: Engine) -> None:
-        """An engine said that it can do no more."""
+        """An engine said that it is busy."""
         self._dispatcher.note_busy(engine, self._loop.time())
 
     def note_inside(self, lease: Lease) -> None:
@@ -99,7 +98,7 @@ class Queue:
         self._dispatcher.rest(engine, self._loop.time() + seconds)
 
     def note_served(self, lease: Lease, measure: Callable[[], Measured]) -> None:
-        """An exchange was answered to its end; call it while the lease is held. Not each of many is measured."""
+        """An exchange was answered to its end; call it while the lease is held. Not every one of many is measured."""
         engine, now = lease.engine, self._loop.time()
         engine.signs.served += 1
         engine.signs.blames = engine.signs.busies = 0
@@ -108,17 +107,17 @@ class Queue:
             self._dispatcher.note_served(lease, measure(), now)
 
     def load_finished(self, order: LoadOrder, end: LoadEnd) -> None:
-        """A load is over: serve who waited for it."""
+        """Take note of a load's end, and serve the tickets that waited for it."""
         self._dispatcher.load_finished(order, end, self._loop.time())
         self.serve()
 
     def note_listing(self, engine: Engine) -> None:
-        """An engine was asked what it has in memory, and the fleet has learned it."""
+        """An engine was asked which models it has in memory, and the fleet has learned them."""
         self._dispatcher.note_listing(engine, self._loop.time())
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Decide nothing until the end: what changes meanwhile is seen together."""
+        """Decide nothing until the end of the block: all changes in it are seen together."""
         self._is_held = True
         try:
             yield
@@ -127,31 +126,25 @@ class Queue:
             self.serve()
 
     def serve(self) -> None:
-        """Serve what can be served: call it when an engine or a slot came free."""
+        """Serve the tickets that can be served: call it when an engine or a slot came free."""
         if self._is_held:
             return
         self._act(self._dispatcher.serve(self._loop.time()))
 
     def tick(self) -> None:
-        """Let time pass: serve what can be served, refuse what waited too long."""
+        """Let time pass: serve the tickets that can be served, refuse those that waited too long."""
         self._act(self._dispatcher.step(self._loop.time()))
 
     def _act(self, step: Step) -> None:
         for lease in step.leases:
-            self._grant(lease)
+            waiter = self._waiters.get(lease.ticket)
+            if waiter is None or waiter.done():
+                self._dispatcher.release(lease)
+            else:
+                waiter.set_result(lease)
         for order in step.loads:
             self._start_load(order)
         for ticket, fault in step.refused:
-            self._refuse(ticket, fault)
-
-    def _grant(self, lease: Lease) -> None:
-        waiter = self._waiters.get(lease.ticket)
-        if waiter is None or waiter.done():
-            self._dispatcher.release(lease)
-        else:
-            waiter.set_result(lease)
-
-    def _refuse(self, ticket: Ticket, fault: Fault) -> None:
-        waiter = self._waiters.get(ticket)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(fault)
+            waiter = self._waiters.get(ticket)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(fault)

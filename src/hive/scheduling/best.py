@@ -1,10 +1,13 @@
 """The policy `best`: the engine from which the first byte is expected soonest, or the wait for a better one.
 
-Expected is: the wait for a slot, the load where the model is not in memory, the prompt at the pace that was measured
-with so many running, and the way there. Three things keep it honest. An engine whose pace nobody knows counts as the
-middle of the fleet and gets one exchange at a time while others could serve; a few exchanges are spent on finding
-out. A free slot is declined only while whoever waits last would still be served sooner by a faster engine, and for no
-longer than the slow one would have taken. A load counts more than its seconds, because it costs others their model.
+The expected time is a sum: the wait for a slot, the load if the model is not in memory, the prompt at the pace that
+was measured with as many exchanges running, and the round trip to the engine. Three rules go with it:
+
+* An engine of unknown pace counts as the middle of the fleet, and gets one exchange at a time while other engines
+  could serve. A few exchanges are spent on measuring it.
+* A free slot is declined only while a faster engine would serve even the last waiting ticket sooner, and for no longer
+  than the slow engine would have taken.
+* A load counts more than its seconds, because other requests may lose their model by it.
 """
 
 from __future__ import annotations
@@ -19,21 +22,21 @@ from hive.scheduling.policies import MANY_ENGINES, Situation, is_open, last_reso
 from hive.scheduling.tickets import Ticket
 
 MARGIN = 1.6
-"""Waiting must be expected to be so much better than serving at once."""
+"""Waiting must be expected to be so many times sooner than serving at once."""
 ELECTIVE = 2.0
 """A load must be expected to be so many times sooner than an engine that has the model already."""
 LEAST_LOAD = 1.6
-"""Seconds to the first byte below which no load can be worth while."""
+"""If an engine could serve in fewer seconds than these, no load is considered."""
 UNPROVEN_WEIGHT = 4.0
-"""What a second on an engine on probation counts."""
+"""A second on an engine on probation counts as so many."""
 UNKNOWN_WEIGHT = 3.0
-"""What a second counts on an engine that runs something already, and whose pace nobody knows."""
+"""A second on a busy engine of unknown pace counts as so many."""
 EXPLORE = 0.05
-"""The share of decisions that may be spent on finding out about an engine."""
+"""The share of decisions that may be spent on measuring an engine."""
 STALE = 300.0
 """Seconds after which a measurement is worth repeating."""
 WORST_EXPLORED = 4.0
-"""An engine expected to be so many times slower than the best is not tried out."""
+"""An engine that is expected to be so many times slower than the best is not measured."""
 
 _BANDS = tuple(band(running) for running in range(64))
 _LAST = BANDS - 1
@@ -105,7 +108,7 @@ class Best:
         return open_, busy, cold, least, hope
 
     def _take(self, lane: Lane, ticket: Ticket, now: float, open_: list[tuple[Engine, float]], least: float) -> Choice:
-        """Serve at once, by the engine expected to be soonest."""
+        """Return the choice to serve at once, by the engine with the soonest expected first byte."""
         if len(open_) == 1:
             return Choice(Action.SERVE, open_[0][0], only_one(lane), open_)
         rng = self._situation.rng
@@ -135,7 +138,10 @@ class Best:
     def _look_further(
         self, lane: Lane, ticket: Ticket, now: float, least: float, busy: list[tuple[Engine, float]], cold: list[Engine]
     ) -> Choice | None:
-        """Weigh waiting and loading against serving at once (`least`, if anybody can); None when serving is best."""
+        """Weigh waiting and loading against serving at once; return None when serving is best.
+
+        `least` are the seconds to the first byte of the best engine that could serve now; infinite when none could.
+        """
         situation = self._situation
         wait = self._wait(ticket, now, busy, cold, least)
         place = Place()
@@ -159,23 +165,24 @@ class Best:
         return last_resort(situation, lane, ticket, now)
 
     def _is_worth_another(self, place: Place, engine: Engine, ticket: Ticket, now: float) -> bool:
-        """Should an idle engine load it too? Each waits less than a load takes; together they have waited long enough.
+        """Should an idle engine load the model too, though each ticket waits for less time than a load takes?
 
-        Who pays rent until it adds up to the price, and then buys, never pays much more than was necessary.
+        Yes, once tickets have waited for the model for `ELECTIVE` times the load. This is the "ski rental" rule: rent
+        until the rents add up to the price, then buy; it never costs much more than the best choice in hindsight.
         """
         if engine.running.count or place.unload:
             return False
         return now - self._situation.queue.pressed_since.get(ticket.model, now) >= place.counts * ELECTIVE
 
     def _cold_seconds(self, engine: Engine, ticket: Ticket) -> float:
-        """Return the seconds to the first byte on an engine, once it has loaded the model."""
+        """Return the seconds to the first byte on an engine after it has loaded the model."""
         seconds = self._situation.estimates.first_byte(engine, ticket.model, ticket.size, engine.running.count + 1)
         return seconds * UNPROVEN_WEIGHT if engine.is_unproven else seconds
 
     def _wait(
         self, ticket: Ticket, now: float, busy: list[tuple[Engine, float]], cold: list[Engine], least: float
     ) -> float:
-        """Return the seconds until whoever waits last for this model has its first byte from an engine that has it."""
+        """Return the seconds until the last ticket for this model has its first byte from an engine with the model."""
         model, estimates = ticket.model, self._situation.estimates
         rate, first_byte, after_load = 0.0, _NEVER, _NEVER
         held: dict[str, int] = {}
@@ -194,7 +201,7 @@ class Best:
         return min(after_load, self._rivals(ticket, held) / rate + first_byte)
 
     def _after_load(self, engine: Engine, ticket: Ticket, now: float) -> float:
-        """Return the seconds until an engine that loads the model has a slot for whoever waits last for it."""
+        """Return the seconds until an engine that loads the model has a slot for the last ticket that waits for it."""
         situation, model = self._situation, ticket.model
         expected = situation.estimates.load(engine, model)
         elapsed = now - situation.loads.orders[engine].ordered_at if engine in situation.loads.orders else 0.0
@@ -203,7 +210,7 @@ class Best:
         return left + max(waiting, 0) * situation.estimates.service_of(engine, model) / engine.model_slots
 
     def _rivals(self, ticket: Ticket, held: dict[str, int]) -> float:
-        """Return how many wait for the same slots, this ticket included; those who have a choice count in part.
+        """Return how many tickets wait for the same slots, this one included; tickets with other engines count in part.
 
         `held` says how many of the engines in question have a model in memory.
         """

@@ -1,8 +1,8 @@
-"""What to expect of an engine, from what was measured of it, of others, and of the fleet.
+"""Expected seconds of an engine, from measurements of this engine, of other engines, and of the whole fleet.
 
-What was measured of an engine with a model counts; else what its neighbours need for that model, times how this
-engine compares with them elsewhere; else a guess by the model's size. An engine is never believed to be faster
-than the middle of the fleet before it has shown it.
+A measurement of the engine with the model counts most. Without one, the estimate is what other engines need for the
+model, times how this engine compares with them on other models. Without that, it is a guess from the model's size.
+An engine is never believed to be faster than the middle of the fleet before it was measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hive.fleet.pace import FIXED_TOKENS, Curve, Mean, Pace, band, crowd_factor
 from hive.scheduling.tickets import Lease
 
 USUAL_PROMPT = 0.002
-"""Seconds for a token of a prompt, where nothing was ever measured: of a model of `USUAL_BYTES`."""
+"""Seconds for a token of a prompt, for a model of `USUAL_BYTES`, before any measurement."""
 USUAL_DECODE = 0.03
 USUAL_OUTPUT = 250.0
 """Tokens of an answer."""
@@ -27,14 +27,14 @@ LEAST_SERVICE = 0.001
 LOAD_OVERHEAD = 1.0
 _LARGEST_RATIO = 20.0
 _ENOUGH_ENGINES = 32
-"""So many engines tell what is usual."""
+"""The middle of the fleet is taken from so many engines at most."""
 _FRESH_NOTES = 16
 """The fleet's middle is worked out again after so many measurements, sooner while they are few."""
 _MANY_MODELS = 4096
 
 
 class _ModelFacts:
-    """What is known of a model across the fleet."""
+    """The facts about one model across the fleet."""
 
     __slots__ = ("base", "decode", "engines", "notes", "output", "prompt", "stale_at")
 
@@ -49,7 +49,7 @@ class _ModelFacts:
         self.prompt = USUAL_PROMPT
         """Seconds for a token of a prompt on the engine in the middle."""
         self.base = USUAL_PROMPT
-        """The same, taken from all engines by what is known of their pace elsewhere."""
+        """The same for an engine of average speed, worked out from all engines and their speeds on other models."""
         self.decode = USUAL_DECODE
 
 
@@ -63,17 +63,15 @@ class Estimates:
         self.service = Mean()
         """Seconds that an exchange takes, whatever the model and engine."""
 
-    # --- what to expect ---
-
     def first_byte(self, engine: Engine, model: str, size: int, running: int) -> float:
-        """Return the seconds until the first byte, `running` exchanges there with this one, the model being loaded."""
+        """Return the seconds to the first byte with the model loaded and `running` exchanges, this one included."""
         pace = engine.learned.paces.get(model)
         if pace is not None and pace.prompt.count:
             return engine.known.round_trip + pace.prompt.seconds[band(running)] * size
         return engine.known.round_trip + self.guessed_prompt(engine, model) * size * crowd_factor(band(running))
 
     def guessed_prompt(self, engine: Engine, model: str) -> float:
-        """Return the seconds for a token of a prompt, alone on an engine whose pace with the model nobody knows."""
+        """Return the seconds for a token of a prompt, alone on an engine that was not measured with the model."""
         facts = self._middle(engine, model)
         return facts.base * engine.learned.relative.value if engine.learned.relative.count else facts.prompt
 
@@ -86,7 +84,7 @@ class Estimates:
         return LOAD_OVERHEAD + size_bytes(engine, model) * (rate.value if rate.count else USUAL_LOAD_RATE)
 
     def service_of(self, engine: Engine, model: str) -> float:
-        """Return the seconds that an exchange holds a slot there."""
+        """Return the seconds for which an exchange holds a slot of the engine."""
         return max(self._service_of(engine, model), LEAST_SERVICE)
 
     def _service_of(self, engine: Engine, model: str) -> float:
@@ -98,8 +96,6 @@ class Estimates:
         if pace is not None and pace.decode.count:
             return output * pace.decode.seconds[1]
         return output * facts.decode * _relative(engine)
-
-    # --- what was measured ---
 
     def note_served(self, lease: Lease, measured: Measured, now: float) -> None:
         """Learn from an exchange that was answered to its end."""
@@ -179,7 +175,7 @@ class Estimates:
 
 
 def _split(seconds: float, measured: Measured) -> tuple[float, float]:
-    """Return what the prompt and the tokens of an answer may have taken that came in one piece, as is usual."""
+    """Split the seconds of an answer that came in one piece into those of its prompt and those of its tokens."""
     prompt = ((measured.prompt_tokens or 0) + FIXED_TOKENS) * USUAL_PROMPT
     decode = (measured.output_tokens or 0) * USUAL_DECODE
     return seconds * prompt / (prompt + decode), seconds * decode / (prompt + decode)

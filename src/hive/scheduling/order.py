@@ -1,7 +1,7 @@
 """The order in which waiting tickets are served: each has a key, and the smallest key comes first.
 
 A key is made when a ticket first waits, and a ticket that comes back keeps it. A ticket that is served at once has
-none. Whoever changes what keys depend on calls `TicketQueue.rekey` for the tickets that are concerned.
+none. When the facts change from which keys are made, `TicketQueue.rekey` moves the tickets that are concerned.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where a model is best loaded, for `best`: the load's seconds, and what all others lose by it.
 
-Where enough is known of an engine's memory, the models that are missed least are unloaded first, and whatever runs
-there runs on. Where nothing is known, the engine is left alone while it evicts what it likes.
+Where enough is known of an engine's memory, the models that are missed least are unloaded first, and the exchanges on
+the engine run on. Where too little is known, the engine gets no exchange while it evicts the models that it chooses.
 """
 
 from __future__ import annotations
@@ -90,15 +90,15 @@ class Placement:
             return Place(seconds + sum(self._loss(engine, each) for each in unload) / waiting, engine, unload)
         if engine.running.count:
             seconds += situation.estimates.service_of(engine, model)
-        lost = situation.queue.count * demand.share_of(engine) * seconds  # all who wait, wait longer
-        lost += demand.of_engine(engine) * seconds * seconds / 2  # and so do those who come meanwhile
+        lost = situation.queue.count * demand.share_of(engine) * seconds  # every waiting ticket waits longer
+        lost += demand.of_engine(engine) * seconds * seconds / 2  # and so do the tickets that come meanwhile
         evicted = [self._loss(engine, each) for each in engine.known.loaded if each != model]
         if evicted:
             lost += sum(evicted) / len(evicted)
         return Place(seconds + lost / waiting, engine if loads.may_load(engine, ticket, now) else None)
 
     def _loss(self, engine: Engine, model: str) -> float:
-        """Return the seconds that all who will ask for a model wait more when an engine loses it from its memory."""
+        """Return by how many seconds in all the coming tickets for a model wait longer when an engine loses it."""
         situation = self._situation
         missed = situation.loads.waited.value + situation.estimates.load(engine, model)
         is_last = situation.fleet.copies.get(model, 0) <= 1

@@ -1,4 +1,4 @@
-"""Choosing an engine for a ticket: the frame of all policies, and those that ask nothing but whose turn it is."""
+"""Choosing an engine for a ticket: what all policies share, and the simple policies (`Turns`, `AnyEngine`)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Claim, Ticket
 
 MANY_ENGINES = 32
-"""Of more engines than these a sample is looked at, so that a decision takes no longer."""
+"""Of more engines than these only a sample is weighed, so that a decision takes no longer."""
 ENOUGH_WARM = 8
-"""So many engines that have the model in memory are looked at, if there are so many."""
+"""A sample holds so many engines that have the model in memory, if there are so many."""
 _ANY = 1 << 30
 ONLY_CHOICE = "only choice"
-"""Why it is this engine: no other one lists the model."""
+"""The reason for an engine when no other engine lists the model."""
 ONLY_ONE_IN_SERVICE = "the only one in service"
 ONLY_ONE_FREE = "the only one free now"
 _REASONS = {"round_robin": "its turn", "random": "drawn at random", "least_busy": "the least busy"}
@@ -28,7 +28,7 @@ _REASONS = {"round_robin": "its turn", "random": "drawn at random", "least_busy"
 
 @dataclass(slots=True)
 class Situation:
-    """What policies see."""
+    """All that policies may look at."""
 
     fleet: Fleet
     queue: TicketQueue
@@ -39,12 +39,12 @@ class Situation:
 
 
 def why_only(having: Sequence[Engine]) -> str:
-    """Return why it is the one engine in service among those that list a model."""
+    """Return why only one engine of a lane is in service; `having` are the engines that list its model."""
     return ONLY_CHOICE if len(having) == 1 else ONLY_ONE_IN_SERVICE
 
 
 def only_one(lane: Lane) -> str:
-    """Return why it is the only engine of a lane that could be chosen."""
+    """Return why only one engine of a lane could be chosen."""
     return lane.only if len(lane.engines) == 1 else ONLY_ONE_FREE
 
 
@@ -59,7 +59,7 @@ def is_open(engine: Engine, model: str, now: float) -> bool:
 
 
 def may_begin(engine: Engine, ticket: Ticket, now: float) -> bool:
-    """Could this engine begin with a ticket that needs no slot?"""
+    """Could this engine begin with a ticket that takes no slot?"""
     return engine.running.rests_until <= now and not (
         ticket.claim is Claim.RELAY and engine.running.relaying >= MOST_RELAYED
     )
@@ -79,7 +79,7 @@ def could_load(engine: Engine, now: float) -> bool:
 
 
 def sample(engines: list[Engine], model: str, now: float, rng: random.Random, freed: Sequence[Engine]) -> list[Engine]:
-    """Return as many of a large number of engines as are worth a look: some at random, and some that have the model."""
+    """Return some engines out of many: some drawn at random, those in `freed`, some that have the model in memory."""
     count = len(engines)
     start, stride = rng.randrange(count), rng.randrange(1, count)
     taken = dict.fromkeys([engines[(start + place * stride) % count] for place in range(MANY_ENGINES)])
@@ -102,7 +102,7 @@ def sample(engines: list[Engine], model: str, now: float, rng: random.Random, fr
 
 
 class AnyEngine:
-    """Chooses for tickets that take no slot, whatever the policy of their frontend: any engine that does not rest."""
+    """Chooses for tickets that take no slot: any engine that does not rest. `name` is the policy of their frontend."""
 
     def __init__(self, name: str, situation: Situation) -> None:
         self.name = name
@@ -119,9 +119,9 @@ class AnyEngine:
 
 
 class Turns:
-    """A policy that compares the engines that could serve now by one number each; the least is chosen, ties at random.
+    """Compares the engines that could serve now by one number each; the smallest is chosen, ties at random.
 
-    It does not ask whether an engine has the model in memory: one that has not, loads it.
+    It does not ask whether an engine has the model in memory: an engine that has not, loads it.
     """
 
     def __init__(self, name: str, situation: Situation) -> None:
@@ -170,7 +170,7 @@ def _busyness(engine: Engine) -> float:
 
 
 def last_resort(situation: Situation, lane: Lane, ticket: Ticket, now: float) -> Choice:
-    """Return a choice for a ticket that nobody can serve well: an engine that just failed to load may say why."""
+    """Return a choice for a ticket that no engine can serve: one that just failed to load the model may say why."""
     loads, model = situation.loads, ticket.model
     if model in loads.count_of:
         return Choice(Action.WAIT)

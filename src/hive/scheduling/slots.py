@@ -1,6 +1,6 @@
-"""How many exchanges an engine really takes: halved when it says busy, raised again by steady success.
+"""How many slots an engine is believed to have: halved when it says busy, raised again by steady success.
 
-Never above what an operator or the engine said, or what is usual for its kind (`Engine.most_slots`).
+The guess never passes `Learned.most_slots`: what an operator or the engine said, or what is usual for its kind.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from hive.fleet.engines import Engine
 from hive.scheduling.tickets import Lease
 
 BUSY_REST = 1.0
-"""Seconds that an engine is left alone after it said busy; within them it is believed once."""
+"""Seconds that an engine rests after it said busy; more such answers within them halve nothing."""
 MOST_DOUBLINGS = 3
-"""It is left alone for twice as long each time it says so again, without having served anybody in between."""
+"""The rest doubles so often at most: each time the engine says busy again and has served no exchange in between."""
 RAISE_PAUSE = 10.0
-"""Seconds for which it is believed before more is tried."""
+"""Seconds after which more slots are tried again."""
 INSIDE_PAUSE = 60.0
-"""The same where the engine did not refuse, but let exchanges wait inside; twice as long each time."""
+"""The same after the engine refused nothing, but let exchanges wait inside it; twice as long each time."""
 MOST_INSIDE_DOUBLINGS = 6
 _LONG_INSIDE = 0.02
-"""Seconds of waiting inside that are no accident, and the share of the whole."""
+"""A wait inside of more seconds than these, and of a larger share of the whole, is no accident."""
 _LONG_SHARE = 0.2
 
 
@@ -35,7 +35,7 @@ def note_busy(engine: Engine, now: float) -> float:
 
 
 def note_inside(lease: Lease, now: float) -> None:
-    """An exchange waits, or has waited, inside its engine for another one: so many do not fit."""
+    """Lower the guess: an exchange waits, or has waited, inside its engine for another exchange."""
     engine = lease.engine
     half = max(1.0, lease.of_model / 2.0)
     engine.learned.proven = min(engine.learned.proven, max(1, lease.of_model - 1))
@@ -48,7 +48,7 @@ def note_inside(lease: Lease, now: float) -> None:
 
 
 def note_served(lease: Lease, measured: Measured, now: float) -> None:
-    """Learn from a whole answer: who waited inside shows that there were too many, else there may be more."""
+    """Learn from a whole answer: a wait inside the engine lowers the guess, full use without such a wait raises it."""
     engine = lease.engine
     waited = measured.waited_inside
     if waited is not None and lease.running > 1 and not engine.is_sized:
@@ -57,7 +57,7 @@ def note_served(lease: Lease, measured: Measured, now: float) -> None:
             note_inside(lease, now)
             return
     if waited is not None and lease.of_model > engine.learned.proven and lease.ended_before == engine.running.ended:
-        engine.learned.proven = lease.of_model  # it overtook all who were there before: nobody stood in its way
+        engine.learned.proven = lease.of_model  # it overtook all exchanges that began before it: none stood in its way
     if engine.learned.guess >= engine.learned.most_slots or now < engine.learned.may_raise_at:
         return
     is_proof = waited is not None or engine.learned.guess < engine.learned.first_slots

@@ -26,7 +26,7 @@ class LaneSurvey:
 
     def survey(self, lane: Lane, ticket: Ticket) -> None:
         """Find the engines that may serve a lane: those in service; doubtful ones only where there are no others."""
-        having = [engine for engine in self._fleet.having(lane.model) if ticket.frontend.admits(engine)]
+        having = ticket.frontend.admitted(self._fleet.having(lane.model))
         accepting = [engine for engine in having if ticket.accepts(engine)]
         lane.engines = [engine for engine in accepting if engine.takes_work] or [
             engine for engine in accepting if engine.is_last_resort
@@ -36,7 +36,7 @@ class LaneSurvey:
         lane.shape = self._fleet.shape
 
     def forgive(self, ticket: Ticket) -> Lane:
-        """Return the lane of a ticket after engines that failed it may have it again: there are no others left."""
+        """Let the engines that failed a ticket have it again, for no others are left; return the ticket's new lane."""
         ticket.excluded.clear()
         lane = self._queue.lane(ticket)
         if lane.shape != self._fleet.shape:
@@ -66,10 +66,10 @@ class LaneSurvey:
         return tickets
 
     def _is_served(self, lane: Lane) -> bool:
-        """Does any engine of the frontend list the model and have the route, whatever its state?"""
+        """Does any engine of the frontend list the model and have the route, whatever its health?"""
         ticket = lane.head()
-        having = self._fleet.having(lane.model)
-        return any(ticket.frontend.admits(each) and each.route_for(ticket.task, ticket.dialect) for each in having)
+        having = ticket.frontend.admitted(self._fleet.having(lane.model))
+        return any(engine.route_for(ticket.task, ticket.dialect) for engine in having)
 
     def _policy(self, ticket: Ticket) -> Policy:
         name, takes_slot = ticket.frontend.policy, ticket.takes_slot

@@ -1,4 +1,4 @@
-"""Why a ticket waits, in words for people: on the whole, and engine by engine."""
+"""Why a ticket waits, in words for people: in one sentence, and engine by engine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _DECLINED = "a faster engine is expected to be free sooner"
 
 def why_waiting(ticket: Ticket, having: Sequence[Engine], now: float) -> str:
     """Return what a ticket waits for; `having` are the engines that list its model."""
+    having = ticket.frontend.admitted(having)
     accepting = [engine for engine in having if ticket.accepts(engine)]
     if not having:
         return "no node lists its model any more"
@@ -35,6 +36,8 @@ def why_not(engine: Engine, ticket: Ticket, now: float) -> str:
     model = ticket.model
     if engine in ticket.excluded:
         return "it failed this request"
+    if not ticket.frontend.admits(engine):
+        return "the frontend of this request does not use its node"
     if not ticket.accepts(engine):
         return f"it does not serve {ENGINE_ROUTES[ticket.task, ticket.dialect].path}"
     if not engine.takes_work and not engine.is_last_resort:
