@@ -268,8 +268,6 @@ def test_no_row_stands_behind_one_that_hides_it() -> None:
         assert all(each.kinds is not None and row.kinds != each.kinds for each in earlier)
 
 
-# --- every refusal that was recorded of a real engine ---
-
 PASS, BUSY_, ELSEWHERE = Verdict.PASS, Verdict.BUSY, Verdict.ELSEWHERE
 KINDS = {"ollama": OLLAMA, "llama": LLAMA_CPP, "xllam": LLAMA_CPP}
 MEANINGS: list[tuple[int, str, Verdict]] = [

@@ -61,9 +61,6 @@ def names(answer: bytes, key: str = "models", field: str = "name") -> list[str]:
     return [entry[field] for entry in json.loads(answer)[key]]
 
 
-# --- what engines list ---
-
-
 def test_reads_what_an_ollama_lists() -> None:
     (model,) = read_tags(listing(TAGS_ENTRY))
     assert (model.key, model.id, model.size_bytes) == ("tiny-think:latest", "tiny-think:latest", 1210057)
@@ -175,9 +172,6 @@ def test_damaged_lists_are_read_or_unreadable(more: bytes, place: int, count: in
         except UnreadableListing:
             found = 0
         assert found <= 2
-
-
-# --- what the hub lists ---
 
 
 def test_an_empty_fleet_lists_nothing() -> None:

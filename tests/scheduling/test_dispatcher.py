@@ -446,9 +446,6 @@ def test_the_oldest_is_served_first_when_several_slots_come_free_at_once() -> No
     assert [lease.ticket for lease in hall.serve()] == tickets[:2]
 
 
-# --- engines that come, go, or are to be emptied ---
-
-
 def test_a_drained_engine_gets_nothing_new_and_then_its_share_again() -> None:
     floor = Floor()
     a, b = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=1)

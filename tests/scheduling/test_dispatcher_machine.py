@@ -70,8 +70,6 @@ class DispatcherMachine(RuleBasedStateMachine):
         names = tuple(sorted(models))
         self.fleet.learn(engine, report(*names, loaded=names, kind=kind, version=version))
 
-    # --- the naive model ---
-
     def could_serve(self, ticket: Ticket) -> list[Engine]:
         """Return the engines that could serve a ticket now, by the rules of the design."""
         having = [
@@ -155,8 +153,6 @@ class DispatcherMachine(RuleBasedStateMachine):
             for ticket in self.waiting:
                 assert self.could_serve(ticket) == []
 
-    # --- what happens ---
-
     @rule(model=st.sampled_from("mno"), asked=st.sampled_from(ASKED), patience=st.floats(0, 40))
     def someone_asks(self, model: str, asked: tuple[Task, Dialect], patience: float) -> None:
         if self.fleet.having(model):
@@ -226,8 +222,6 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.waiting = [ticket for ticket in self.waiting if ticket not in left]
         self.serve_all(step)
         assert all(ticket.deadline > self.now for ticket in self.waiting)
-
-    # --- what holds ---
 
     @invariant()
     def slots_are_conserved(self) -> None:

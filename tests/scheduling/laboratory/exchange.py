@@ -122,8 +122,6 @@ class Exchange:
         """The queue gave it up."""
         self._finish(f"{fault.kind.status} {fault.kind.code}: {fault.message}")
 
-    # --- what the engine says ---
-
     def on_piece(self, attempt: _Attempt, number: int) -> None:
         """A piece of the answer goes to the client."""
         now, signs = self.hub.now(), self.hub.signs(attempt.lease.engine)
@@ -193,8 +191,6 @@ class Exchange:
         silence = now - attempt.last_byte_at
         if silence >= max(limit, 1.0):
             self.on_broken(attempt, f"silent for {silence:.0f} s")
-
-    # --- ends ---
 
     def _move(self, attempt: _Attempt, words: str, *, elsewhere: bool) -> None:
         self.ticket.excluded.add(attempt.lease.engine)

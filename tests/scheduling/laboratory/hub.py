@@ -84,8 +84,6 @@ class SimulatedHub:
         """Return where an engine's signs of life are written."""
         return engine.signs
 
-    # --- exchanges ---
-
     def ask(self, request: Request) -> None:
         """A client sends a request."""
         exchange = Exchange(self, request)
@@ -117,8 +115,6 @@ class SimulatedHub:
         self.signs(engine).failure = reason
         self._judge(engine)
 
-    # --- loads ---
-
     def _start_load(self, order: LoadOrder) -> None:
         instead = f" instead of {', '.join(order.unload)}" if order.unload else ""
         self.audit.tell(f"load {order.model} on {order.engine.node}{instead}: {order.reason}")
@@ -137,8 +133,6 @@ class SimulatedHub:
             self.signs(order.engine).computing -= 1
             self.dispatcher.load_finished(order, end, self.now())
             self.serve()
-
-    # --- looking after the engines ---
 
     def _tick(self) -> None:
         self.clock.after(TICK, self._tick)

@@ -63,9 +63,6 @@ def run_all(seeds: Iterable[int]) -> None:
         run_world(seed)
 
 
-# --- what is broken is found: each of these defects was made on purpose ---
-
-
 def release_nothing(self: Dispatcher, lease: Lease) -> None:
     lease.is_held = False
 
@@ -110,9 +107,6 @@ def test_the_program_runs_a_seed_and_tells_its_story() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "joining -> ready" in done.stdout
     assert "1 worlds hold" in done.stdout
-
-
-# --- the comparison of the policies, in short ---
 
 
 def test_best_is_sooner_than_round_robin_and_loads_less_at_a_moderate_load() -> None:
