@@ -1,4 +1,4 @@
-"""What the hub knows of its engines: versions and routes, slots, health, and who has which model."""
+"""Engines and the fleet: slots, health, and which engine has which model."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_slots_are_configured_or_reported_or_usual(
     assert engine.slots == slots
 
 
-def test_a_free_slot_is_one_that_nobody_runs_on() -> None:
+def test_a_free_slot_is_one_without_an_exchange() -> None:
     engine = Engine("a", "http://a", slots=2)
     engine.running.count = 2
 
 
-def test_the_fleet_knows_who_has_a_model() -> None:
+def test_the_fleet_knows_which_engines_have_a_model() -> None:
     a, b = Engine("a", "http://a"), Engine("b", "http://b")
     fleet = Fleet([a, b])
     assert fleet.having("m:latest") == []
@@ -89,7 +89,7 @@ def test_many_reports_in_a_row_are_indexed_once() -> None:
     assert walked.walks == 1
 
 
-def test_what_changes_a_listing_raises_the_revision_and_nothing_else_does() -> None:
+def test_the_revision_rises_when_a_listing_changes_and_only_then() -> None:
     engine = Engine("a", "http://a")
     fleet = Fleet([engine])
 
@@ -129,7 +129,7 @@ def test_the_index_agrees_with_the_last_reports(steps: list[tuple[int, list[str]
         assert fleet.having(key) == [engines[number] for number in range(3) if key in last.get(number, [])]
 
 
-def test_who_is_added_and_removed_is_counted() -> None:
+def test_engines_that_are_added_and_removed_are_counted() -> None:
     a, b = Engine("a", "http://a", health=Health.READY), Engine("b", "http://b", health=Health.READY)
     fleet = Fleet()
     for engine in (a, b):
@@ -152,7 +152,7 @@ def test_who_is_added_and_removed_is_counted() -> None:
     assert c in fleet.changed
 
 
-def test_only_who_is_in_service_takes_work() -> None:
+def test_only_an_engine_in_service_takes_work() -> None:
     engine = Engine("a", "http://a")
     fleet = Fleet([engine])
     for health in Health:

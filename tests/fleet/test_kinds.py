@@ -80,14 +80,14 @@ def test_an_ollama_serves_a_route_since_the_release_that_brought_it(path: str, b
 @pytest.mark.parametrize(
     "path", ["/v1/messages/count_tokens", "/v1/audio/speech", "/v1/audio/translations", "/v1/rerank"]
 )
-def test_an_ollama_never_had_these(path: str) -> None:
+def test_an_ollama_never_had_these_routes(path: str) -> None:
     engine = Engine("a", "http://a")
     Fleet([engine]).learn(engine, report("m"))
     assert not has(engine, path)
 
 
 @pytest.mark.parametrize("kind", [EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI])
-def test_the_others_serve_v1_and_nothing_of_ollama_s_own(kind: EngineKind) -> None:
+def test_other_kinds_serve_v1_and_none_of_ollamas_own_routes(kind: EngineKind) -> None:
     engine = Engine("a", "http://a")
     Fleet([engine]).learn(engine, report("m", kind=kind, version=""))
     assert has(engine, "/v1/chat/completions")

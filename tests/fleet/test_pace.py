@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hive.fleet.pace import BANDS, Curve, Mean, band, crowd_factor
 
 
-def test_a_mean_is_of_all_while_they_are_few_and_of_the_newest_later() -> None:
+def test_a_mean_is_of_all_measurements_while_few_and_of_the_newest_later() -> None:
     mean = Mean()
     for value in (1.0, 2.0, 3.0):
         mean.add(value)
@@ -35,7 +35,7 @@ def test_bands_without_a_measurement_follow_their_neighbour() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, BANDS - 1), st.floats(0.001, 10)), min_size=1, max_size=60))
 @settings(deadline=None, max_examples=100)
-def test_a_curve_never_leaves_what_was_measured_and_its_growth(steps: list[tuple[int, float]]) -> None:
+def test_a_curve_stays_within_the_measurements_and_their_growth(steps: list[tuple[int, float]]) -> None:
     curve = Curve()
     for of_band, seconds in steps:
         curve.add(of_band, seconds)

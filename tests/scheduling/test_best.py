@@ -15,7 +15,7 @@ from .fleets import GB, Floor
 
 
 def chosen(floor: Floor, times: int, model: str = "m", now: float = 0.0) -> Counter[str]:
-    """Return who serves, each time from the same state."""
+    """Return the nodes that serve so many tickets, each time from the same state."""
     nodes: Counter[str] = Counter()
     for _ in range(times):
         _, lease = floor.ask(model, now=now)
@@ -31,14 +31,14 @@ def busy(floor: Floor, engine: Engine, running: int = 1) -> None:
     engine.running.count, engine.running.of_model = running, {"m": running}
 
 
-def test_best_takes_who_is_expected_to_be_soonest() -> None:
+def test_best_takes_the_engine_that_is_expected_to_be_soonest() -> None:
     floor = Floor()
     for node, seconds in (("a", 0.4), ("b", 0.1), ("c", 0.2)):
         floor.teach(floor.add(node, loaded="m", slots=4), seconds=seconds)
     assert chosen(floor, 50) == {"b": 50}
 
 
-def test_best_counts_the_way_there() -> None:
+def test_best_counts_the_round_trip() -> None:
     floor = Floor()
     near, far = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
     floor.teach(near, seconds=0.2)
@@ -47,7 +47,7 @@ def test_best_counts_the_way_there() -> None:
     assert chosen(floor, 20) == {"a": 20}
 
 
-def test_best_counts_who_runs_there() -> None:
+def test_best_counts_the_exchanges_that_run_on_the_engine() -> None:
     floor = Floor()
     crowded, empty = floor.add("a", loaded="m", slots=8), floor.add("b", loaded="m", slots=8)
     floor.teach(crowded, seconds=0.1)
@@ -56,7 +56,7 @@ def test_best_counts_who_runs_there() -> None:
     assert chosen(floor, 20) == {"b": 20}
 
 
-def test_a_long_prompt_goes_to_who_reads_fast_a_short_one_to_who_is_near() -> None:
+def test_a_long_prompt_goes_to_the_fast_engine_a_short_one_to_the_near_engine() -> None:
     floor = Floor()
     near, fast = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
     floor.teach(near, seconds=0.4)
@@ -69,7 +69,7 @@ def test_a_long_prompt_goes_to_who_reads_fast_a_short_one_to_who_is_near() -> No
         floor.dispatcher.release(lease)
 
 
-def test_a_new_engine_does_not_draw_everything() -> None:
+def test_a_new_engine_does_not_draw_all_requests() -> None:
     floor = Floor()
     for node in "ab":
         floor.teach(floor.add(node, loaded="m", slots=50), seconds=0.2)
@@ -79,10 +79,10 @@ def test_a_new_engine_does_not_draw_everything() -> None:
         _, lease = floor.ask()
         assert lease is not None
         nodes[lease.engine.node] += 1
-    assert 1 <= nodes["new"] <= 7, "no more than its share, while nobody knows its pace"
+    assert 1 <= nodes["new"] <= 7, "no more than its share, while its pace is unknown"
 
 
-def test_an_engine_whose_pace_nobody_knows_is_found_out_now_and_then() -> None:
+def test_an_engine_of_unknown_pace_is_measured_now_and_then() -> None:
     floor = Floor()
     for node, seconds in (("a", 0.1), ("b", 0.3), ("c", 0.3)):
         floor.teach(floor.add(node, loaded="m", slots=4), seconds=seconds)
@@ -93,7 +93,7 @@ def test_an_engine_whose_pace_nobody_knows_is_found_out_now_and_then() -> None:
     assert chosen(floor, 300)["new"] == 0
 
 
-def test_one_that_is_hopelessly_slow_is_not_found_out() -> None:
+def test_a_hopelessly_slow_engine_is_not_measured() -> None:
     floor = Floor()
     fast, slow = floor.add("a", "mn", loaded="mn", slots=4), floor.add("b", "mn", loaded="mn", slots=4)
     for _ in range(9):
@@ -103,7 +103,7 @@ def test_one_that_is_hopelessly_slow_is_not_found_out() -> None:
     assert chosen(floor, 300) == {"a": 300}
 
 
-def test_who_is_on_probation_gets_little() -> None:
+def test_an_engine_on_probation_gets_little() -> None:
     floor = Floor()
     proven, back = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=4)
     floor.teach(proven, seconds=0.3)
@@ -129,7 +129,7 @@ def test_a_free_slot_of_a_slow_engine_is_declined_while_a_fast_one_is_free_soone
     assert (lease.ticket, lease.engine) == (waits, fast)
 
 
-def test_it_is_declined_for_no_longer_than_the_slow_engine_would_have_taken() -> None:
+def test_a_free_slot_is_declined_for_no_longer_than_the_slow_engine_would_have_taken() -> None:
     floor = Floor()
     fast, slow = floor.add("fast", loaded="m"), floor.add("slow", loaded="m")
     floor.teach(fast, seconds=0.1, service=1.0)
@@ -142,7 +142,7 @@ def test_it_is_declined_for_no_longer_than_the_slow_engine_would_have_taken() ->
     assert (lease.ticket, lease.engine) == (waits, slow)
 
 
-def test_who_waits_last_decides_whether_a_slow_engine_is_used() -> None:
+def test_the_last_ticket_decides_whether_a_slow_engine_is_used() -> None:
     floor = Floor()
     fast, slow = floor.add("fast", loaded="m"), floor.add("slow", loaded="m")
     floor.teach(fast, seconds=0.1, service=1.0)
@@ -153,7 +153,7 @@ def test_who_waits_last_decides_whether_a_slow_engine_is_used() -> None:
     assert (lease.ticket, lease.engine) == (tickets[0], slow), "the first in the queue, as ever"
 
 
-def test_whoever_joins_a_lane_that_declines_a_slot_has_it_considered_again() -> None:
+def test_a_ticket_that_joins_a_lane_that_declines_a_slot_has_the_lane_considered_again() -> None:
     floor = Floor()
     fast, slow = floor.add("fast", loaded="m"), floor.add("slow", loaded="m")
     floor.teach(fast, seconds=0.1, service=1.0)
@@ -201,7 +201,7 @@ def test_a_long_queue_is_worth_a_second_copy() -> None:
 def pressed(floor: Floor, seconds: int, start: int = 0, pause: int = 0) -> list[LoadOrder]:
     """Keep an engine with one slot at work, a request a second, two always waiting; return what was loaded meanwhile.
 
-    Every `pause` seconds nobody waits for a moment, if it is not 0.
+    Every `pause` seconds no ticket waits for a moment, if it is not 0.
     """
     orders: list[LoadOrder] = []
     _, lease = floor.ask(now=float(start))
@@ -230,7 +230,7 @@ def one_warm_one_idle() -> Floor:
     return floor
 
 
-def test_one_more_idle_engine_loads_what_somebody_has_waited_for_as_long_as_the_load_takes() -> None:
+def test_one_more_idle_engine_loads_a_model_after_tickets_waited_for_twice_the_load() -> None:
     """Though each of them waits far less than a load takes."""
     floor = one_warm_one_idle()
     seconds = floor.dispatcher.estimates.load(floor.fleet.engines[1], "m")
@@ -240,11 +240,11 @@ def test_one_more_idle_engine_loads_what_somebody_has_waited_for_as_long_as_the_
     assert (order.engine.node, order.model, order.unload) == ("idle", "m", ())
 
 
-def test_when_nobody_waited_for_a_moment_the_time_begins_anew() -> None:
+def test_the_time_begins_anew_after_a_moment_without_waiting_tickets() -> None:
     assert pressed(one_warm_one_idle(), 300, start=1, pause=20) == []
 
 
-def test_an_engine_that_has_something_to_do_is_no_idle_one() -> None:
+def test_an_engine_with_an_exchange_is_not_idle() -> None:
     """Though the model would fit beside what runs there."""
     for running, count in ((1, 0), (0, 1)):
         floor = one_warm_one_idle()
@@ -271,7 +271,7 @@ def test_a_rarely_used_engine_is_taken_for_a_load_rather_than_a_busy_one() -> No
     assert hot.is_warm("n")
 
 
-def test_the_decision_tells_who_was_considered_and_what_was_expected() -> None:
+def test_the_decision_names_the_engines_and_their_expected_seconds() -> None:
     floor = Floor()
     for node, seconds in (("a", 0.4), ("b", 0.1)):
         floor.teach(floor.add(node, loaded="m", slots=4), seconds=seconds)
@@ -305,7 +305,7 @@ def test_no_engine_that_is_clearly_sooner_is_passed_over(engines: list[tuple[int
     assert expected[lease.engine.node] <= min(expected.values()) * 1.06
 
 
-def test_a_second_exchange_on_an_ollama_that_may_run_one_goes_elsewhere_while_there_is_elsewhere() -> None:
+def test_a_second_exchange_goes_to_another_engine_than_an_ollama_with_one_slot() -> None:
     floor = Floor()
     fast, slow = floor.add("fast", loaded="m", slots=None), floor.add("slow", loaded="m", slots=None)
     for engine, seconds in ((fast, 0.1), (slow, 0.4)):
@@ -317,4 +317,4 @@ def test_a_second_exchange_on_an_ollama_that_may_run_one_goes_elsewhere_while_th
     assert first is not None
     assert second is not None
     assert (first.engine, second.engine) == (fast, slow)
-    assert floor.ask()[1] is not None, "nobody else is free, so it is tried"
+    assert floor.ask()[1] is not None, "no other engine is free, so it is tried"

@@ -34,7 +34,7 @@ def test_demand_is_counted_and_averaged_and_forgotten() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 2_000.0), st.integers(0, 50), st.integers(0, 50)), max_size=60))
-def test_demand_is_an_average_that_follows_what_is_counted(steps: list[tuple[float, int, int]]) -> None:
+def test_demand_is_an_average_that_follows_the_counts(steps: list[tuple[float, int, int]]) -> None:
     demand, now, expected = Demand(), 0.0, {"m": 0.0, "n": 0.0}
     demand.fold(now)
     for elapsed, of_m, of_n in steps:
@@ -58,7 +58,7 @@ def test_a_clock_that_stands_or_runs_back_changes_no_demand() -> None:
     assert demand.of_model("m") == 0.0
 
 
-def test_a_rate_over_no_time_at_all_is_none() -> None:
+def test_there_is_no_rate_over_no_time() -> None:
     demand = Demand()
     for now in (0.0, 2.2e-313, 1e-9):
         demand.ended += 1

@@ -1,6 +1,6 @@
 """Whatever happens in whatever order: slots are conserved, no ticket is lost or answered twice, none overtakes.
 
-The dispatcher runs against a naive model: a plain list of who waits, searched from the front.
+The dispatcher runs against a naive model: a plain list of the tickets that wait, searched from the front.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KINDS = [(EngineKind.OLLAMA, "0.33.0"), (EngineKind.OLLAMA, "0.9.3"), (EngineKin
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    """The dispatcher against a plain account of who should be where."""
+    """The dispatcher against a plain account of all tickets and leases."""
 
     policy = "least_busy"
 
@@ -78,7 +78,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             if ticket.model in each.known.models and each.route_for(ticket.task, ticket.dialect)
         ]
         serving = self.in_service([each for each in having if each not in ticket.excluded])
-        serving = serving or self.in_service(having)  # who failed it is forgiven when nobody else is left
+        serving = serving or self.in_service(having)  # engines that failed it may have it again when no others are left
         return [each for each in serving if each.running.rests_until <= self.now and self.has_room(each, ticket)]
 
     @staticmethod
@@ -92,7 +92,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         return not ticket.takes_slot or engine.running.count < most
 
     def before(self, ticket: Ticket) -> list[Ticket]:
-        """Return those who wait for the same slots of the same model."""
+        """Return the tickets that wait for the same slots of the same model."""
         slot = ticket.takes_slot
         if not slot:
             return [each for each in self.waiting if each.lane == ticket.lane]
@@ -118,7 +118,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def offer(self, ticket: Ticket) -> None:
         possible, company = bool(self.could_serve(ticket)), bool(self.before(ticket))
-        is_full = not ticket.number and len(self.waiting) >= LIMIT  # who comes back has his place
+        is_full = not ticket.number and len(self.waiting) >= LIMIT  # a ticket that comes back has its place
         try:
             lease = self.dispatcher.offer(ticket, self.now)
         except Fault:
@@ -137,7 +137,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.serve_all(self.dispatcher.serve(self.now))
 
     def serve_all(self, step: Step) -> None:
-        """Check a batch of leases: in order within a lane, and nobody who could be served is left."""
+        """Check a batch of leases: in order within a lane, and no ticket that could be served is left."""
         for lease in step.leases:
             assert lease.ticket in self.waiting
             lane = [each for each in self.waiting if each.lane == lease.ticket.lane]
@@ -154,13 +154,13 @@ class DispatcherMachine(RuleBasedStateMachine):
                 assert self.could_serve(ticket) == []
 
     @rule(model=st.sampled_from("mno"), asked=st.sampled_from(ASKED), patience=st.floats(0, 40))
-    def someone_asks(self, model: str, asked: tuple[Task, Dialect], patience: float) -> None:
+    def a_ticket_is_offered(self, model: str, asked: tuple[Task, Dialect], patience: float) -> None:
         if self.fleet.having(model):
             self.offer(Ticket(model, *asked, self.now + patience, claim=claim_of(asked[0]), frontend=self.frontend))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), twice=st.booleans(), seconds=st.floats(0, 5))
-    def someone_is_done(self, data: st.DataObject, twice: bool, seconds: float) -> None:
+    def an_exchange_ends(self, data: st.DataObject, twice: bool, seconds: float) -> None:
         lease = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
         measured = Measured(first_byte=seconds, output_tokens=10, decode_seconds=seconds)
         self.dispatcher.note_served(lease, measured, self.now)
@@ -182,7 +182,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), twice=st.booleans())
-    def someone_leaves(self, data: st.DataObject, twice: bool) -> None:
+    def a_ticket_leaves(self, data: st.DataObject, twice: bool) -> None:
         ticket = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
         self.dispatcher.cancel(ticket)
         if twice:
@@ -190,7 +190,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
-    def someone_leaves_who_does_not_wait(self, data: st.DataObject) -> None:
+    def a_ticket_leaves_that_does_not_wait(self, data: st.DataObject) -> None:
         self.dispatcher.cancel(data.draw(st.sampled_from(self.held)).ticket)
 
     @rule(data=st.data(), health=st.sampled_from(list(Health)))
@@ -232,13 +232,13 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert engine.running.of_model == {model: models.count(model) for model in set(models)}
 
     @invariant()
-    def nobody_is_lost(self) -> None:
+    def no_ticket_is_lost(self) -> None:
         if hasattr(self, "dispatcher"):
             assert self.dispatcher.waiting_count == len(self.waiting)
             assert sorted(self.dispatcher.waiting(), key=lambda each: each.number) == self.waiting
 
     def teardown(self) -> None:
-        """In the end all are done: nothing runs, and who still waits leaves by time alone."""
+        """In the end no exchange runs, and the tickets that still wait leave by time alone."""
         if not hasattr(self, "dispatcher"):
             return
         for lease in self.held:
@@ -274,7 +274,7 @@ def test_every_policy_has_its_machine() -> None:
 
 
 class LoadsMachine(RuleBasedStateMachine):
-    """Loads: one at a time on an engine, none that costs others their work, and everybody is served in the end."""
+    """Loads: one at a time on an engine, none that evicts a model in use, and every ticket is served in the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -319,7 +319,7 @@ class LoadsMachine(RuleBasedStateMachine):
         assert step.refused == []
 
     @rule(model=st.sampled_from("mnop"), options=st.sampled_from(["", "num_ctx=8192"]))
-    def someone_asks(self, model: str, options: str) -> None:
+    def a_ticket_is_offered(self, model: str, options: str) -> None:
         if len(self.waiting) >= 40 or not self.fleet.having(model):
             return
         ticket = Ticket(model, CHAT, Dialect.OLLAMA, 1e9, load_options=options, frontend=self.frontend)
@@ -333,7 +333,7 @@ class LoadsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
-    def someone_is_done(self, data: st.DataObject) -> None:
+    def an_exchange_ends(self, data: st.DataObject) -> None:
         self.dispatcher.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
         self.act(self.dispatcher.serve(self.now))
 
@@ -346,13 +346,13 @@ class LoadsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
-    def someone_leaves(self, data: st.DataObject) -> None:
+    def a_ticket_leaves(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(sorted(self.waiting, key=lambda each: each.number)))
         self.dispatcher.cancel(ticket)
         self.waiting.remove(ticket)
 
     @rule(data=st.data())
-    def an_engine_is_asked_what_it_has(self, data: st.DataObject) -> None:
+    def an_engine_is_asked_for_its_memory(self, data: st.DataObject) -> None:
         """It may have evicted anything that does not run."""
         engine = data.draw(st.sampled_from(self.engines))
         known = sorted({*engine.known.loaded, *engine.running.loaded_as})
@@ -378,7 +378,7 @@ class LoadsMachine(RuleBasedStateMachine):
             assert all(each.running.loading for each in self.engines if each.running.loads_alone)
 
     def teardown(self) -> None:
-        """When all loads end well and everybody is done in a second, everybody is served within the bound."""
+        """When all loads end well and each exchange takes a second, every ticket is served within the bound."""
         if not hasattr(self, "dispatcher"):
             return
         for _ in range(40 * (1 + len(self.waiting))):

@@ -24,7 +24,7 @@ def test_the_first_byte_is_expected_as_it_was_measured() -> None:
     assert estimates.first_byte(engine, "m", 200 + FIXED_TOKENS, 4) > 1.0
 
 
-def test_who_tells_nothing_is_measured_by_the_hub_but_not_while_it_loads() -> None:
+def test_an_engine_without_figures_is_measured_by_the_hub_but_not_during_a_load() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
     estimates = floor.dispatcher.estimates
@@ -56,7 +56,7 @@ def test_an_engine_that_is_slow_elsewhere_is_expected_to_be_slow_here() -> None:
     assert 4.0 < expected < 9.0
 
 
-def test_where_nothing_was_ever_measured_size_tells() -> None:
+def test_without_any_measurement_the_estimate_follows_the_size() -> None:
     floor = Floor()
     small, large = floor.add("a", size=GB), floor.add("b", "n", size=50 * GB)
     estimates = floor.dispatcher.estimates
@@ -106,14 +106,14 @@ def test_answers_in_one_piece_tell_which_engine_is_faster() -> None:
     assert slow.learned.paces["m"].is_rough
 
 
-def test_one_without_counts_tells_nothing_but_its_time() -> None:
+def test_an_answer_without_counts_tells_only_its_time() -> None:
     floor = Floor()
     engine = floor.add("a")
     whole(floor, engine, 1.0, prompt=None)
     assert (engine.learned.paces["m"].prompt.count, engine.learned.service.value) == (0, 1.0)
 
 
-def test_what_was_worked_out_is_forgotten_when_better_is_known_and_never_added_to_it() -> None:
+def test_rough_figures_are_forgotten_when_a_measurement_comes() -> None:
     floor = Floor()
     engine = floor.add("a")
     whole(floor, engine, 100.0)

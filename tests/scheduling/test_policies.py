@@ -13,7 +13,7 @@ from .fleets import Floor
 
 
 def chosen(floor: Floor, times: int, model: str = "m", now: float = 0.0) -> Counter[str]:
-    """Return who serves, each time from the same state."""
+    """Return the nodes that serve so many tickets, each time from the same state."""
     nodes: Counter[str] = Counter()
     for _ in range(times):
         _, lease = floor.ask(model, now=now)
@@ -37,7 +37,7 @@ def test_the_only_engine_is_chosen(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", PolicyName)
-def test_equals_all_get_their_share(policy: str) -> None:
+def test_equal_engines_all_get_their_share(policy: str) -> None:
     floor = Floor(policy=policy)
     for node in "abc":
         floor.add(node, loaded="m", slots=4)
@@ -45,7 +45,7 @@ def test_equals_all_get_their_share(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", PolicyName)
-def test_the_same_seed_chooses_the_same(policy: str) -> None:
+def test_the_same_seed_makes_the_same_choices(policy: str) -> None:
     def run() -> list[str]:
         floor = Floor(policy=policy, seed=7)
         for node in "abcdef":
@@ -73,7 +73,7 @@ def test_of_many_engines_the_only_one_with_the_model_in_memory_is_found(policy: 
         assert chosen(floor, 3) == {"321": 3}
 
 
-def test_round_robin_asks_each_in_turn() -> None:
+def test_round_robin_chooses_each_engine_in_turn() -> None:
     floor = Floor(policy="round_robin")
     for node in "abc":
         floor.add(node, loaded="m", slots=4)
@@ -82,7 +82,7 @@ def test_round_robin_asks_each_in_turn() -> None:
     assert set(nodes[:3]) == set("abc")
 
 
-def test_least_busy_asks_who_has_the_smallest_share_of_its_slots_taken() -> None:
+def test_least_busy_chooses_the_engine_with_the_smallest_share_of_slots_taken() -> None:
     floor = Floor(policy="least_busy")
     small, large = floor.add("a", loaded="m", slots=2), floor.add("b", loaded="m", slots=10)
     busy(floor, small)
@@ -93,7 +93,7 @@ def test_least_busy_asks_who_has_the_smallest_share_of_its_slots_taken() -> None
 
 
 @pytest.mark.parametrize("policy", ["round_robin", "random", "least_busy"])
-def test_they_do_not_ask_what_is_in_memory_and_order_no_more_loads_than_tickets(policy: str) -> None:
+def test_simple_policies_ignore_memory_and_order_no_more_loads_than_tickets(policy: str) -> None:
     floor = Floor(policy=policy)
     for node in "abc":
         floor.add(node)

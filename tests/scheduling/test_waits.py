@@ -107,7 +107,7 @@ def test_one_engine_that_rests_is_no_reason_while_another_is_busy() -> None:
     assert why_waiting(floor.ticket(), [one, other], NOW) == BUSY
 
 
-def test_a_doubtful_engine_is_in_service_while_there_is_nobody_else() -> None:
+def test_a_doubtful_engine_is_in_service_while_there_is_no_other() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
     floor.fleet.set_health(engine, Health.DOUBTFUL, "its streams are silent")

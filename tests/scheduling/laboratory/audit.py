@@ -17,7 +17,7 @@ from .clock import Clock
 LINES = 400
 """The story's last lines are kept."""
 STARVED = AGEING + 30.0
-"""Seconds for which nobody may be served for a model, while an engine that could do it does nothing."""
+"""Seconds for which no ticket for a model may be served, while an engine that could serve it is idle."""
 
 
 class Broken(AssertionError):  # noqa: N818 - the fact
@@ -74,7 +74,7 @@ class Audit:
         self.held.discard(lease)
 
     def check(self, dispatcher: Dispatcher, engines: Iterable[Engine], now: float) -> None:
-        """Compare the dispatcher's sums with what was granted, and look for who starves."""
+        """Compare the dispatcher's sums with the leases, and look for tickets that starve."""
         for engine in engines:
             held = sum(lease.engine is engine for lease in self.held)
             self.demand(

@@ -169,7 +169,7 @@ class Exchange:
             self._move(attempt, f"node {attempt.lease.engine.node}: {reason}", elsewhere=True)
 
     def on_unreachable(self, attempt: _Attempt) -> None:
-        """The engine never heard of it: it waits for whoever is up."""
+        """The engine never heard of the request: its ticket waits for an engine that is up."""
         engine = attempt.lease.engine
         self.hub.note_unreachable(engine, "no connection")
         self._end_attempt(attempt)

@@ -212,7 +212,7 @@ class SimulatedHub:
 
 
 class _Load(Caller):
-    """The exchange that loads a model; nobody's departure ends it."""
+    """The exchange that loads a model; no client's departure ends it."""
 
     def __init__(self, hub: SimulatedHub, order: LoadOrder) -> None:
         self._hub, self._order = hub, order

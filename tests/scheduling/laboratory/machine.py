@@ -155,7 +155,7 @@ class Machine:
         self._later(0.0, lambda: self._take(job))
 
     def unload(self, model: str) -> None:
-        """Forget a model at once, unless somebody uses it."""
+        """Forget a model at once, unless an exchange uses it."""
         self._later(0.0, lambda: self._unload(model))
 
     def _unload(self, model: str) -> None:

@@ -31,11 +31,11 @@ def outcomes() -> list[Outcome]:
     return [run_world(seed) for seed in FEW]
 
 
-def test_what_must_hold_holds_in_a_few_worlds(outcomes: list[Outcome]) -> None:
+def test_all_rules_hold_in_a_few_worlds(outcomes: list[Outcome]) -> None:
     assert all(sum(outcome.answers.values()) == outcome.requests for outcome in outcomes)
 
 
-def test_the_few_worlds_are_worth_it(outcomes: list[Outcome]) -> None:
+def test_the_few_worlds_have_all_kinds_of_ends(outcomes: list[Outcome]) -> None:
     """Every kind of fault strikes, every policy runs, every kind of end is reached."""
     assert {fault.kind for outcome in outcomes for fault in outcome.faults} == set(STRIKES)
     assert {outcome.policy for outcome in outcomes} == set(PolicyName)
@@ -47,14 +47,14 @@ def test_the_few_worlds_are_worth_it(outcomes: list[Outcome]) -> None:
     assert any(not outcome.faults for outcome in outcomes)
 
 
-def test_a_seed_is_a_world() -> None:
+def test_the_same_seed_makes_the_same_world() -> None:
     assert run_world(3).story == run_world(3).story
     assert run_world(3).story != run_world(4).story
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_what_must_hold_holds_in_many_worlds() -> None:
+def test_all_rules_hold_in_many_worlds() -> None:
     run_all(MANY)
 
 
