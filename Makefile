@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of the checkout's own; each target makes it when it is missing.
+# Everything runs in the checkout's own virtual environment. Each target makes it if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,18 +16,18 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# Most tests wait for something, so two files run at a time; the long ones measure, and run alone.
+# Most tests wait for something, so two files run at a time. The long tests measure, so each runs alone.
 BESIDE := -n 2 --dist loadfile
 
-test: venv  ## under 5 minutes; says what it left out, and how to get it
-	@echo "Without the long matrices and drills: make test-all has them."
+test: venv  ## under 5 minutes; says which tests it left out, and how to run them
+	@echo "The long matrices and drills are left out: make test-all runs them."
 	@$(BIN)/python -m pytest -m 'not long' $(BESIDE) $(ARGS)
 
 test-all: venv  ## the long matrices and drills too: 30 minutes
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-joined: venv  ## the hub's own suites, with every node joined by a link
-	@$(BIN)/python -m pytest --link joined -m 'not long' $(BESIDE) tests/api tests/hub tests/net $(ARGS)
+	@$(BIN)/python -m pytest --link joined -m 'not long' $(BESIDE) tests/surfaces tests/hub tests/net $(ARGS)
 
 check: venv
 	@$(BIN)/ruff check src tests bench

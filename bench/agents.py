@@ -1,9 +1,9 @@
-"""Many light nodes in one program, for the reconnect scenario: the real protocol, an engine that is only reported.
+"""Many light nodes in one program, for the reconnect scenario.
 
+They speak the real protocol; their engines do not exist.
     agents.py PORT KEYS           (the hub's port on 127.0.0.1; a file with one worker key a line)
-
-Each node dials, joins, keeps as many data sockets as the hub asks for, beats, and comes back as `hive node` does. Each
-time that all are ready, one line says when, on CLOCK_MONOTONIC.
+Each node dials, joins, keeps as many data sockets as the hub asks for, sends heartbeats, and dials again as `hive node`
+does. Each time that all nodes are ready, one line says when, on CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LISTING = json_object(b'{"models":[{"name":"far:latest","model":"far:latest","si
 
 
 class Fleet:
-    """The nodes, and how many of them are ready."""
+    """All nodes, and how many of them are ready."""
 
     def __init__(self, hub: str, keys: list[str]) -> None:
         self.hub = hub
@@ -57,7 +57,7 @@ class Fleet:
                     node.tick()
 
     def note(self) -> None:
-        """A node has become ready or ceased to be: say so when it was the last."""
+        """Note that a node is ready, or not any more. If now all are ready, print a line."""
         is_ready = all(node.is_ready for node in self._nodes)
         if is_ready and not self._was_ready:
             print(time.monotonic(), flush=True)
@@ -81,7 +81,7 @@ class Node:
         self._filling: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Join, and join again whenever the hub is lost."""
+        """Join the hub, and join again whenever the connection is lost."""
         attempt = 0
         while True:
             began = time.monotonic()
@@ -92,13 +92,13 @@ class Node:
             await asyncio.sleep(max(delay, retry_after))
 
     def tick(self) -> None:
-        """Let time pass."""
+        """Pass the time to the sockets."""
         for socket in (self._control, *self._data):
             if socket is not None:
                 socket.tick()
 
     async def _join(self) -> float:
-        """Run one session; return for how long the hub wants to be left alone."""
+        """Run one session; return for how many seconds the hub wants no dial."""
         self._why = 0
         try:
             self._control = await dial(self._fleet.hub, self._key, self._make_control, self._take)
@@ -151,7 +151,7 @@ class Node:
         opened: list[NodeSocket] = []
 
         def take(event: object) -> None:
-            if isinstance(event, Open):  # nobody asks for its model; whoever does is sent elsewhere
+            if isinstance(event, Open):  # no client asks for its model; if one does, the hub tries elsewhere
                 machine = opened[0].machine
                 assert isinstance(machine, NodeData)
                 machine.end(event.id, EndError(EndCode.ENGINE_UNREACHABLE, "a benchmark's node has no engine"))

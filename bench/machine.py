@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from processes import BenchError
-from proxies import JOINED, NODE, version
+from proxies import BEFORE, BEFORE_JOINED, JOINED, NODE, version
 
 
 def choose_cores() -> tuple[int, int]:
@@ -31,7 +31,11 @@ def describe(proxies: Sequence[str]) -> str:
         f"Linux {kernel[0] if kernel else platform.release()}",
         f"load average before the run {os.getloadavg()[0]:.1f}",
         f"Python {platform.python_version()}",
-        *(f"{proxy} {version(proxy)}" for proxy in proxies if proxy not in (JOINED, NODE) or "hive" not in proxies),
+        *(
+            f"{proxy} {version(proxy)}"
+            for proxy in proxies
+            if proxy not in (JOINED, NODE, BEFORE, BEFORE_JOINED) or "hive" not in proxies
+        ),
     ]
     if "hive" in proxies:
         facts += [f"{package} {metadata.version(package)}" for package in ("uvloop", "httptools")]

@@ -18,16 +18,16 @@ from processes import BenchError, on_core, running
 HERE = Path(__file__).resolve().parent
 CHUNKS = 100
 LINES = CHUNKS + 1
-"""A stream's chunks and the one that ends it."""
+"""The chunks of a stream and its last line."""
 SPACING = 0.020
 STREAM_SECONDS = CHUNKS * SPACING
 SETTLE = 0.2
-"""Seconds before and after a measurement, in which a proxy accepts, writes its log and falls asleep."""
+"""Seconds before and after a measurement. In them a proxy accepts connections, writes its log and becomes idle."""
 
 
 @dataclass(frozen=True)
 class Lab:
-    """Where a run happens: its temporary directory, its two cores and the programs compiled for it."""
+    """The place of a run: its temporary directory, its two cores and the programs compiled for it."""
 
     directory: Path
     proxy_core: int
@@ -35,11 +35,13 @@ class Lab:
     engine: Path
     load: Path
     node: Path
+    before: Path | None = None
+    """The sources of an earlier commit, to be measured beside those of today."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked: `each` requests a connection or, when that is 0, as many as `seconds` allow."""
+    """The requests of a load: `each` requests a connection or, if that is 0, as many as `seconds` allow."""
 
     connections: int
     body: Path
@@ -80,7 +82,7 @@ def compile_programs(directory: Path) -> tuple[Path, Path, Path]:
 
 @contextmanager
 def running_engine(lab: Lab, name: str) -> Iterator[int]:
-    """Run a fake engine on the load's core until the block ends; gives its port."""
+    """Run a fake engine on the load's core while the block runs; yield its port."""
     command = [str(lab.engine), "0", str(CHUNKS), str(round(SPACING * 1e6))]
     with running(name, command, core=lab.load_core, directory=lab.directory) as process:
         deadline = time.monotonic() + 5
@@ -92,7 +94,7 @@ def running_engine(lab: Lab, name: str) -> Iterator[int]:
 
 
 def run_load(lab: Lab, load: Load, port: int, key: str, on_edge: Callable[[], None]) -> Outcome:
-    """Run one load to its end; calls `on_edge` just before the first request and after the last answer."""
+    """Run one load to its end. Call `on_edge` just before the first request and just after the last answer."""
     command = [str(lab.load), "--port", str(port), "--connections", str(load.connections)]
     command += ["--each", str(load.each)] if load.each else ["--seconds", str(load.seconds)]
     command += ["--ramp-ms", str(round(load.ramp * 1000)), "--lines", str(LINES if load.is_streamed else 0)]

@@ -1,4 +1,4 @@
-"""Processes of the benchmark: started on one core, measured from outside, stopped by their own id."""
+"""Processes of the benchmark. Each is started on one core, measured from outside, and stopped by its own id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 STOP_TIMEOUT = 35.0
 """A hub may drain for 30 s."""
 FILES_WANTED = 20_000
-"""A proxy holds two sockets a stream; 1,024, the usual limit, is too few for 1,000 streams."""
+"""A proxy holds two sockets a stream. The usual limit of 1,024 files is too few for 1,000 streams."""
 
 
 class BenchError(Exception):
@@ -23,7 +23,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of a process and its children, in bytes; a page shared by n processes counts 1/n in `pss`."""
+    """The memory of a process and its children, in bytes. A page shared by n processes counts 1/n in `pss`."""
 
     rss: int
     pss: int
@@ -47,12 +47,12 @@ class Process:
         return sum(_cpu_seconds(pid) for pid in _family(self.popen.pid))
 
     def memory(self) -> Memory:
-        """Return what the process and its living children occupy now."""
+        """Return the memory that the process and its living children use now."""
         parts = [_memory(pid) for pid in _family(self.popen.pid)]
         return Memory(sum(part.rss for part in parts), sum(part.pss for part in parts))
 
     def last_words(self, lines: int = 8) -> str:
-        """Return the end of what the program said."""
+        """Return the last lines of the program's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
@@ -65,7 +65,7 @@ def running(
     directory: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Process]:
-    """Run a program on one core, its output in a file, until the block ends."""
+    """Run a program on one core, with its output in a file, while the block runs."""
     log = directory / f"{name}.log"
     with log.open("wb") as output, on_core(core):
         popen = subprocess.Popen(
@@ -84,7 +84,7 @@ def running(
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Let this process, and so whatever it starts in the block, run on one core only."""
+    """Keep this process, and all processes that it starts in the block, on one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -94,7 +94,7 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files, which children inherit, as a service's unit file would."""
+    """Raise the limit of open files, as a service's unit file would. Children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

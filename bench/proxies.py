@@ -23,7 +23,9 @@ from processes import BenchError, Process, running
 START_TIMEOUT = 30.0
 SLOTS = 2000
 JOINED, NODE = "hive-joined", "hive-node"
-"""A hub whose node has joined; the real node of one."""
+"""A hub with a joined node in C; the process of a real node."""
+BEFORE, BEFORE_JOINED = "before", "before-joined"
+"""The hub of an earlier commit: over a dialed node, and with a node that has joined."""
 
 HAPROXY = """\
 global
@@ -85,7 +87,7 @@ http {{
 
 @dataclass(frozen=True)
 class Target:
-    """Something that answers as an Ollama server; `process` is None when it is the engine itself."""
+    """A server that answers as an Ollama. `process` is None for the engine itself."""
 
     name: str
     port: int
@@ -96,7 +98,7 @@ class Target:
 
 
 class Start(Protocol):
-    """Starts a proxy before these engines (by port) and stops it when the block ends."""
+    """Starts a proxy in front of these engines (given by port) and stops it when the block ends."""
 
     def __call__(self, lab: Lab, name: str, engines: Sequence[int]) -> AbstractContextManager[Target]: ...
 
@@ -137,12 +139,15 @@ def nginx(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
 
 @contextmanager
 def running_hub(lab: Lab, name: str, engines: Sequence[int], port: int, admin_key: str) -> Iterator[Target]:
-    """Run a hub with dialed nodes, known by its admin key alone; its data directory outlives it."""
-    command = [_find("hive"), "serve", "--host", "127.0.0.1", "--port", str(port), "--slots", str(SLOTS)]
+    """Run a hub with dialed nodes. Its admin key is given; its data directory stays after its end."""
+    program, environment = [_find("hive")], _bare_environment()
+    if name.startswith(BEFORE):
+        program, environment["PYTHONPATH"] = [sys.executable, "-m", "hive.cli"], str(lab.before)
+    command = [*program, "serve", "--host", "127.0.0.1", "--port", str(port), "--slots", str(SLOTS)]
     command += ["--data-dir", str(lab.directory / f"{name}-data")]
     for node, engine in zip("abcdefgh", engines, strict=False):
         command += ["--node", f"{node}=http://127.0.0.1:{engine}"]
-    environment = _bare_environment() | {"HIVE_ADMIN_KEY": admin_key}
+    environment["HIVE_ADMIN_KEY"] = admin_key
     with running(name, command, core=lab.proxy_core, directory=lab.directory, environment=environment) as process:
         target = Target(name, port, admin_key, process, admin_key=admin_key)
         _wait_until(target, "/readyz", "")
@@ -153,14 +158,14 @@ def running_hub(lab: Lab, name: str, engines: Sequence[int], port: int, admin_ke
 
 @contextmanager
 def hive(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
-    """Run a hub with dialed nodes: keys, queue, metrics and access record on, the record in a file."""
+    """Run a hub with dialed nodes. Keys, queue, metrics and access record are on; the record goes to a file."""
     with running_hub(lab, name, engines, free_port(), "hk_" + secrets.token_urlsafe(32)) as target:
         yield replace(target, key=_key(target, "bench", "client"))
 
 
 @contextmanager
 def hive_joined(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
-    """Run a hub that a fake node joins for each of the engines, and answers by itself."""
+    """Run a hub with a joined node for each engine: a program in C that answers by itself."""
     with hive(lab, name, ()) as target, ExitStack() as nodes:
         for number in range(len(engines)):
             command = [str(lab.node), str(target.port), _key(target, f"n{number}", "worker")]
@@ -172,7 +177,7 @@ def hive_joined(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]
 
 @contextmanager
 def hive_node(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
-    """Run a hub that a real `hive node` joins, with the engines; the process that is measured is the node's."""
+    """Run a hub and a real `hive node` with the engines. The measured process is the node's."""
     with hive(lab, f"{name}-hub", ()) as hub:
         command = [_find("hive"), "node", "--hub", f"http://127.0.0.1:{hub.port}", "--slots", str(SLOTS)]
         for engine in engines:
@@ -186,17 +191,19 @@ def hive_node(lab: Lab, name: str, engines: Sequence[int]) -> Iterator[Target]:
 
 
 STARTS: Mapping[str, Start] = {"hive": hive, "haproxy": haproxy, "nginx": nginx, JOINED: hive_joined, NODE: hive_node}
+STARTS_BEFORE: Mapping[str, Start] = {BEFORE: hive, BEFORE_JOINED: hive_joined}
+"""What `--before` adds."""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody uses now."""
+    """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def version(proxy: str) -> str:
-    """Return what a proxy says of its version, in few words."""
+    """Return a proxy's version, in few words."""
     proxy = _program(proxy)
     option = "--version" if proxy == "hive" else "-v"
     said = subprocess.run([_find(proxy), option], capture_output=True, text=True)
@@ -260,10 +267,10 @@ def _bare_environment() -> dict[str, str]:
 
 
 def _program(proxy: str) -> str:
-    return "hive" if proxy in (JOINED, NODE) else proxy
+    return "hive" if proxy in (JOINED, NODE, BEFORE, BEFORE_JOINED) else proxy
 
 
 def _find(program: str) -> str:
-    """Return where a program is, or nothing: hive beside this Python, servers where Debian keeps them."""
+    """Return the path of a program, or "": hive is beside this Python, servers are where Debian keeps them."""
     places = (str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")
     return shutil.which(program, path=os.pathsep.join(places)) or ""

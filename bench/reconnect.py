@@ -1,4 +1,4 @@
-"""A hub with many joined nodes is restarted: when are all of them back, and what do running streams notice?"""
+"""Restarts a hub with many joined nodes, and measures when all are back and what running streams notice."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NODES = 500
 STREAMS = 20
 TIMEOUT = 60.0
 CALM_SECONDS = 2.0
-"""How long streams run beside joined nodes at rest, for comparison, and at least beside returning ones."""
+"""Seconds for which streams run beside idle joined nodes, for comparison, and at least beside returning nodes."""
 AGENTS = Path(__file__).resolve().parent / "agents.py"
 
 
 def measure(lab: Lab, engine: int, body: Path) -> Reconnect:
-    """Let the nodes join a hub, restart it, and wait until all are back."""
+    """Join the nodes to a hub, restart the hub, and wait until all nodes are back."""
     port, admin_key = free_port(), "hk_" + secrets.token_urlsafe(32)
     keys = lab.directory / "worker-keys"
     with ExitStack() as stack:
@@ -63,7 +63,7 @@ def _joined(hub: Target) -> int:
 
 
 def _wait_until_all_ready(agents: Process, times: int) -> float:
-    """Return the moment when all nodes were ready for the nth time."""
+    """Return the moment when all nodes were ready for the `times`-th time."""
     deadline = time.monotonic() + TIMEOUT
     while len(said := agents.log.read_text().splitlines(keepends=True)) < times or not said[-1].endswith("\n"):
         if not agents.is_running() or time.monotonic() > deadline:
@@ -77,7 +77,7 @@ def _wait_until_all_ready(agents: Process, times: int) -> float:
 
 @contextmanager
 def _streaming(hub: Target, body: Path) -> Iterator[list[float]]:
-    """Keep some streams running until the block ends; then gives the largest gap in each, in seconds."""
+    """Keep some streams running while the block runs. At its end the list holds the largest gap in each, in seconds."""
     gaps: list[float] = []
     is_over = threading.Event()
     reader = threading.Thread(target=_read_streams, args=(hub, body.read_bytes(), is_over, gaps))
@@ -92,7 +92,7 @@ def _streaming(hub: Target, body: Path) -> Iterator[list[float]]:
 
 
 def _read_streams(hub: Target, body: bytes, is_over: threading.Event, gaps: list[float]) -> None:
-    """Ask for streams again and again, and note the largest gap between two reads of one."""
+    """Ask for streams again and again. Note the largest gap between two reads of one stream."""
     head = f"POST /api/chat HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {hub.key}\r\nContent-Length: {len(body)}"
     request = head.encode() + b"\r\nContent-Type: application/json\r\n\r\n" + body
     with selectors.DefaultSelector() as selector, ExitStack() as stack:
@@ -113,7 +113,7 @@ def _read_streams(hub: Target, body: bytes, is_over: threading.Event, gaps: list
 
 
 class Stream:
-    """A connection with one answer at a time, and the largest gap seen in any."""
+    """A connection with one answer at a time. It holds the largest gap of all its answers."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -128,7 +128,7 @@ class Stream:
         self._read_at, self._last, self.is_complete = 0.0, b"", False
 
     def read(self) -> bool:
-        """Read what has come; return False if it is no part of a good answer."""
+        """Read what has come. Return False if it is not part of a good answer."""
         data, now = self.socket.recv(65536), time.monotonic()
         is_good = bool(data) and (bool(self._read_at) or data.startswith(b"HTTP/1.1 200 "))
         if self._read_at:

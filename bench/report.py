@@ -1,4 +1,4 @@
-"""The table of a run, for a terminal and for docs/performance.md, beside the budget of the finished hub."""
+"""The table of a run, beside the budget of the hub: for a terminal and for docs/performance.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from processes import BenchError, Memory
-from proxies import JOINED, NODE
+from proxies import BEFORE_JOINED, JOINED, NODE
 from results import DIRECT, Results, Scenario
 from scenarios import BODY_BYTES, CONNECTIONS, ENGINES, STREAMS
 
@@ -17,7 +17,7 @@ BEGIN, END = "<!-- results: bench/run.py --markdown writes what follows -->", "<
 HUB = "hive"
 MEGABYTE = 1 << 20
 REQUEST_BUDGET, CHUNK_BUDGET = 3.5, 1.4
-"""Times what HAProxy takes in the same run: microseconds differ between machines."""
+"""Multiples of HAProxy's time in the same run, because microseconds differ between machines."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Limit:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One measure: a cell for each proxy, the ratio to each of the others, and what the budget allows."""
+    """One measure: a cell for each proxy, the ratio to each other proxy, and the limit of the budget."""
 
     measure: str
     cells: Sequence[str]
@@ -51,7 +51,7 @@ class Row:
 
 def table(results: Results, proxies: Sequence[str]) -> list[list[str]]:
     """Return the lines of the table of proxies, the first one its heading."""
-    proxies = [proxy for proxy in proxies if proxy not in (JOINED, NODE)]
+    proxies = [proxy for proxy in proxies if proxy not in (JOINED, NODE, BEFORE_JOINED)]
     others = _others(proxies)
     heading = ["measure", *proxies, *(f"{HUB} / {other}" for other in others), "budget", "held"]
     request, chunk = f"request, {CONNECTIONS} connections (us)", f"chunk, {STREAMS:,} streams (us)"
@@ -84,7 +84,7 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def footnote(results: Results) -> str:
-    """Return what the table's latencies are added to."""
+    """Return the latencies of the engine alone, to which the table's latencies are added."""
     if not (alone := results.latencies(DIRECT)):
         return ""
     p50, p99 = (statistics.median(pair[which] for pair in alone) for which in (0, 1))
@@ -92,7 +92,7 @@ def footnote(results: Results) -> str:
 
 
 def check_markers(path: Path) -> None:
-    """Refuse a file that a report could not be written into, before the run and not after it."""
+    """Refuse a file that cannot take a report. It is called before the run, so that no run is lost."""
     text = path.read_text() if path.exists() else ""
     if text and not 0 <= text.find(BEGIN) < text.find(END):
         raise BenchError(f"{path} lacks the two markers that the results belong between:\n{BEGIN}\n{END}")

@@ -1,22 +1,22 @@
-"""The table of joined links: what they cost the hub beside dialed ones, what a node costs, what a restart does."""
+"""The table of joined links: their cost for the hub beside dialed links, the cost of a node, a restart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proxies import JOINED, NODE
+from proxies import BEFORE_JOINED, JOINED, NODE
 from report import HUB, Limit, Row, cell
 from results import Results, Scenario
 from scenarios import CONNECTIONS, NODE_STREAMS, STREAMS
 
 JOINED_BUDGET = 1.3
-"""Times what a dialed link costs the hub in the same run."""
+"""A multiple of a dialed link's cost for the hub in the same run."""
 LATENCY_BUDGET = 0.5
 RECONNECT_BUDGET = 10.0
 
 
 def table(results: Results) -> list[list[str]]:
-    """Return its lines, the first one its heading; what was not measured is left out."""
+    """Return the lines of the table, the first one its heading. A measure without values is left out."""
     request, chunk = f"request, {CONNECTIONS} connections", f"chunk, {STREAMS:,} streams"
     added = [pair[0] for pair in results.added_latencies(NODE)]
     tail = [pair[1] for pair in results.added_latencies(NODE)]
@@ -39,6 +39,7 @@ def _hub_rows(results: Results, scenario: Scenario, what: str) -> list[Row]:
     return [
         _row(f"the hub, joined: {what} (us)", results.cpu(scenario, JOINED), 1),
         _row(f"the hub, joined / dialed: {what}", ratios, 2, limit),
+        _row(f"the hub, joined / joined before: {what}", results.ratios(scenario, JOINED, BEFORE_JOINED), 2),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a run measured, and the few questions that a report asks of it."""
+"""The values that a run measured, and the figures that a report derives from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DIRECT = "direct"
 
 
 class Scenario(StrEnum):
-    """What was asked; the value is its name in the JSON file."""
+    """What was measured. The value is its name in the JSON file."""
 
     REQUESTS = "requests"
     CHUNKS = "chunks"
@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one proxy occupies after its start and with all streams running."""
+    """The memory of one proxy after its start, and with all streams running."""
 
     proxy: str
     idle: Memory
@@ -45,11 +45,12 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Reconnect:
-    """A restart of a hub with many joined nodes: the seconds until all were back, and what streams saw of it.
+    """A restart of a hub with many joined nodes: the seconds until all were back, and the gaps in running streams.
 
-    `seconds` counts from the SIGTERM; `stop_seconds` of them the old hub took to end. `joined` is how many nodes the
-    new hub calls ready. The gaps are the largest within any of the streams over a dialed node, before and after, and
-    that within streams of the engine without a hub, after: what the machine did to all of them.
+    `seconds` counts from the SIGTERM. `stop_seconds` of them pass until the old hub has ended. `joined` is how many
+    nodes the new hub calls ready. The gaps are the largest within any stream over a dialed node, before and after the
+    restart. For comparison there is the largest within streams of the engine without a hub, after it: the machine's own
+    gaps.
     """
 
     nodes: int
@@ -72,24 +73,24 @@ class Results:
     reconnects: list[Reconnect] = field(default_factory=list)
 
     def cpu(self, scenario: Scenario, proxy: str, engines: int = 1) -> list[float]:
-        """Return the CPU microseconds per request or chunk, one a round."""
+        """Return the CPU microseconds per request or chunk, one value for each round."""
         return [sample.cpu_us for sample in self._of(scenario, proxy, engines)]
 
     def ratios(self, scenario: Scenario, proxy: str, other: str, engines: int = 1) -> list[float]:
-        """Return how many times the CPU time of `other` a proxy took, one a round."""
+        """Return the CPU time of a proxy as a multiple of that of `other`, one value for each round."""
         return _quotients(self.cpu(scenario, proxy, engines), self.cpu(scenario, other, engines))
 
     def growth(self, proxy: str, engines: int) -> list[float]:
-        """Return the CPU time per request with several engines as a share of that with one."""
+        """Return the CPU time per request with several engines, as a multiple of that with one."""
         return _quotients(self.cpu(Scenario.REQUESTS, proxy, engines), self.cpu(Scenario.REQUESTS, proxy))
 
     def chunks_per_read(self, proxy: str) -> list[float]:
-        """Return how many chunks came to the client at once; more than 1 means that some were held back."""
+        """Return how many chunks came to the client in one read. More than 1 means that some were held back."""
         outcomes = [sample.outcome for sample in self._of(Scenario.CHUNKS, proxy, 1)]
         return [outcome.lines / outcome.reads for outcome in outcomes]
 
     def latencies(self, proxy: str) -> list[tuple[float, float]]:
-        """Return p50 and p99 at one connection, in milliseconds, one pair a round."""
+        """Return p50 and p99 at one connection, in milliseconds, one pair for each round."""
         outcomes = [sample.outcome for sample in self._of(Scenario.LATENCY, proxy, 1)]
         return [(outcome.p50_us / 1000, outcome.p99_us / 1000) for outcome in outcomes]
 

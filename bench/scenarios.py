@@ -1,4 +1,4 @@
-"""What is asked of the proxies, in short rounds that take turns, so that noise hits all alike."""
+"""The scenarios of a run. They take turns in short rounds, so that noise of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import reconnect
 from native import SETTLE, STREAM_SECONDS, Lab, Load, Outcome, run_load, running_engine
 from processes import Memory
-from proxies import JOINED, NODE, STARTS, Target
+from proxies import BEFORE_JOINED, JOINED, NODE, STARTS, STARTS_BEFORE, Target
 from results import DIRECT, Footprint, Results, Sample, Scenario
 
 STREAMS = 1000
 NODE_STREAMS = 300
-"""Through a real node: it shares its core with the engine and the load, and 1,000 would be too many for that."""
+"""A real node shares its core with the engine and the load, so 1,000 streams would be too many."""
 RAMP = 0.5
 CONNECTIONS = 64
 ENGINES = 3
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """How often and how long (seconds a round; streams last as long as they last)."""
+    """How many rounds there are, and how many seconds each lasts. Streams last as long as they need."""
 
     rounds: int
     stream_rounds: int
@@ -43,14 +43,15 @@ QUICK = Plan(rounds=1, stream_rounds=1, seconds=0.6)
 def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:
     """Start engines and proxies, measure every scenario, stop them all."""
     results, loads = Results(), _loads(lab.directory, plan)
+    starts = {**STARTS, **STARTS_BEFORE}
     with ExitStack() as stack:
         engines = [stack.enter_context(running_engine(lab, f"engine-{n}")) for n in range(ENGINES)]
-        targets = [stack.enter_context(STARTS[proxy](lab, proxy, engines[:1])) for proxy in proxies]
+        targets = [stack.enter_context(starts[proxy](lab, proxy, engines[:1])) for proxy in proxies]
         say("memory idle and with 1,000 streams")
         for target in targets:
             _measure_memory(lab, target, loads[Scenario.CHUNKS], results)
         direct = Target(DIRECT, engines[0], "none", None)
-        dialing = [target for target in targets if target.name not in (JOINED, NODE)]
+        dialing = [target for target in targets if target.name not in (JOINED, NODE, BEFORE_JOINED)]
         for scenario, asked in (
             (Scenario.CHUNKS, targets),
             (Scenario.BODIES, dialing),
@@ -60,7 +61,7 @@ def run(lab: Lab, proxies: Sequence[str], plan: Plan, say: Say) -> Results:
             _measure_rounds(lab, scenario, asked, loads[scenario], plan, results)
         say("requests, one node and three")
         for proxy in [target.name for target in dialing]:
-            target = stack.enter_context(STARTS[proxy](lab, f"{proxy}-{ENGINES}", engines))
+            target = stack.enter_context(starts[proxy](lab, f"{proxy}-{ENGINES}", engines))
             targets.append(replace(target, name=proxy, engines=ENGINES))
         _measure_rounds(lab, Scenario.REQUESTS, targets, loads[Scenario.REQUESTS], plan, results)
         if NODE in proxies:
@@ -125,7 +126,7 @@ def _measure_rounds(
 def _ask(
     lab: Lab, target: Target, load: Load, scenario: Scenario, number: int, results: Results
 ) -> tuple[float, Outcome]:
-    """Run one load through a target; return its CPU seconds and what came back, and note what was lost."""
+    """Run one load through a target. Return its CPU seconds and its outcome, and note lost answers."""
     if load.is_streamed and target.name == NODE:
         load = replace(load, connections=NODE_STREAMS)
     readings: list[float] = []
@@ -148,7 +149,7 @@ def _troubles(target: Target, load: Load, scenario: Scenario, number: int, outco
 
 
 def _measure_memory(lab: Lab, target: Target, load: Load, results: Results) -> None:
-    """Read a proxy's memory idle and in the middle of its first streams, which warm it up as well."""
+    """Read a proxy's memory when it is idle and in the middle of its first streams, which also warm it up."""
     process = target.process
     assert process is not None
     idle = process.memory()

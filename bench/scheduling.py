@@ -1,9 +1,9 @@
-"""What a decision of the scheduler costs, in CPU microseconds, from one node to a thousand. Needs no engine.
+"""The cost of a scheduler's decision, in CPU microseconds, from one node to a thousand. It needs no engine.
 
     python bench/scheduling.py
 
-A decision is what one ended exchange or one new ticket makes the scheduler do. It is to take 100 us at most with 1,000
-nodes and 10,000 tickets that wait; for a ticket that is served at once by a small fleet, a few.
+A decision is the scheduler's work for one ended exchange or one new ticket. It may take 100 us at most with 1,000 nodes
+and 10,000 waiting tickets, and a few us for a ticket that a small fleet serves at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ GB = 1_000_000_000
 
 
 def build(nodes: int, models: int, each: int, loaded: int, limit: int = 20_000) -> Dispatcher:
-    """Return a dispatcher over Ollamas that list `each` of the models, with some of them in memory, all measured."""
+    """Return a dispatcher over Ollamas.
+
+    Each lists `each` of the models, some of them in memory, and all are measured.
+    """
     rng = random.Random(1)
     fleet = Fleet()
     dispatcher = Dispatcher(fleet, limit, rng=rng)
@@ -93,7 +96,7 @@ def under_pressure(dispatcher: Dispatcher, models: int, waiting: int, count: int
 
 
 def best_of(measure: Callable[[], float]) -> float:
-    """Return the least of some rounds: what the code costs, not its neighbours."""
+    """Return the least value of some rounds, which is the cost without the noise of other programs."""
     return min(measure() for _ in range(ROUNDS))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hive.config import OPTIONS, LocalAccess, NodeSettings, Secret, Settings, is_loopback
+from hive.config import OPTIONS, LocalAccess, NodeSettings, Secret, Settings, changed_options, is_loopback
 
 
 def test_settings_built_directly_hold_the_defaults_and_read_no_environment(
@@ -58,6 +58,25 @@ def test_no_secret_is_in_a_repr() -> None:
     shown = repr(Settings(admin_key=Secret("hub-secret"), nodes=(node,)))
     assert "hub-secret" not in shown
     assert "engine-secret" not in shown
+
+
+def test_the_options_that_differ_from_their_defaults_are_told_without_secrets(tmp_path: Path) -> None:
+    node = NodeSettings(name="a", url="http://10.0.0.5:11434", api_key=Secret("hush"))
+    settings = Settings(
+        port=0, data_dir=tmp_path, nodes=(node,), open=True, local_access=LocalAccess.OFF, origins=("x://y", "*"),
+        admin_key=Secret("hush"), queue_limit=7, drain_timeout=30,
+    )  # fmt: skip
+    assert changed_options(Settings()) == {}
+    assert changed_options(settings) == {
+        "port": "0",
+        "data_dir": str(tmp_path),
+        "nodes": "a=http://10.0.0.5:11434",
+        "open": "true",
+        "local_access": "off",
+        "origins": "x://y, *",
+        "admin_key": "(secret)",
+        "queue_limit": "7",
+    }
 
 
 def test_every_option_has_help() -> None:

@@ -20,6 +20,7 @@ from hive import errors
 from hive.cli import main
 from hive.config import NODE_OPTIONS, OPTIONS, Option, Settings
 from hive.dialects.routes import Answered
+from hive.hub.events import DETAILS
 from hive.hub.records import Outcome, Record
 from hive.node.agent import ExitCode
 from hive.node.allowed_routes import ROUTES
@@ -180,6 +181,16 @@ def test_every_route_of_the_management_api_has_its_right_in_the_table_of_routes(
         if one.path.startswith(PREFIX) and one.path != f"{PREFIX}/"
     ]
     compare("docs/api.md", [row[:3] for row in table("docs/api.md", "management method")], declared)
+
+
+def event_rows() -> Iterator[tuple[str, ...]]:
+    for kind, details in DETAILS.items():
+        names = ", ".join(field.name for field in msgspec.structs.fields(details))
+        yield kind.value, "[the line in the log](metrics.md#the-log-line)" if details is Record else names
+
+
+def test_every_event_is_documented_with_its_details() -> None:
+    compare("docs/api.md", [(row[0], row[2]) for row in table("docs/api.md", "event")], event_rows())
 
 
 # --- metrics and the log ---

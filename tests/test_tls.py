@@ -116,7 +116,7 @@ def test_nodes_join_over_tls(hub: ThreadedHub, files: tuple[Path, Path], second_
     url = f"https://localhost:{hub.port}"
     with run_agent(url, key, {"engine": second_engine.url}, context=trusting(files[0])):
         hub.until(lambda server: [e.health.value for e in server.hub.fleet.engines] == ["ready", "ready"])
-        hub.call(lambda server: server.hub.drain("a", True))
+        hub.call(lambda server: server.hub.node_cases.drain("a", True))
         with TlsWire(hub.port, trusting(files[0])) as wire:
             for body in (GENERATE, STREAM):
                 wire.send(request(body=body))

@@ -4,8 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("hive-hub")
-except PackageNotFoundError:  # a source tree that nobody installed
+except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0.0.0"
 
 OLLAMA_API_VERSION = "0.33.0"
-"""The Ollama API that the hub speaks (`/api/version`); clients gate features on it."""
+"""The version of the Ollama API that the hub speaks (`/api/version`). Clients enable features by it."""

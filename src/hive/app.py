@@ -19,11 +19,13 @@ from hive.config import NO_NODES, LocalAccess, LogFormat, Settings
 from hive.errors import Fault
 from hive.hub.access_log import ExchangeLog, set_up_logging
 from hive.hub.core import Hub
+from hive.hub.event_feed import EventFeed
+from hive.hub.event_log import EventLog
 from hive.hub.key_cases import Keys
 from hive.hub.log_writer import LogWriter
 from hive.hub.recall import Recall
 from hive.hub.records import Record
-from hive.net.asgi import Application
+from hive.net.asgi import Application, AsgiBridge
 from hive.net.certificate import Certificate, CertificateError
 from hive.net.server import HttpServer, Listener, ServerLimits
 from hive.store.store import Store
@@ -54,10 +56,13 @@ class HubServer:
         self.settings = settings
         self.store = Store(settings.data_dir)
         self.ring = KeyRing()
-        self.keys = Keys(self.store, self.ring)
+        self.events = EventLog()
+        self.keys = Keys(self.store, self.ring, self.events)
         self.log_writer = LogWriter(sys.stderr.buffer)
         log = ExchangeLog(self.log_writer, as_json=_logs_json(settings))
-        self.hub = Hub(settings, write_records or log.write, self.ring)
+        self.hub = Hub(settings, write_records or log.write, self.ring, self.events)
+        self.feed = EventFeed(self.events)
+        self.bridge = AsgiBridge()
         self.recall = Recall(self.store, self.hub.joining, self.hub.now)
         self.server = self._make_server()
         self._guesses = Guesses()
@@ -81,7 +86,7 @@ class HubServer:
 
     def _main_surfaces(self) -> tuple[Surface, ...]:
         """Return the surfaces of the main listener; what none of them has is answered as Ollama would."""
-        management = management_surface(self.hub, self._make_application, self._render_metrics)
+        management = management_surface(self.hub, self.bridge, self._make_application, self._render_metrics)
         return main_surface(self.hub.catalog), management
 
     async def listen(self, host: str, port: int, surfaces: Sequence[Surface]) -> int:
@@ -116,7 +121,7 @@ class HubServer:
             await self.store.close()
             raise
         self.hub.start()
-        self.hub.spawn(self.recall.run())
+        self.hub.background.spawn(self.recall.run())
 
     @property
     def scheme(self) -> str:
@@ -138,10 +143,11 @@ class HubServer:
         """Refuse new work, finish what runs within the drain time, and take everything down."""
         deadline = self.hub.now() + self.settings.drain_timeout
         self.server.stop_accepting()
+        self.bridge.end_event_streams()
         self.hub.joining.say_bye()
-        await self.hub.finish(self.settings.drain_timeout)
+        await self.hub.register.finish(self.settings.drain_timeout)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
-        self.hub.give_up_all()  # whose body came in the meantime
+        self.hub.register.give_up_all()  # whose body came in the meantime
         await self.server.finish(FAREWELL)
         await self.hub.joining.leave(FAREWELL)  # only now: until here a request may need its link
         self.server.close()
@@ -155,7 +161,7 @@ class HubServer:
         from hive.surfaces.management.fleet_views import Views
         from hive.surfaces.management.request_views import RequestViews
 
-        return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub, self.keys)))
+        return create_app(Services(self.keys, Views(self.hub), RequestViews(self.hub, self.keys), self.feed))
 
     def _render_metrics(self) -> bytes:
         from hive.surfaces.metrics import Metrics
@@ -206,8 +212,8 @@ async def _run(server: HubServer) -> int:
     _greet(server)
     _tune_collector()
     await stopping.wait()
-    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.exchanges)))
-    loop.add_signal_handler(signal.SIGINT, server.hub.give_up_all)  # Ctrl-C again: now
+    _log.info("stopping: waiting up to %g s for %s", settings.drain_timeout, _count(len(server.hub.register.running)))
+    loop.add_signal_handler(signal.SIGINT, server.hub.register.give_up_all)  # Ctrl-C again: now
     await server.stop()
     return 0
 

@@ -1,7 +1,7 @@
-"""Every option of the hub, declared once: its name, type, default and help. `hive.sources` reads them.
+"""Every option of the hub, declared once: its name, type, default and help. `hive.sources` reads the values.
 
-Declared with msgspec, which the hub has loaded anyway: pydantic-settings would take 36 ms and 5 MB more, and
-does not tell which source a wrong value came from.
+The declarations use msgspec, which the hub loads in any case. pydantic-settings would take 36 ms and 5 MB more, and
+does not say which source a wrong value came from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
-"""What nodes and keys may be called: it fits a header, a URL's path, a label and a file name."""
+"""The form of a name of a node or key. Such a name fits a header, a URL's path, a label and a file name."""
 NAME_RULE = "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
 NO_NODES = "none yet: --node NAME=URL for machines that the hub can reach, hive node for others"
 
@@ -28,7 +28,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(Exception):
-    """One sentence for whoever starts the hub: the option and the fact."""
+    """One sentence for the operator who starts the hub: it names the option and says what is wrong."""
 
 
 class LocalAccess(StrEnum):
@@ -40,7 +40,7 @@ class LocalAccess(StrEnum):
 
 
 class PolicyName(StrEnum):
-    """Who gets a request that several engines could serve (`hive.scheduling.policies`)."""
+    """How the hub chooses among several engines that could serve a request (`hive.scheduling.policies`)."""
 
     BEST = "best"
     ROUND_ROBIN = "round_robin"
@@ -49,7 +49,7 @@ class PolicyName(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """The form of log lines."""
 
     AUTO = "auto"
     JSON = "json"
@@ -57,7 +57,7 @@ class LogFormat(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """The least serious log line that is written."""
+    """The lowest level of log lines that are written."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -66,7 +66,7 @@ class LogLevel(StrEnum):
 
 
 class Secret:
-    """A text that no repr, log line or message shows; `value` is what it holds."""
+    """A text that no repr, log line or message shows. `value` holds it."""
 
     __slots__ = ("value",)
 
@@ -84,13 +84,13 @@ class Secret:
 
 
 def default_data_dir() -> Path:
-    """Return this user's own directory for the hub's data."""
+    """Return the directory for the hub's data that belongs to this user."""
     try:
         if sys.platform == "win32":
             return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "hive"
         xdg = os.environ.get("XDG_DATA_HOME", "")
         return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".local" / "share") / "hive"
-    except RuntimeError as error:  # a user id without an account
+    except RuntimeError as error:  # the user id has no account
         raise SettingsError("data_dir: this user has no home directory, so it must be set") from error
 
 
@@ -108,12 +108,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     slots: Count | None = None
     api_key: Secret | None = None
-    """What the engine asks for; from `api_key_file` if that was given."""
+    """The key that the engine asks for. It comes from `api_key_file` if that was given."""
     api_key_file: Path | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the hub runs with. Built directly, it holds the defaults and reads no source."""
+    """The settings of the hub. An object that is built directly holds the defaults and reads no source."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port to listen on; 0 takes a free one.")] = 4483
@@ -132,8 +132,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     local_access: Annotated[
         LocalAccess | None,
         Meta(
-            description="What requests from this machine may do without a key: infer, or off when the host "
-            "is not loopback or trusted_proxies is set, if not said."
+            description="What requests from this machine may do without a key. Default: infer; off if the host "
+            "is not loopback or trusted_proxies is set."
         ),
     ] = None
     trusted_proxies: Annotated[
@@ -152,7 +152,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, Meta(description="Least serious log line to write.")] = LogLevel.INFO
 
     policy: Annotated[
-        PolicyName, Meta(description="Who serves a request that several could: best, round_robin, random, least_busy.")
+        PolicyName,
+        Meta(description="How one of several possible engines is chosen: best, round_robin, random, least_busy."),
     ] = PolicyName.BEST
     queue_limit: Annotated[Count, Meta(description="Requests that may wait; more are refused.")] = 1_000
     queue_timeout: Annotated[Seconds, Meta(description="Seconds a request may wait for a slot.")] = 600
@@ -187,7 +188,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def effective_local_access(self) -> LocalAccess:
-        """Return what requests from this machine may do, with the default worked out."""
+        """Return what a local request may do without a key. The default depends on other settings."""
         if self.local_access is not None:
             return self.local_access
         return LocalAccess.INFER if is_loopback(self.host) and not self.trusted_proxies else LocalAccess.OFF
@@ -200,37 +201,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option as the command line and the documentation see it."""
+    """One option as the command line and the documentation show it."""
 
     name: str
     help: str
     type: inspect.Type
     default: object = None
-    """None also where it is worked out at the start."""
+    """The default value. It is also None if the hub works the value out at its start."""
 
     @property
     def flag(self) -> str:
-        """Return what the command line calls it."""
+        """Return the option's flag on the command line."""
         return "--node" if self.name == "nodes" else f"--{self.name.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
-        """Return what the environment calls it."""
+        """Return the option's environment variable."""
         return "HIVE_NODE" if self.name == "nodes" else f"HIVE_{self.name.upper()}"
 
     @property
     def is_switch(self) -> bool:
-        """Is it either true or false?"""
+        """Is the option either true or false?"""
         return isinstance(self.type, inspect.BoolType)
 
     @property
     def is_list(self) -> bool:
-        """May it be given several times?"""
+        """May the option be given several times?"""
         return isinstance(self.type, inspect.VarTupleType)
 
     @property
     def is_secret(self) -> bool:
-        """Must it stay out of argument lists, which every user of a machine can read?"""
+        """Must the option stay out of argument lists? Every user of a machine can read those."""
         return isinstance(self.type, inspect.CustomType) and self.type.cls is Secret
 
 
@@ -253,11 +254,35 @@ def _options(declared: type[msgspec.Struct]) -> dict[str, Option]:
 
 
 def is_loopback(host: str) -> bool:
-    """Can only this machine reach a listener on `host`?"""
+    """Is a listener on `host` reachable from this machine only?"""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def changed_options(settings: Settings) -> dict[str, str]:
+    """Return the options that differ from their defaults, as texts to be shown: of a secret only that it is set."""
+    return {
+        name: "(secret)" if option.is_secret else _as_text(value)
+        for name, option in OPTIONS.items()
+        if (value := getattr(settings, name)) != (_usual_data_dir() if name == "data_dir" else option.default)
+    }
+
+
+def _usual_data_dir() -> Path | None:
+    try:
+        return default_data_dir()
+    except SettingsError:
+        return None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(_as_text(each) for each in value)
+    if isinstance(value, NodeSettings):
+        return f"{value.name}={value.url}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 OPTIONS: Mapping[str, Option] = _options(Settings)

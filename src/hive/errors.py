@@ -1,4 +1,4 @@
-"""Every error a client can see: whose fault it is, its status and code, and whether another node may be tried."""
+"""Every error that a client can see: its family, status and code, and whether another node may be tried."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Family(StrEnum):
-    """Who must act for the error to go away."""
+    """Who must act so that the error does not come again."""
 
     CLIENT = "client"
     NODE = "node"
@@ -16,7 +16,7 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One row of the table of errors; what varies is only the sentence."""
+    """One row of the table of errors. Only the sentence of an error varies."""
 
     code: str
     status: int
@@ -24,20 +24,20 @@ class Kind:
     another_node: bool = False
     """May the same request be tried on another node?"""
     retry: bool = True
-    """May the client repeat it? False sends `x-should-retry: false`."""
+    """May the client repeat the request? False sends `x-should-retry: false`."""
 
 
 @dataclass(slots=True)
 class Fault(Exception):  # noqa: N818 - the domain's word: a fault becomes an answer, not a crash
-    """An error on its way to a client; `kind` is its row, `message` the sentence that names the thing and the fact."""
+    """An error on its way to a client. `kind` is its row in the table; `message` is the sentence for the client."""
 
     kind: Kind
     message: str
     headers: tuple[tuple[str, str], ...] = field(default=())
     delay: float = 0.0
-    """Seconds to hold the answer back."""
+    """Seconds by which the answer is delayed."""
     key: str = ""
-    """The name of the key that was shown, if the hub knows it."""
+    """The name of the key that the client sent, if the hub knows the key."""
 
     def __str__(self) -> str:
         return f"{self.kind.code}: {self.message}"

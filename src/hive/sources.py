@@ -1,4 +1,4 @@
-"""The sources of the hub's settings: flags win over environment variables, which win over `hive.toml`."""
+"""The sources of the hub's settings. Flags win over environment variables, and these win over `hive.toml`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _NODE_TYPES = {field.name: field.type for field in msgspec.structs.fields(NodeSe
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a value was found, and how it is to be read."""
+    """The place where a value was found, and how to read the value."""
 
     text: str
     is_typed: bool = False
-    """TOML has types of its own; flags and variables are texts."""
+    """Does the value have a type of its own (TOML)? Flags and variables are texts."""
     directory: Path = Path()
-    """What a relative path is relative to."""
+    """The directory that a relative path starts from."""
 
 
 def load_settings(
@@ -49,9 +49,10 @@ def load_settings(
     config: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Return what flags, environment and file say, the first of them winning, or raise SettingsError.
+    """Return the settings from flags, environment and file; the first source that has a value wins.
 
-    `flags` maps options to what the command line gave: a text, a switch, a list of texts; None is not given.
+    Raises SettingsError.
+    `flags` holds what the command line gave for each option: a text, a switch or a list of texts; None if nothing.
     """
     variables = os.environ if environ is None else environ
     file = config or (Path(variables["HIVE_CONFIG"]) if variables.get("HIVE_CONFIG") else None)
@@ -89,11 +90,14 @@ def _from_file(path: Path) -> dict[str, object]:
 
 
 def _from_environment(variables: Mapping[str, str]) -> dict[str, object]:
-    """Return what HIVE_* variables say; other names (HIVE_HUB, what Kubernetes injects) are not the hub's."""
+    """Return the values of HIVE_* variables that are options.
+
+    Other variables are ignored (HIVE_HUB, Kubernetes' own).
+    """
     found: dict[str, object] = {}
     for name, option in OPTIONS.items():
         text = variables.get(option.variable, "")
-        injected = name == "port" and "://" in text  # HIVE_PORT=tcp://10.0.0.1:4483, for a service named hive
+        injected = name == "port" and "://" in text  # Kubernetes sets HIVE_PORT=tcp://10.0.0.1:4483
         if text and not injected:
             found[name] = _read(name, text, _Origin(f"from {option.variable}"))
     return found
@@ -115,7 +119,7 @@ def _refuse_unknown(where: str, given: Iterable[str], known: Mapping[str, Option
 
 
 def _read(name: str, raw: object, origin: _Origin) -> object:
-    """Return an option's value from what a source holds."""
+    """Return an option's value, read from the raw value of a source."""
     if OPTIONS[name].is_list and not origin.is_typed:
         parts = raw if isinstance(raw, list) else [raw]
         raw = [text.strip() for part in parts for text in str(part).split(",") if text.strip()]
@@ -134,7 +138,7 @@ def _converted(label: str, raw: object, kind: object, option: Option, origin: _O
         if not isinstance(value, str) or not value or "\0" in value:
             raise ValueError("not a text")
         if wanted is Path:
-            return origin.directory / os.path.expanduser(value)  # Path's own raises for an unknown user
+            return origin.directory / os.path.expanduser(value)  # Path.expanduser raises for an unknown user
         return check_secret(label, value)
 
     try:
@@ -146,7 +150,7 @@ def _converted(label: str, raw: object, kind: object, option: Option, origin: _O
 
 
 def _expected(kind: inspect.Type, with_bounds: bool) -> str:
-    """Return what a type takes, in words."""
+    """Return in words what a type accepts."""
     match kind:
         case inspect.IntType(ge=least, le=most):
             return f"an integer from {least} to {most}" if with_bounds else "an integer"
@@ -180,7 +184,7 @@ def _nodes(raw: object, origin: _Origin) -> tuple[NodeSettings, ...]:
 
 
 def _table(entry: object, origin: _Origin) -> Mapping[str, object]:
-    """Return a node as the table that hive.toml would hold; NAME=URL is its short form."""
+    """Return a node as a table of hive.toml would hold it. NAME=URL is the short form of such a table."""
     if isinstance(entry, str):
         name, equals, url = entry.partition("=")
         if not equals:
@@ -215,7 +219,7 @@ def _node(entry: object, origin: _Origin) -> NodeSettings:
 
 
 def _engine_url(label: str, raw: object, origin: _Origin) -> str:
-    """Return the URL as scheme, host and port, or say what is wrong with it; credentials are never shown."""
+    """Return the URL as scheme, host and port, or say what is wrong with it. Credentials are never shown."""
     wanted = "a URL such as http://10.0.0.5:11434"
     if not isinstance(raw, str) or not raw.isascii() or not raw.isprintable() or " " in raw:
         raise SettingsError(f"{label}: url: expected {wanted} ({origin.text})")
@@ -236,14 +240,14 @@ def _engine_url(label: str, raw: object, origin: _Origin) -> str:
 
 
 def check_secret(label: str, text: str) -> Secret:
-    """Return a key that fits a header, or raise SettingsError, which does not show it."""
+    """Return the key, which fits a header. Raises SettingsError, which does not show the key."""
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise SettingsError(f"{label}: a key is printable ASCII without spaces, and this one is not")
     return Secret(text)
 
 
 def read_secret(label: str, path: Path) -> Secret:
-    """Return the key that a file holds, without the white space around it, or raise SettingsError."""
+    """Return the key in a file, without white space around it. Raises SettingsError."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from hive.auth.keys import Key, Role, digest_of
-from hive.auth.principals import Principal
+from hive.auth.principals import Principal, principal_of
 
 
 def principal(secret: bytes) -> Principal:
-    key = Key("alice", Role.CLIENT, digest_of(secret), "hk_", 0.0)
-    return Principal(key.name, key.rights, key)
+    return principal_of(Key("alice", Role.CLIENT, digest_of(secret), "hk_", 0.0))
 
 
 def test_two_keys_of_one_name_are_two_principals() -> None:

@@ -1,4 +1,4 @@
-"""A hub for the commands to speak to, and a way to run a command."""
+"""A hub for the tests of commands, and a function that runs a command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADMIN_KEY = "an-admin-key-for-tests-only"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -31,7 +31,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let nothing of the developer's own settings in."""
+    """Keep the developer's own settings out of the tests."""
     for name in ("HIVE_HUB", "HIVE_API_KEY", "HIVE_CA_FILE", "HIVE_CONFIG", "HIVE_PORT", "HIVE_NODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -39,7 +39,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs `hive` with arguments, in this process."""
+    """Return a function that runs `hive` with arguments, in this process."""
 
     def run_hive(*arguments: str) -> Outcome:
         code = main(arguments)

@@ -1,4 +1,4 @@
-"""`hive demo`: it shows a failover, every line to try works, and it ends at once and leaves nothing behind."""
+"""`hive demo`: it shows a failover, every suggested command works, and it ends at once and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 @contextmanager
 def taken(port: int) -> Iterator[int]:
-    """Hold a port, 0 for any; whoever has it already holds it as well."""
+    """Hold a port (0: any free one). If another program has the port, it is taken already."""
     with socket.socket() as sock:
         with suppress(OSError):
             sock.bind(("127.0.0.1", port))
@@ -38,7 +38,7 @@ def taken(port: int) -> Iterator[int]:
 
 @contextmanager
 def demo(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the demo, its temporary files in a directory of the test."""
+    """Run the demo with its temporary files in a directory of the test."""
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "default", "NO_PROXY": "*"}
     with subprocess.Popen(
         [*HIVE, "demo", *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -50,7 +50,7 @@ def demo(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def read_until(process: subprocess.Popen[str], beginning: str) -> str:
-    """Return what the demo prints up to the line that begins like this."""
+    """Return the demo's output up to the first line that begins so."""
     assert process.stdout is not None
     shown = ""
     for line in process.stdout:
@@ -60,7 +60,7 @@ def read_until(process: subprocess.Popen[str], beginning: str) -> str:
     raise AssertionError(f"no line {beginning!r} in {shown!r}")
 
 
-def test_once_answers_everything_and_shows_a_failover(tmp_path: Path) -> None:
+def test_demo_once_answers_every_request_and_shows_a_failover(tmp_path: Path) -> None:
     with taken(USUAL_PORT), demo(tmp_path, "--once") as process:
         out, err = process.communicate(timeout=30)
     lines = out.splitlines()
@@ -78,7 +78,7 @@ def test_once_answers_everything_and_shows_a_failover(tmp_path: Path) -> None:
 
 @posix_only
 @pytest.mark.long
-def test_every_line_to_try_works_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_every_suggested_command_works_and_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0") as process:
         shown = read_until(process, "Every request")
         assert max(map(len, shown.splitlines())) <= 100
@@ -110,7 +110,7 @@ def test_every_line_to_try_works_and_ctrl_c_ends_it(tmp_path: Path) -> None:
 
 @posix_only
 @pytest.mark.long
-def test_the_lines_that_join_one_more_node_work(tmp_path: Path) -> None:
+def test_the_suggested_commands_that_join_a_node_work(tmp_path: Path) -> None:
     key_file = tmp_path / "desk.key"
     with run_in_thread(SimOptions()) as engine, demo(tmp_path, "--port", "0") as process:
         shown = read_until(process, "Every request")
@@ -141,7 +141,7 @@ def test_the_lines_that_join_one_more_node_work(tmp_path: Path) -> None:
 
 @posix_only
 @pytest.mark.long
-def test_a_node_whose_key_is_revoked_is_said_to_end(tmp_path: Path) -> None:
+def test_the_demo_says_that_a_node_with_a_revoked_key_has_ended(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0") as process:
         shown = read_until(process, "Every request")
         exported = dict(re.findall(r"^export (\w+)=(\S+)$", shown, re.MULTILINE))
@@ -155,7 +155,7 @@ def test_a_node_whose_key_is_revoked_is_said_to_end(tmp_path: Path) -> None:
 
 @posix_only
 @pytest.mark.long
-def test_ctrl_c_waits_a_moment_for_a_request_that_runs_and_no_longer(tmp_path: Path) -> None:
+def test_ctrl_c_waits_only_a_moment_for_a_running_request(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0") as process:
         chat = found(r"^curl (\S+/api/chat) \\$", read_until(process, "Every request"))
         body = {"model": "sim-chat", "messages": [], "options": {"num_predict": 100_000}}
@@ -168,7 +168,7 @@ def test_ctrl_c_waits_a_moment_for_a_request_that_runs_and_no_longer(tmp_path: P
 
 
 def found(pattern: str, text: str) -> str:
-    """Return what the one group of the pattern holds."""
+    """Return the text of the pattern's only group."""
     match = re.search(pattern, text, re.MULTILINE)
     assert match, f"no {pattern} in {text}"
     return match[1]
@@ -177,7 +177,7 @@ def found(pattern: str, text: str) -> str:
 @posix_only
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.long
-def test_a_signal_ends_it_in_the_middle_of_the_show(tmp_path: Path, name: str) -> None:
+def test_a_signal_ends_the_demo_in_the_middle_of_the_show(tmp_path: Path, name: str) -> None:
     with demo(tmp_path, "--port", "0") as process:
         read_until(process, "Six at once")
         process.send_signal(signal.Signals[name])
@@ -186,7 +186,7 @@ def test_a_signal_ends_it_in_the_middle_of_the_show(tmp_path: Path, name: str) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_that_was_asked_for_and_is_taken_is_one_sentence(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with taken(0) as port, demo(tmp_path, "--port", str(port)) as process:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (1, "", f"hive: port {port} on 127.0.0.1 is taken\n")

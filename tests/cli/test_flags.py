@@ -1,4 +1,4 @@
-"""Options that take a number, or one of a few words: what fits is read, and what does not is one sentence."""
+"""Options that take a number or one of a few words: a valid value is read, a wrong one is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import Run
         (("sim", "--ttft", "soon"), "--ttft: expected a number, got 'soon'"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence_of_our_own(run: Run, arguments: tuple[str, ...], said: str) -> None:
+def test_a_wrong_value_is_refused_in_one_sentence_of_our_own(run: Run, arguments: tuple[str, ...], said: str) -> None:
     wrong = run(*arguments)
     assert (wrong.code, wrong.out, wrong.err) == (2, "", f"hive: {said}\n")
 

@@ -1,4 +1,4 @@
-"""The commands about the fleet: against a hub whose one node is down, and one that a node joined."""
+"""The commands about the fleet, against a hub with one node that is down, and a hub with one joined node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from hive.cli.fleet import _holder, _Model, _Node, _ShownVersion, _table
+from hive.cli.fleet import _Model, _Node, _node_with_note, _ShownVersion, _table
 from hive.testing import ThreadedEngine
 from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
@@ -29,7 +29,7 @@ def test_nodes_are_listed_for_people_and_for_programs(run: Run, hub: str) -> Non
 @pytest.mark.parametrize(
     ("command", "columns"), [("models", "NAME ID SIZE NODES LOADED ON"), ("ps", "NAME ID SIZE IN GPU UNTIL")]
 )
-def test_an_empty_fleet_has_columns_and_no_rows(run: Run, hub: str, command: str, columns: str) -> None:
+def test_an_empty_fleet_is_shown_as_columns_without_rows(run: Run, hub: str, command: str, columns: str) -> None:
     assert run(command).out.split() == columns.split()
     assert json.loads(run(command, "--json").out) == {"models": []}
 
@@ -40,13 +40,13 @@ def node(name: str, **changes: object) -> _Node:
     )
 
 
-def test_nodes_stand_by_name_and_engine() -> None:
+def test_nodes_are_sorted_by_name_and_engine() -> None:
     listed = [node("b"), node("C"), node("a", engine="two"), node("a", engine="one", status="down")]
     _, rows = _table(listed, wide=False)
     assert [row[:2] for row in rows] == [["a", "down"], ["a", "ready"], ["b", "ready"], ["C", "ready"]]
 
 
-def test_loaded_models_are_named_if_they_are_short() -> None:
+def test_loaded_models_are_named_if_the_names_are_short() -> None:
     long = ["llama3.2:3b-instruct-q4_K_M", "another:latest"]
     listed = [node("a", loaded=["tiny:latest"]), node("b", loaded=long)]
     columns, rows = _table(listed, wide=False)
@@ -56,7 +56,7 @@ def test_loaded_models_are_named_if_they_are_short() -> None:
     assert ", ".join(long) in rows[1]
 
 
-def test_a_hub_without_nodes_says_how_to_get_some(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_without_nodes_says_how_to_add_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with run_hub({}, link="dialed") as hub:
         monkeypatch.setenv("HIVE_HUB", hub.url)
         monkeypatch.setenv("HIVE_API_KEY", hub.admin_key)
@@ -65,7 +65,7 @@ def test_a_hub_without_nodes_says_how_to_get_some(run: Run, monkeypatch: pytest.
         assert sentence == ("none yet: --node NAME=URL for machines that the hub can reach, hive node for others")
 
 
-def test_the_nodes_of_a_model_stand_by_name(
+def test_the_nodes_of_a_model_are_sorted_by_name(
     run: Run, engine: ThreadedEngine, second_engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with run_hub({"zoo": engine.url, "Bee": second_engine.url}, link="dialed") as hub:
@@ -75,10 +75,10 @@ def test_the_nodes_of_a_model_stand_by_name(
         assert "Bee, zoo" in run("models").out
 
 
-def test_a_node_with_another_version_of_a_model_is_told_with_it() -> None:
+def test_a_node_with_another_version_of_a_model_has_a_note() -> None:
     versions = [_ShownVersion("sha256:" + "a" * 64, ["a", "b"]), _ShownVersion("b" * 64, ["b", "c"])]
     model = _Model("m:latest", ["a", "b", "c", "d"], [], None, "sha256:" + "a" * 64, ["c", "d"], versions)
-    assert [_holder(name, model) for name in model.nodes] == [
+    assert [_node_with_note(name, model) for name in model.nodes] == [
         "a",
         "b (other version bbbbbbbbbbbb)",
         "c (down, other version bbbbbbbbbbbb)",
@@ -86,14 +86,14 @@ def test_a_node_with_another_version_of_a_model_is_told_with_it() -> None:
     ]
 
 
-def test_one_version_is_no_other_than_the_one_that_an_engine_without_versions_shows() -> None:
+def test_one_version_is_not_another_version_than_the_shown_one() -> None:
     model = _Model("m:latest", ["a", "vllm"], [], None, "made up of its name", [], [_ShownVersion("a" * 64, ["a"])])
-    assert [_holder(name, model) for name in model.nodes] == ["a", "vllm"]
+    assert [_node_with_note(name, model) for name in model.nodes] == ["a", "vllm"]
 
 
 @pytest.fixture
 def joined_hub(engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedHub]:
-    """Run a hub with a node that joined; HIVE_HUB and HIVE_API_KEY point to it."""
+    """Run a hub with a joined node; HIVE_HUB and HIVE_API_KEY point to it."""
     with run_hub({}, link="dialed") as hub:
         monkeypatch.setenv("HIVE_HUB", hub.url)
         monkeypatch.setenv("HIVE_API_KEY", hub.admin_key)

@@ -1,4 +1,4 @@
-"""How commands find the hub, and what they say of one that is none."""
+"""How commands find the hub, and their error when a server is no hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWERS = {
 
 
 class Stranger(BaseHTTPRequestHandler):
-    """A web server that is no hub."""
+    """A web server that is not a hub."""
 
     def do_GET(self) -> None:
         status, body = ANSWERS[self.path]
@@ -56,7 +56,7 @@ def stranger() -> Iterator[str]:
         ("/gone", "answered 502, and not as a Hive hub does"),
     ],
 )
-def test_what_is_no_hub_is_named_without_its_path(run: Run, stranger: str, path: str, said: str) -> None:
+def test_a_server_that_is_no_hub_is_named_without_its_path(run: Run, stranger: str, path: str, said: str) -> None:
     refused = run("nodes", "--hub", stranger + path)
     assert refused.code == 1
     assert refused.err.startswith(f"hive: {stranger} {said}")
@@ -66,14 +66,14 @@ def test_an_error_in_ollamas_form_is_read_and_put_on_one_line(run: Run, stranger
     assert run("nodes", "--hub", f"{stranger}/old").err == "hive: of Ollama's form\n"
 
 
-def test_a_hub_on_this_machine_is_not_looked_for_behind_a_proxy(
+def test_a_hub_on_this_machine_is_asked_without_a_proxy(
     run: Run, stranger: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     assert run("nodes", "--hub", f"{stranger}/good").code == 0
 
 
-def test_no_hub_is_one_sentence(run: Run) -> None:
+def test_an_unreachable_hub_is_reported_in_one_sentence(run: Run) -> None:
     refused = run("nodes", "--hub", "127.0.0.1:1/k/hk_secret")
     assert refused.code == 1
     assert refused.err == "hive: no hub answers at http://127.0.0.1:1 (connection refused)\n"
@@ -82,14 +82,14 @@ def test_no_hub_is_one_sentence(run: Run) -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://hub", "http://", "http://hub:x", "http://user:pw@hub", "http://hub?key=1", "http://hub\n"]
 )
-def test_a_hub_that_is_no_url_is_a_wrong_use(run: Run, url: str) -> None:
+def test_a_hub_option_that_is_no_url_is_a_wrong_use(run: Run, url: str) -> None:
     refused = run("nodes", "--hub", url)
     assert refused.code == 2
     assert refused.err.startswith("hive: --hub: expected a URL such as http://127.0.0.1:4483")
     assert "pw" not in refused.err
 
 
-def test_a_hub_without_a_scheme_is_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_url_without_a_scheme_is_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIVE_API_KEY", " key ")
     assert find_hub("gpu.example.org:4483", None) == HubClient("http://gpu.example.org:4483", Secret("key"))
 

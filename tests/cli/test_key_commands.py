@@ -12,7 +12,7 @@ from hive.auth.keys import KEY_PREFIX
 from .conftest import ADMIN_KEY, Run
 
 
-def test_a_created_key_is_alone_on_standard_output(run: Run, hub: str) -> None:
+def test_only_the_created_key_is_on_standard_output(run: Run, hub: str) -> None:
     made = run("keys", "create", "alice", "--role", "client")
     assert (made.code, made.err) == (0, "")
     assert made.out.startswith(KEY_PREFIX)
@@ -31,7 +31,7 @@ def test_a_listing_shows_the_first_characters_only(run: Run, hub: str) -> None:
     ]
 
 
-def test_a_revoked_key_stands_only_in_the_full_listing(run: Run, hub: str) -> None:
+def test_a_revoked_key_is_only_in_the_full_listing(run: Run, hub: str) -> None:
     run("keys", "create", "alice", "--role", "worker")
     revoked = run("keys", "revoke", "alice")
     assert (revoked.code, revoked.out) == (0, "key 'alice' is revoked\n")
@@ -60,21 +60,21 @@ def test_a_key_file_is_used_before_the_environment(
         (("revoke", "admin"), "hive: key 'admin' is the last admin key: make another one first\n"),
     ],
 )
-def test_what_the_hub_refuses_is_one_sentence(run: Run, hub: str, arguments: tuple[str, ...], said: str) -> None:
+def test_a_refusal_of_the_hub_is_one_sentence(run: Run, hub: str, arguments: tuple[str, ...], said: str) -> None:
     refused = run("keys", *arguments)
     assert (refused.code, refused.out) == (1, "")
     assert refused.err.startswith(said)
     assert refused.err.count("\n") == 1
 
 
-def test_a_missing_key_is_said_with_the_way_to_give_one(run: Run, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_key_says_how_to_give_one(run: Run, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HIVE_API_KEY")
     refused = run("keys", "list")
     assert refused.code == 1
     assert refused.err.endswith("(the key comes from HIVE_API_KEY or --api-key-file)\n")
 
 
-def test_the_data_directory_serves_while_no_hub_runs(run: Run, tmp_path: Path) -> None:
+def test_keys_are_managed_in_the_data_directory_while_no_hub_runs(run: Run, tmp_path: Path) -> None:
     at = ("--data-dir", str(tmp_path / "data"))
     secret = run("keys", "create", "boss", "--role", "admin", *at).out.strip()
     assert secret.startswith(KEY_PREFIX)
@@ -84,7 +84,7 @@ def test_the_data_directory_serves_while_no_hub_runs(run: Run, tmp_path: Path) -
     assert run("keys", "revoke", "boss", *at).err.startswith("hive: key 'boss' is the last admin key")
 
 
-def test_the_data_directory_of_a_running_hub_is_left_to_it(run: Run, hub: str, hub_dir: Path) -> None:
+def test_the_data_directory_of_a_running_hub_is_refused(run: Run, hub: str, hub_dir: Path) -> None:
     refused = run("keys", "list", "--data-dir", str(hub_dir))
     assert refused.code == 1
     assert refused.err.startswith(f"hive: data directory {hub_dir}: is in use by process ")

@@ -1,4 +1,4 @@
-"""`hive node`: what is wrong with its arguments is one sentence and exit code 2."""
+"""`hive node`: a wrong argument is reported in one sentence with exit code 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HUB = "http://127.0.0.1:1"
 
 @pytest.fixture(autouse=True)
 def plain_node_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing of the developer's own node in."""
+    """Keep the developer's own settings of a node out of the tests."""
     for name in ("HIVE_KEY", "HIVE_KEY_FILE", "HIVE_ENGINE", "HIVE_SLOTS", "HIVE_LABEL", "HIVE_CA_FILE"):
         monkeypatch.delenv(name, raising=False)
 

@@ -1,4 +1,4 @@
-"""How sizes, times and tables look."""
+"""The form of sizes, times and tables."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_milliseconds_are_shown_as_a_length(number: float | None, shown: str) ->
     assert milliseconds(number) == shown
 
 
-def test_fields_stand_below_one_another_and_obey_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_are_one_a_line_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     print_fields([("NAME", "a\x1b"), ("LONGER NAME", "b"), ("", "c")])
     assert capsys.readouterr().out == "NAME         a\ufffd\nLONGER NAME  b\n             c\n"
 
 
-def test_a_table_is_not_cut_where_no_terminal_is_and_obeys_no_markup(
+def test_a_table_outside_a_terminal_is_not_cut_and_markup_stays_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_table(("NAME", "WHY"), [("a" * 200, "[red]\x1b[31m"), ("b", "")])
@@ -89,7 +89,7 @@ def use_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
 
 
-def test_what_is_whole_stays_so_on_a_narrow_terminal(
+def test_a_whole_column_is_not_folded_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_terminal(monkeypatch)
@@ -111,11 +111,11 @@ def test_what_is_whole_stays_so_on_a_narrow_terminal(
         (40, ["NAME", "WHY"]),
     ],
 )
-def test_columns_to_spare_are_left_out_where_there_is_no_room(
+def test_spare_columns_are_left_out_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, columns: list[str]
 ) -> None:
     use_terminal(monkeypatch)
-    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal is taken to have 80 columns
+    monkeypatch.setenv("TERM", "xterm")  # rich assumes 80 columns for a dumb terminal
     monkeypatch.setenv("COLUMNS", str(width))
     row = ["n" * 18, "o" * 20, "t" * 20, "some words " * 9]
     print_table(("NAME", "ONE", "TWO", "WHY"), [row], whole=("NAME",), spare=("TWO", "ONE"))
@@ -124,7 +124,7 @@ def test_columns_to_spare_are_left_out_where_there_is_no_room(
     assert max(map(len, lines)) <= width
 
 
-def test_a_url_in_a_sentence_stays_whole_on_a_narrow_terminal(
+def test_a_url_in_a_sentence_is_not_folded_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_terminal(monkeypatch)

@@ -21,14 +21,14 @@ COLUMNS = "REQUEST STATE OPERATION MODEL NODE KEY QUEUED FIRST BYTE TOTAL SENT E
 
 @dataclass
 class Busy:
-    """A hub at work, and the clients that wait for it."""
+    """A hub with running and waiting requests, and the clients of those requests."""
 
     hub: ThreadedHub
     sent: Wire
     queued: Wire
 
     def ids(self) -> list[str]:
-        """Return the ids of what runs, the newest first."""
+        """Return the ids of running requests, the newest first."""
         answer = ask(self.hub.port, request("/hive/v1/requests", method="GET", head=self.head))
         return [each["request_id"] for each in answer.json()["running"]]
 
@@ -83,13 +83,13 @@ def test_an_empty_queue_has_columns_and_totals(run: Run, hub: str) -> None:
     ]
 
 
-def test_the_queue_for_programs_is_the_api_s_answer(run: Run, busy: Busy) -> None:
+def test_the_queue_as_json_is_the_answer_of_the_api(run: Run, busy: Busy) -> None:
     shown = json.loads(run("queue", "--json").out)
     assert (shown["waiting"], shown["limit"]) == (1, 1000)
     assert [each["request_id"] for each in shown["tickets"]] == busy.ids()[:1]
 
 
-def test_requests_are_listed_newest_first_those_that_run_before_those_that_ended(run: Run, busy: Busy) -> None:
+def test_running_requests_are_listed_before_ended_ones_newest_first(run: Run, busy: Busy) -> None:
     head, *found = rows(run("requests").out)
     assert " ".join(head) == COLUMNS
     assert [row[1] for row in found] == ["queued", "sent", "client_error", "ok"]
@@ -130,12 +130,12 @@ def test_requests_are_filtered(run: Run, busy: Busy, options: tuple[str, ...], s
         (("--model", "tiny-babbel", "--json"), "there is no model 'tiny-babbel'"),
     ],
 )
-def test_a_filter_with_a_name_that_nobody_has_fails(run: Run, busy: Busy, options: tuple[str, ...], said: str) -> None:
+def test_a_filter_with_an_unknown_name_fails(run: Run, busy: Busy, options: tuple[str, ...], said: str) -> None:
     refused = run("requests", *options)
     assert (refused.code, refused.out, refused.err) == (1, "", f"hive: {said}\n")
 
 
-def test_a_narrow_terminal_has_the_columns_that_matter_and_all_if_told(
+def test_a_narrow_terminal_shows_the_main_columns_and_with_wide_all(
     run: Run, busy: Busy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -164,7 +164,7 @@ def test_a_request_is_cancelled(run: Run, busy: Busy) -> None:
     assert (again.code, again.err) == (1, f"hive: request '{sent}' has ended already\n")
 
 
-def test_one_that_nobody_knows_is_not_cancelled(run: Run, busy: Busy) -> None:
+def test_an_unknown_request_cannot_be_cancelled(run: Run, busy: Busy) -> None:
     refused = run("requests", "--cancel", "req_nobody")
     assert refused.code == 1
     assert refused.err.startswith("hive: there is no request 'req_nobody': kept are requests to engines, ")
@@ -181,7 +181,7 @@ def test_one_that_nobody_knows_is_not_cancelled(run: Run, busy: Busy) -> None:
         ("--limit", "1001"),
     ],
 )
-def test_a_wrong_use_asks_the_hub_for_nothing(run: Run, options: tuple[str, ...]) -> None:
+def test_a_wrong_use_sends_nothing_to_the_hub(run: Run, options: tuple[str, ...]) -> None:
     wrong = run("requests", *options, "--hub", "http://127.0.0.1:1")
     assert wrong.code == 2
     assert options[0] in wrong.err

@@ -1,4 +1,4 @@
-"""`hive serve`: a flag for every option, and wrong ones end the start with one sentence."""
+"""`hive serve`: a flag for every option; a wrong value ends the start with one sentence."""
 
 from __future__ import annotations
 

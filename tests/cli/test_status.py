@@ -1,4 +1,4 @@
-"""`hive status`: a hub on one screen, and all of one request for a person."""
+"""`hive status`: the hub on one screen, and everything about one request, for people."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def point(hub: ThreadedHub, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the hub ---
 
 
-def test_a_hub_is_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_shown_on_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         run_scripted(lambda call: call.answer(OK) if not call.number else call.wait_for_departure()) as engine,
         run_hub({"a": engine.url, "dead": "http://127.0.0.1:1"}, slots=1, link="dialed") as hub,
@@ -70,7 +70,7 @@ def test_a_hub_is_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(programs["requests"]["running"]) == len(programs["requests"]["ended"]) == 2
 
 
-def test_a_hub_without_anything_is_said_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_without_nodes_and_requests_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with run_hub({}) as hub:
         point(hub, monkeypatch)
         shown = fields(run("status").out)
@@ -96,7 +96,7 @@ def node(name: str, status: str = "ready", engine: str | None = None) -> dict[st
 
 
 class Canned(BaseHTTPRequestHandler):
-    """A hub that says what a test wants."""
+    """A hub whose answers a test writes."""
 
     answers: dict[str, object]
 
@@ -113,7 +113,7 @@ class Canned(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
-    """Return the answers of a hub to which HIVE_HUB points, to be filled in."""
+    """Return the answers of a hub to which HIVE_HUB points; the test fills them in."""
     Canned.answers = {
         "nodes": {"nodes": []},
         "queue": {"waiting": 0, "limit": 9, "served_per_second": 2.5, "models": [], "loads": []},
@@ -128,20 +128,24 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
         thread.join()
 
 
-def test_only_the_last_minute_counts_by_the_hubs_clock(run: Run, canned: dict[str, object]) -> None:
+def test_only_requests_of_the_last_minute_count_by_the_hubs_clock(run: Run, canned: dict[str, object]) -> None:
     canned["requests"]["ended"] = [ended(1), ended(30, "node_error"), ended(60), ended(61), ended(600)]
     assert fields(run("status").out)["LAST MINUTE"] == "3 requests ended: 2 ok, 1 node_error"
     canned["requests"]["ended"] = [ended(1)]
     assert fields(run("status").out)["LAST MINUTE"] == "1 request ended: 1 ok"
 
 
-def test_a_minute_with_more_than_the_hub_keeps_says_how_far_back_it_goes(run: Run, canned: dict[str, object]) -> None:
+def test_a_minute_with_more_requests_than_the_hub_keeps_says_how_long_it_covers(
+    run: Run, canned: dict[str, object]
+) -> None:
     canned["requests"]["ended"] = [ended(number / 100) for number in range(1000)]
     said = "1000 requests ended: 1000 ok (all that the hub keeps: 10 s)"
     assert fields(run("status").out)["LAST MINUTE"] == said
 
 
-def test_engines_of_one_node_are_counted_apart_and_the_troubled_are_named(run: Run, canned: dict[str, object]) -> None:
+def test_engines_of_one_node_are_counted_separately_and_those_not_ready_are_named(
+    run: Run, canned: dict[str, object]
+) -> None:
     canned["nodes"]["nodes"] = [node("a", engine="ollama"), node("a", "down", "vllm"), node("b", "suspect")]
     out = run("status").out
     assert fields(out)["NODES"] == "3 engines on 2 nodes: 1 ready, 1 down, 1 suspect"
@@ -164,7 +168,9 @@ def test_engines_of_one_node_are_counted_apart_and_the_troubled_are_named(run: R
         ("doubtful", "1/4 taken, and 1 on nodes out of service"),
     ],
 )
-def test_only_slots_in_service_are_added_up(run: Run, canned: dict[str, object], status: str, slots: str) -> None:
+def test_only_slots_of_engines_in_service_are_added_up(
+    run: Run, canned: dict[str, object], status: str, slots: str
+) -> None:
     canned["nodes"]["nodes"] = [node("a"), node("b", status)]
     assert fields(run("status").out)["SLOTS"] == slots
     canned["nodes"]["nodes"] = [node("a"), {**node("b", "draining"), "running": 0}]
@@ -182,7 +188,7 @@ def test_every_load_has_a_line(run: Run, canned: dict[str, object]) -> None:
 # --- one request ---
 
 
-def test_a_request_that_ended_is_told_with_its_decisions(
+def test_an_ended_request_is_shown_with_its_decisions(
     run: Run, monkeypatch: pytest.MonkeyPatch, engine: ThreadedEngine, second_engine: ThreadedEngine
 ) -> None:
     with run_hub({"a": engine.url, "b": second_engine.url}, link="dialed", policy="least_busy") as hub:
@@ -211,7 +217,7 @@ def test_a_request_that_ended_is_told_with_its_decisions(
         assert (shown_to_programs["state"], len(shown_to_programs["decisions"])) == ("ended", 2)
 
 
-def test_a_request_that_waits_says_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_request_is_shown_with_its_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         run_scripted(lambda call: call.wait_for_departure()) as engine,
         run_hub({"a": engine.url}, slots=1, link="dialed") as hub,
@@ -237,7 +243,7 @@ def test_a_request_that_waits_says_why(run: Run, monkeypatch: pytest.MonkeyPatch
         assert out.splitlines()[-1].endswith("); nothing else ran there.")
 
 
-def test_a_request_that_nobody_knows_is_one_sentence(run: Run, hub: str) -> None:
+def test_an_unknown_request_is_one_sentence(run: Run, hub: str) -> None:
     unknown = run("status", "req_nobody")
     assert unknown.code == 1
     kept = "kept are requests to engines, the last 1,000 since the hub started"
@@ -255,7 +261,7 @@ def candidate(name: str, expected: float | None = None, weight: float | None = N
     return {"node": name, "engine": None, "expected_ms": expected, "weight": weight}
 
 
-def test_what_best_expected_has_three_digits(run: Run, canned: dict[str, object]) -> None:
+def test_the_time_that_best_expected_has_three_digits(run: Run, canned: dict[str, object]) -> None:
     expected = {"a": 0.312, "b": 12.345, "c": 234.5, "d": 999.7, "e": 61_000.0}
     canned["requests/req_1"] = told("best", [candidate(name, each) for name, each in expected.items()])
     lines = [line.split() for line in run("status", "req_1").out.splitlines()[-7:]]
@@ -270,7 +276,7 @@ def test_what_best_expected_has_three_digits(run: Run, canned: dict[str, object]
     ]
 
 
-def test_what_another_policy_compared_is_a_weight(run: Run, canned: dict[str, object]) -> None:
+def test_the_number_that_another_policy_compared_is_a_weight(run: Run, canned: dict[str, object]) -> None:
     weights = {"a": 0.0, "b": 1 / 3, "c": 1_234_567.0}
     canned["requests/req_1"] = told("least_busy", [candidate(name, None, each) for name, each in weights.items()])
     lines = [line.split() for line in run("status", "req_1").out.splitlines()[-4:]]
@@ -278,7 +284,7 @@ def test_what_another_policy_compared_is_a_weight(run: Run, canned: dict[str, ob
     assert lines[1:] == [["a", "0", "yes"], ["b", "0.333", "no"], ["c", "1234567", "no"]]
 
 
-def test_what_it_waited_for_and_what_its_client_was_told_is_told(run: Run, canned: dict[str, object]) -> None:
+def test_an_ended_request_shows_what_it_waited_for_and_its_clients_error(run: Run, canned: dict[str, object]) -> None:
     answer = told("best", [candidate("a")])
     answer["decisions"][0]["waited_for"] = "its model is being loaded"  # type: ignore[index]
     answer["detail"] = "node 'a': it fell silent for 10 s inside its answer"
@@ -288,6 +294,6 @@ def test_what_it_waited_for_and_what_its_client_was_told_is_told(run: Run, canne
     assert fields(out)["REASON"] == "node 'a': it fell silent for 10 s inside its answer"
 
 
-def test_an_only_candidate_needs_no_table(run: Run, canned: dict[str, object]) -> None:
+def test_a_single_candidate_has_no_table(run: Run, canned: dict[str, object]) -> None:
     canned["requests/req_1"] = told("best", [candidate("a")])
     assert "CANDIDATE" not in run("status", "req_1").out

@@ -62,7 +62,7 @@ def test_a_departure_and_a_broken_stream_have_their_line(capfd: pytest.CaptureFi
         with Wire(hub.port) as wire:
             wire.send(request(body=STREAM))
             wire.until(b'"done":false}\n\r\n')
-        eventually(lambda: hub.call(lambda server: len(server.hub.exchanges)) == 0)
+        eventually(lambda: hub.call(lambda server: len(server.hub.register.running)) == 0)
         ask(hub.port, request(body=STREAM))
     gone, broken = exchanges(capfd.readouterr().err)
     assert gone["outcome"] == "client_gone"

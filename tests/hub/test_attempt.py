@@ -52,7 +52,7 @@ HELD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedHub]:
     """A hub that dials nobody, and looks at its deadlines more often than usual."""
-    monkeypatch.setattr("hive.hub.core.TICK", 0.05)
+    monkeypatch.setattr("hive.hub.ticker.TICK", 0.05)
     with run_hub({}, link="dialed") as hub:
         yield hub
 
@@ -106,7 +106,7 @@ class Scene:
 
 
 def only(server: HubServer) -> Exchange:
-    (exchange,) = server.hub.exchanges
+    (exchange,) = server.hub.register.running
     return exchange
 
 
@@ -465,7 +465,7 @@ def test_a_doubtful_engine_gets_work_only_where_nobody_else_can_do_it(hub: Threa
             second.send(request(body=GENERATE))
             one.other.answer(one.other.request()[0], whole(OK))
             assert second.answer().header("X-Hive-Node") == "other"
-        hub.call(lambda server: server.hub.drain("other", True))
+        hub.call(lambda server: server.hub.node_cases.drain("other", True))
         third = wires.enter_context(Wire(hub.port))
         third.send(request(body=GENERATE))
         spare.answer(spare.request()[0], whole(OK))
@@ -483,7 +483,7 @@ def sleep(server: HubServer, seconds: float) -> None:
     attempt.relay.last_byte_at -= seconds
     attempt.engine.signs.last_sign -= seconds
     hub.health._monitor._swept_at -= seconds  # type: ignore[operator]
-    hub._last_tick -= seconds
+    hub.ticker.last -= seconds
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -492,8 +492,8 @@ def test_what_the_hub_slept_is_nobodys_silence(begun: bool, hub: ThreadedHub) ->
         if begun:
             one.say(BEGUN)
         hub.call(lambda server: sleep(server, STALL + 10_000))
-        tick = hub.call(lambda server: server.hub._last_tick)
-        hub.until(lambda server: server.hub._last_tick > tick)
+        tick = hub.call(lambda server: server.hub.ticker.last)
+        hub.until(lambda server: server.hub.ticker.last > tick)
         assert hub.call(lambda server: engine_of(server, "desk").health) is Health.READY
         assert one.look(lambda attempt: attempt.is_running)
         assert one.look(lambda attempt: abs(attempt.last_byte_at - attempt._hub.now())) < 60  # type: ignore[operator]
@@ -617,8 +617,8 @@ def test_no_answer_is_harmed_by_what_it_tells_of_itself(tail: bytes) -> None:
             wire.send(request(body=GENERATE))
             answer = wire.answer()
             assert (answer.status, answer.body) == (200, said)
-        hub.until(lambda server: len(server.hub.history) == 2)
-        records = hub.call(lambda server: [record for record, _ in server.hub.history])
+        hub.until(lambda server: len(server.hub.register.history) == 2)
+        records = hub.call(lambda server: [record for record, _ in server.hub.register.history])
         assert [(record.outcome, record.error) for record in records] == [("ok", "")] * 2
 
 

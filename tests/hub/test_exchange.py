@@ -228,7 +228,7 @@ def test_a_client_that_goes_away_while_its_body_is_unpacked_leaves_nothing_count
             wire = Wire(hub.port)
             wire.send(request(body=packed, head="Content-Encoding: gzip\r\n"))
             if turn % 2:
-                hub.until(lambda server: bool(server.hub.exchanges))
+                hub.until(lambda server: bool(server.hub.register.running))
             wire.reset()
         until_idle(hub, 2)
         eventually(lambda: held_body_bytes(hub) == 0, 2)
@@ -401,7 +401,7 @@ def test_clients_that_go_away_in_the_moment_of_their_lease_lose_no_slot() -> Non
                     first.answer()
                     second.sock.close()
                 may_end.release(2)
-                eventually(lambda: hub.call(lambda server: len(server.hub.exchanges)) == 0, 2)
+                eventually(lambda: hub.call(lambda server: len(server.hub.register.running)) == 0, 2)
                 while may_end.acquire(blocking=False):
                     pass
         until_idle(hub)
@@ -502,7 +502,7 @@ def test_an_engine_that_was_given_up_is_tried_again_while_there_is_no_other_one(
         run_agent(hub.url, hub.create_key("other", "worker"), {"engine": engine.url}),
     ):
         hub.until(lambda server: len(server.hub.fleet.engines) == 2)
-        hub.call(lambda server: server.hub.drain("other", True))
+        hub.call(lambda server: server.hub.node_cases.drain("other", True))
         data = node.data()
         with Wire(hub.port) as wire:
             wire.send(request(body=GENERATE))
@@ -513,7 +513,7 @@ def test_an_engine_that_was_given_up_is_tried_again_while_there_is_no_other_one(
             data.answer(data.request()[0], b"", UNREACHABLE)
             eventually(lambda: is_down(hub, "desk"))
             assert hub.call(lambda server: server.hub.queue.waiting_count) == 1
-            hub.call(lambda server: server.hub.drain("other", False))
+            hub.call(lambda server: server.hub.node_cases.drain("other", False))
             assert wire.answer().header("X-Hive-Node") == "other"
 
 
@@ -593,10 +593,10 @@ def test_a_refusal_too_large_to_be_held_never_reaches_a_client(status: str, fiel
             assert b"canary" not in answer.body + repr(answer.lines).encode()
         with run_hub({"bad": bad.url, "good": good.url}) as hub, Wire(hub.port) as wire:
             may_refuse.clear()
-            hub.call(lambda server: server.hub.drain("good", True))
+            hub.call(lambda server: server.hub.node_cases.drain("good", True))
             wire.send(request(body=GENERATE))
             bad.call_number(1)
-            hub.call(lambda server: server.hub.drain("good", False))
+            hub.call(lambda server: server.hub.node_cases.drain("good", False))
             may_refuse.set()
             answer = wire.answer()
             assert (answer.status, answer.header("X-Hive-Node")) == (200, "good")
@@ -818,7 +818,7 @@ def test_every_answer_of_an_engine_tells_how_many_were_tried(
     engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hive.scheduling.slots.BUSY_REST", 0.05)
-    monkeypatch.setattr("hive.hub.core.TICK", 0.05)
+    monkeypatch.setattr("hive.hub.ticker.TICK", 0.05)
     with run_hub({"a": engine.url}) as hub:
         for body in (GENERATE, STREAM, GENERATE | {"options": {"temperature": "x"}}):
             assert ask(hub.port, request(body=body)).header("X-Hive-Attempts") == "1"

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 from hive.app import HubServer
+from hive.errors import Fault
 from hive.hub.exchange import Exchange
 from hive.hub.progress import Stage
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
@@ -29,21 +30,25 @@ MANY_THREADS = 64
 
 def only(server: HubServer) -> Exchange:
     """Return the one exchange that runs."""
-    (exchange,) = server.hub.exchanges
+    (exchange,) = server.hub.register.running
     return exchange
 
 
 def until_stage(hub: ThreadedHub, stage: Stage, count: int = 1) -> None:
-    hub.until(lambda server: [each.progress().stage for each in server.hub.exchanges].count(stage) == count)
+    hub.until(lambda server: [each.progress().stage for each in server.hub.register.running].count(stage) == count)
 
 
 def cancel(hub: ThreadedHub, stage: Stage) -> bool:
     """Cancel the exchange that is there; return whether it did anything. Fails when it is not over at once."""
 
     def act(server: HubServer) -> bool:
-        (exchange,) = [each for each in server.hub.exchanges if each.progress().stage is stage]
-        is_cancelled = server.hub.cancel(exchange)
-        assert exchange not in server.hub.exchanges
+        (exchange,) = [each for each in server.hub.register.running if each.progress().stage is stage]
+        try:
+            server.hub.request_cases.cancel(exchange.record.request_id)
+            is_cancelled = True
+        except Fault:
+            is_cancelled = False
+        assert exchange not in server.hub.register.running
         assert all(not lease.is_held for lease in exchange.leases)
         return is_cancelled
 
@@ -53,7 +58,9 @@ def cancel(hub: ThreadedHub, stage: Stage) -> bool:
 def is_idle(hub: ThreadedHub) -> bool:
     def look(server: HubServer) -> bool:
         taken = sum(engine.running.count for engine in server.hub.fleet.engines)
-        return not (server.hub.exchanges or taken or server.hub.queue.waiting_count or server.server.held_body_bytes)
+        return not (
+            server.hub.register.running or taken or server.hub.queue.waiting_count or server.server.held_body_bytes
+        )
 
     return hub.call(look)
 
@@ -63,7 +70,7 @@ def assert_cancelled(hub: ThreadedHub, answer: Answer, node: str | None = None) 
     assert answer.header("x-should-retry") == "false"
     assert answer.header("Retry-After") is None
     assert answer.header("X-Hive-Node") == node
-    record, _ = hub.call(lambda server: server.hub.history[-1])
+    record, _ = hub.call(lambda server: server.hub.register.history[-1])
     assert (record.outcome, record.error, record.status) == ("cancelled", "cancelled", 410)
 
 
@@ -129,8 +136,9 @@ def test_in_the_very_turn_in_which_it_gets_its_slot(silent: ScriptedEngine) -> N
         until_stage(hub, Stage.QUEUED)
 
         def cancel_both(server: HubServer) -> int:
-            oldest_first = sorted(server.hub.exchanges, key=lambda each: each.began_at)
-            assert all(server.hub.cancel(each) for each in oldest_first)
+            oldest_first = sorted(server.hub.register.running, key=lambda each: each.began_at)
+            for each in oldest_first:
+                server.hub.request_cases.cancel(each.record.request_id)
             return sum(engine.running.count for engine in server.hub.fleet.engines)
 
         assert hub.call(cancel_both) == 0
@@ -268,7 +276,7 @@ def test_a_stream_that_has_begun_ends_with_its_dialects_own_error(path: str, sai
         assert b"[DONE]" not in answer.body
         assert is_idle(hub)
         assert left.wait(2)
-        record, _ = hub.call(lambda server: server.hub.history[-1])
+        record, _ = hub.call(lambda server: server.hub.register.history[-1])
         assert (record.outcome, record.error, record.status) == ("cancelled", "cancelled", 200)
 
 
@@ -387,5 +395,5 @@ def test_an_answer_that_is_whole_already_is_not_cancelled() -> None:
         assert not cancel(hub, Stage.ANSWERING)
         answer = wire.answer()
         assert (answer.status, answer.body, answer.is_whole) == (200, b'{"response":"","done":true}\n', True)
-        record, _ = hub.call(lambda server: server.hub.history[-1])
+        record, _ = hub.call(lambda server: server.hub.register.history[-1])
         assert (record.outcome, record.error) == ("ok", "")

@@ -64,7 +64,7 @@ def test_they_run_beside_each_other_and_beside_what_the_engine_does_itself() -> 
             thread.join()
         assert [answer.status for answer in answers] == [200] * 5
         assert metric(hub.port, "hive_queue_waiting", hub.admin_key) == 0
-        eventually(lambda: hub.call(lambda server: not server.hub.exchanges), 1)
+        eventually(lambda: hub.call(lambda server: not server.hub.register.running), 1)
         assert hub.call(lambda server: engine_of(server, "a").running.count) == 0
 
 
@@ -169,7 +169,7 @@ def test_a_stream_of_theirs_that_stands_still_makes_nobody_doubt_the_engine() ->
         wire.until(b'"x"')
 
         def is_excused(server: HubServer) -> bool:
-            (attempt,) = [each.attempt for each in server.hub.exchanges if each.attempt is not None]
+            (attempt,) = [each.attempt for each in server.hub.register.running if each.attempt is not None]
             return attempt.is_excused(server.hub.now() + 500)
 
         assert hub.call(is_excused)

@@ -18,8 +18,8 @@ OK = b'{"response":"whole","done":true}'
 
 def last(hub: ThreadedHub) -> tuple[Record, list[Lease]]:
     """Return what is kept of the request that ended last."""
-    eventually(lambda: hub.call(lambda server: not server.hub.exchanges), 2)
-    return hub.call(lambda server: server.hub.history[-1])
+    eventually(lambda: hub.call(lambda server: not server.hub.register.running), 2)
+    return hub.call(lambda server: server.hub.register.history[-1])
 
 
 def test_one_that_waited_says_for_what() -> None:
@@ -37,7 +37,9 @@ def test_one_that_waited_says_for_what() -> None:
             eventually(lambda: hub.call(lambda server: server.hub.queue.waiting_count == 1), 2)
             held.set()
             assert (first.answer().status, second.answer().status) == (200, 200)
-        told = [leases[0].decision.waited_for for _, leases in hub.call(lambda server: list(server.hub.history))]
+        told = [
+            leases[0].decision.waited_for for _, leases in hub.call(lambda server: list(server.hub.register.history))
+        ]
         assert sorted(told) == ["", "its engines are busy"]
 
 
@@ -89,7 +91,7 @@ def test_a_key_that_lacks_a_right_is_named_in_the_log(path: str) -> None:
         if path.startswith("/api"):
             asked = request(path, GENERATE, head=f"Authorization: Bearer {secret}\r\n")
         kept: list[Record] = []
-        hub.call(lambda server: setattr(server.hub.records, "_write", kept.extend))
+        hub.call(lambda server: setattr(server.hub.register.records, "_write", kept.extend))
         assert ask(hub.port, asked).status == 403
-        hub.call(lambda server: server.hub.records.settle())
+        hub.call(lambda server: server.hub.register.records.settle())
         assert [(each.key, each.status, each.error) for each in kept] == [("alice", 403, "forbidden")]

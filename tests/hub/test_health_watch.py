@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
 from hive.fleet.health import DOUBTFUL_AFTER, DOWN_AFTER, PROBATION, STALL, Transition
 from hive.fleet.signs import NEVER
+from hive.hub.event_log import EventLog, Position
+from hive.hub.events import EngineHealth
 from hive.hub.health_watch import BY_OPERATOR, HealthWatch
 
 STEP = 0.5
@@ -38,7 +40,8 @@ class Ward:
         self.now = 100.0
         self.fleet = Fleet()
         self.told: list[Transition] = []
-        self.watch = HealthWatch(self.fleet, lambda: self.now, self._note)
+        self.events = EventLog()
+        self.watch = HealthWatch(self.fleet, lambda: self.now, self.events, self._note)
         self.running: list[Running] = []
         for node in nodes:
             engine = Engine(node, f"http://{node}")
@@ -129,6 +132,17 @@ def test_an_engine_that_answers_is_doubtful_when_all_its_streams_have_been_silen
     ward.turn(STEP, engine)
     assert ward.changes() == [(Health.DOUBTFUL, Health.READY)]
     assert engine.error == ""
+
+
+def test_each_change_is_an_event_with_its_cause(ward: Ward, engine: Engine) -> None:
+    ward.watch.note_failure(engine, "connection refused")
+    found = ward.events.since(Position(ward.events.epoch, 0))
+    assert isinstance(found, list)
+    told = [(event.subject, event.details) for event in found if event.subject == engine.node]
+    assert told == [
+        (engine.node, EngineHealth(engine.node, "", Health.JOINING, Health.READY, "it answered")),
+        (engine.node, EngineHealth(engine.node, "", Health.READY, Health.DOWN, "connection refused")),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.health import DOUBTFUL_AFTER, NOT_BACK, SILENT_ON_SUSPECT, Patience, Transition, silence_limit
 from hive.fleet.kinds import EngineKind
 from hive.fleet.known import EngineReport
+from hive.hub.event_log import EventLog
 from hive.hub.health_watch import HealthWatch
 from hive.hub.joined_engines import MAX_MODELS, STANDSTILL, JoinedEngine
 from hive.wire import link_messages as messages
@@ -37,7 +38,7 @@ class Learner:
         self.fleet.add(self.engine)
         self.changes: list[Engine] = []
         """Each report is one: it also says that nothing has changed."""
-        self.health = HealthWatch(self.fleet, lambda: 0.0, lambda _: None)
+        self.health = HealthWatch(self.fleet, lambda: 0.0, EventLog(), lambda _: None)
         self.health.watch(self.engine)
         self.joined = JoinedEngine(
             self.engine, self.fleet, self.health, lambda _: None, self.changes.append, lambda: 0.0
@@ -206,7 +207,7 @@ class Bedside(Learner):
         self.asked: list[str] = []
         """Reports that were asked for."""
         self.running: list[Stream] = []
-        self.health = HealthWatch(self.fleet, lambda: self.now, self._note)
+        self.health = HealthWatch(self.fleet, lambda: self.now, EventLog(), self._note)
         self.health.watch(self.engine)
         self.joined = JoinedEngine(
             self.engine, self.fleet, self.health, self.asked.append, self.changes.append, lambda: self.now

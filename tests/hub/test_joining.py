@@ -436,7 +436,7 @@ def test_a_node_on_probation_gets_one_exchange_at_a_time_until_it_has_served_thr
             assert states(hub) == {"desk": "probation"}
             assert hub.call(lambda server: server.hub.fleet.engines[0].running.count) == 1
             data[-1].answer(data[-1].request()[0], ANSWER)
-            hub.until(lambda server, done=6 - served: len(server.hub.exchanges) == done - 1)  # type: ignore[misc]
+            hub.until(lambda server, done=6 - served: len(server.hub.register.running) == done - 1)  # type: ignore[misc]
         eventually(lambda: states(hub) == {"desk": "ready"})
         hub.until(lambda server: server.hub.fleet.engines[0].running.count == 3)
         for wire in data:

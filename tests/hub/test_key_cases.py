@@ -14,6 +14,7 @@ from hive.auth.key_ring import KeyRing
 from hive.auth.keys import Key, Right, Role
 from hive.config import Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault, Kind
+from hive.hub.event_log import EventLog, Position
 from hive.hub.key_cases import Keys
 from hive.store.store import Store
 from hive.store.store_error import StoreError
@@ -25,7 +26,8 @@ class Hub:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.ring = KeyRing()
-        self.keys = Keys(store, self.ring, clock=map(float, count(1)).__next__)
+        self.events = EventLog()
+        self.keys = Keys(store, self.ring, self.events, clock=map(float, count(1)).__next__)
 
     def rights(self, secret: str) -> frozenset[Right] | None:
         found = self.ring.find(secret.encode())
@@ -33,6 +35,12 @@ class Hub:
 
     def names(self, *, revoked: bool = False) -> list[str]:
         return [key.name for key in self.keys.listed(revoked=revoked)]
+
+    def told(self) -> list[str]:
+        """Return the events so far."""
+        found = self.events.since(Position(self.events.epoch, 0))
+        assert isinstance(found, list)
+        return [f"{event.kind} {event.subject}" for event in found]
 
 
 def run(path: Path, work: Callable[[Hub], Awaitable[None]]) -> None:
@@ -160,6 +168,23 @@ def test_the_last_admin_key_cannot_be_revoked_not_even_two_at_once(tmp_path: Pat
     run(tmp_path, work)
 
 
+def test_what_happens_to_keys_is_told(tmp_path: Path) -> None:
+    async def work(hub: Hub) -> None:
+        await hub.keys.first_admin(Secret("first-admin-key"))
+        await hub.keys.create("alice", Role.CLIENT, manage=True)
+        await hub.keys.revoke("alice")
+        await hub.keys.first_admin(Secret("other-admin-key"))
+        assert hub.told() == [
+            "key_made admin",
+            "key_made alice",
+            "key_revoked alice",
+            "key_revoked admin",
+            "key_made admin",
+        ]
+
+    run(tmp_path, work)
+
+
 def test_what_the_database_refuses_did_not_happen(tmp_path: Path) -> None:
     async def work(hub: Hub) -> None:
         alice = await hub.keys.create("alice", Role.CLIENT)
@@ -177,6 +202,7 @@ def test_what_the_database_refuses_did_not_happen(tmp_path: Path) -> None:
         database.close()
         await hub.keys.create("bob", Role.CLIENT)
         assert hub.names() == ["alice", "bob"]
+        assert hub.told() == ["key_made alice", "key_made bob"]
 
     run(tmp_path, work)
 

@@ -62,7 +62,7 @@ def cold(
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedHub]:
     """A hub that dials nobody, and looks at its deadlines more often than usual."""
-    monkeypatch.setattr("hive.hub.core.TICK", 0.05)
+    monkeypatch.setattr("hive.hub.ticker.TICK", 0.05)
     with run_hub({}, link="dialed", connect_timeout=1) as hub:
         yield hub
 
@@ -322,7 +322,7 @@ def test_a_load_that_fails_goes_elsewhere_and_is_not_tried_there_again(
         assert f"node {first}: does not load tiny:latest: 500" in caplog.text
         assert "exit status 2" in caplog.text
         assert hub.call(lambda server: engine_of(server, first).health) is Health.READY
-        hub.call(lambda server: server.hub.drain(next(iter(second)), True))
+        hub.call(lambda server: server.hub.node_cases.drain(next(iter(second)), True))
         with asking(hub) as wire:
             served = nodes[first].next()
             assert not served.is_load, "the engine itself says why, if it must"
@@ -382,7 +382,7 @@ def test_a_load_on_a_connection_that_had_died_unused_is_sent_again(scripted: Scr
     with run_hub({"a": scripted.url}, link="dialed") as hub:
         assert ask(hub.port, request(body=GENERATE)).status == 200
         assert len(scripted.loads) == 2
-        record, leases = hub.call(lambda server: server.hub.history[-1])
+        record, leases = hub.call(lambda server: server.hub.register.history[-1])
         assert "failed" not in leases[-1].reason
         assert record.attempts == 1
 
@@ -417,10 +417,10 @@ def test_an_engine_that_dies_while_it_loads_costs_its_clients_a_load_elsewhere(h
 
 def test_an_engine_that_its_node_reports_dead_loads_nothing_any_more(hub: ThreadedHub) -> None:
     with node(hub) as desk, node(hub, "other") as other:
-        hub.call(lambda server: server.hub.drain("other", True))
+        hub.call(lambda server: server.hub.node_cases.drain("other", True))
         with asking(hub) as wire:
             load = desk.next()
-            hub.call(lambda server: server.hub.drain("other", False))
+            hub.call(lambda server: server.hub.node_cases.drain("other", False))
             desk.say(Report((an_engine(is_alive=False, error="connection refused"),)))
             again = other.next()
             assert (load.is_load, again.is_load) == (True, True)
@@ -491,7 +491,7 @@ def test_while_it_loads_silent_streams_make_no_engine_doubtful(hub: ThreadedHub)
             def look(server: HubServer) -> tuple[Health, Health]:
                 engine, now = engine_of(server), server.hub.now() + 60
                 engine.signs.last_sign = now
-                running = server.hub._attempts()
+                running = server.hub.register.attempts()
                 server.hub.health._gather([*running, *server.hub.loader.running.values()], now)
                 server.hub.health.judge(engine)
                 while_loading = engine.health
@@ -541,7 +541,7 @@ def test_a_load_that_the_only_engine_was_too_busy_for_is_asked_again(
 
 def test_a_busy_engine_without_another_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hive.scheduling.slots.BUSY_REST", 0.05)
-    monkeypatch.setattr("hive.hub.core.TICK", 0.05)
+    monkeypatch.setattr("hive.hub.ticker.TICK", 0.05)
     with run_in_thread(SimOptions(slots=8)) as engine, run_hub({"a": engine.url}) as hub:
         engine.set_fault("busy", count=3)
         with ExitStack() as wires:

@@ -230,7 +230,7 @@ def test_a_listing_that_times_out_makes_no_silent_engine_ready(
         eventually(lambda: count(engine, "/api/ps") > blocked, 2)
         engine.set_fault("freeze")
         caplog.clear()
-        hub.until(lambda server: all(prober._listing.done() for prober in server.hub._watchers.values()), 2)
+        hub.until(lambda server: all(prober._listing.done() for prober in server.hub.roster.watchers()), 2)
         said = [record.getMessage().partition(" (")[0] for record in caplog.records]
         assert [line for line in said if line.startswith("node alone") and "->" in line] == [
             "node alone: ready -> suspect"

@@ -18,18 +18,20 @@ def settled(count: int) -> tuple[list[Record], list[int]]:
     """Return records that were settled by a hub whose log does nothing, and how many came at a time."""
     written: list[Record] = []
     sizes: list[int] = []
+    noted: list[Record] = []
 
     def write(records: Sequence[Record]) -> None:
         written.extend(records)
         sizes.append(len(records))
 
     async def run() -> None:
-        records = Records(write)
+        records = Records(write, noted.extend)
         for number in range(count):
             records.add(Record(request_id=str(number)))
         records.settle()
 
     asyncio.run(run())
+    assert noted == written
     return written, sizes
 
 
@@ -42,7 +44,7 @@ def test_a_record_is_dated_whoever_writes_it() -> None:
 
 def test_each_has_the_time_at_which_it_ended_not_that_of_the_settling() -> None:
     async def run() -> list[Record]:
-        records = Records(lambda _: None)
+        records = Records(lambda _: None, lambda _: None)
         first, second = Record(), Record()
         records.add(first)
         await asyncio.sleep(0.05)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hive.fleet.kinds import EngineKind
+from hive.fleet.engines import Engine
+from hive.fleet.kinds import EngineKind, routes_of
 from hive.testing.hub import run_hub
 from hive.testing.scripted import Call, Script, run_scripted
 
@@ -234,7 +235,7 @@ def test_what_is_neither_a_stream_nor_json_is_no_answer(body: bytes, kind: str, 
         for _ in range(3):
             answer = ask(hub.port, asked)
             assert (answer.status, answer.body) == (200, b'{"fine":true}')
-        hub.call(lambda server: server.hub.drain("good", True))
+        hub.call(lambda server: server.hub.node_cases.drain("good", True))
         assert ask(hub.port, asked).status == 502
 
 
@@ -253,13 +254,17 @@ def test_json_as_clients_read_it_is_an_answer(body: bytes) -> None:
         assert (answer.status, answer.body) == (200, body)
 
 
+def become_openai(engine: Engine) -> None:
+    engine.known.kind, engine.known.routes = EngineKind.OPENAI, routes_of(EngineKind.OPENAI, "")
+
+
 def test_audio_and_what_was_heard_in_it_is_no_json() -> None:
     with (
         run_scripted(lambda call: call.answer(b"RIFF\0", kind="audio/wav")) as engine,
         run_hub({"a": engine.url}) as hub,
     ):
         speech = {"model": "tiny", "input": "hello"}
-        hub.call(lambda server: setattr(server.hub.fleet.engines[0], "kind", EngineKind.OPENAI))
+        hub.call(lambda server: become_openai(server.hub.fleet.engines[0]))
         answer = ask(hub.port, request("/v1/audio/speech", speech))
         assert (answer.status, answer.body) == (200, b"RIFF\0")
 

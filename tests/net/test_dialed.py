@@ -108,7 +108,7 @@ def test_a_departure_while_the_hub_dials_leaves_nothing(engine: ThreadedEngine) 
             thread.start()
         for thread in threads:
             thread.join()
-        hub.until(lambda server: not server.hub.exchanges)
+        hub.until(lambda server: not server.hub.register.running)
         eventually(lambda: engine.state().running == 0, 1)
         assert engine.state().connections_open <= before + 12
         assert ask(hub.port, request(body=GENERATE)).status == 200

@@ -168,10 +168,10 @@ def test_what_is_not_whole_is_tried_elsewhere_and_the_socket_stays(
 ) -> None:
     with joined(node.hub, "other") as other:
         bad, good = node.data(), other.data()
-        node.hub.call(lambda server: server.hub.drain("other", True))
+        node.hub.call(lambda server: server.hub.node_cases.drain("other", True))
         answer = asking(pool, node.hub)
         exchange = bad.request()[0]
-        node.hub.call(lambda server: server.hub.drain("other", False))
+        node.hub.call(lambda server: server.hub.node_cases.drain("other", False))
         bad.say(Accepted(exchange), *([data] if data else []), Ended(exchange, error))
         good.answer(good.request()[0], counted())
         assert (answer.result().status, answer.result().body) == (200, OK)

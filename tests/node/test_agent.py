@@ -182,7 +182,7 @@ def test_the_same_trouble_is_said_once_until_it_changes(caplog: pytest.LogCaptur
     assert warnings(caplog) == ["a", "b", "a"]
     now = 601.0
     voice.say("a")
-    voice.is_well()
+    voice.note_recovery()
     voice.say("a")
     assert warnings(caplog) == ["a", "b", "a", "a", "a"]
 

@@ -33,7 +33,7 @@ def test_an_engine_that_is_named_twice_is_there_once() -> None:
             async with joined(*twice) as hub:
                 assert [each.id for each in hub.hellos[0].engines] == [engine.name]
                 running = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
-                assert running.count("Watcher._watch_life") == 1
+                assert running.count("EngineWatcher._watch_life") == 1
 
     run(main())
 

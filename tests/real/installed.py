@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
 import types
 from collections.abc import Callable, Mapping
@@ -19,30 +20,58 @@ ROOT = pathlib.Path(os.environ.get("HIVE_TEST_ENGINES") or pathlib.Path.home() /
 MODELS = ROOT / "models"
 CLIENT_PYTHON = ROOT / "clients/bin/python"
 CLIENT_NODE_MODULES = ROOT / "clients/node_modules"
-NEWEST_OLLAMA = "ollama-0.33.0-rc2"
-OLLAMA_CLI = ROOT / NEWEST_OLLAMA / "bin/ollama"
-
 _HARNESS = HERE.parents[2] / "shared/engines/engines.py"
 _HOW = "see tests/real/install.sh"
+_PACKAGED_OLLAMA = "ollama-0.9.3"
+"""What install.sh can fetch."""
 
-OLLAMA_BINARIES = {
-    "ollama-0.9.3": ROOT / "ollama/bin/ollama-lib",
-    "ollama-0.24.0": ROOT / "ollama-0.24.0/bin/ollama",
-    NEWEST_OLLAMA: OLLAMA_CLI,
-}
+
+def version_of(kind: str) -> tuple[int, ...]:
+    """Return the numbers of an Ollama's version: `ollama-0.33.0-rc2` is (0, 33, 0)."""
+    found = re.match(r"ollama-([0-9]+(?:\.[0-9]+)*)", kind)
+    assert found is not None, kind
+    return tuple(map(int, found[1].split(".")))
+
+
+def _order_of(kind: str) -> tuple[tuple[int, ...], bool, int]:
+    """Return what grows with the version; candidates of a release come before it, by their number."""
+    candidate = re.search(r"-rc([0-9]+)", kind)
+    return version_of(kind), candidate is None, int(candidate[1]) if candidate else 0
+
+
+def find_ollamas(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Return the programs of the installed Ollamas by kind, newest first."""
+    named = {path.parents[1].name: path for path in root.glob("ollama-[0-9]*/bin/ollama")}
+    packaged = root / "ollama/bin/ollama-lib"
+    found = {_PACKAGED_OLLAMA: packaged, **named} if packaged.exists() else named
+    order = sorted(found, key=_order_of, reverse=True)
+    return {kind: found[kind] for kind in order}
+
+
+OLLAMA_BINARIES = find_ollamas(ROOT) or {_PACKAGED_OLLAMA: ROOT / "ollama/bin/ollama-lib"}
+"""Where none is installed, the one that could be: its tests are skipped."""
 LLAMA_BINARIES = {
     "llama-server": ROOT / "llama-debian/llama-server",
     "xllamacpp": ROOT / "xllamacpp/bin/python",
 }
 OLLAMAS = tuple(OLLAMA_BINARIES)
 LLAMAS = tuple(LLAMA_BINARIES)
-EACH_OLLAMA = (
-    NEWEST_OLLAMA,
-    pytest.param("ollama-0.9.3", marks=pytest.mark.long),
-    pytest.param("ollama-0.24.0", marks=pytest.mark.long),
-)
+NEWEST_OLLAMA, OLDEST_OLLAMA = OLLAMAS[0], OLLAMAS[-1]
+OLLAMA_CLI = OLLAMA_BINARIES[NEWEST_OLLAMA]
+CLI_LIBRARIES = {"LD_LIBRARY_PATH": str(OLLAMA_CLI.parent)}
+"""The environment with which the command line finds its libraries."""
+OLDER_OLLAMAS = tuple(pytest.param(kind, marks=pytest.mark.long) for kind in OLLAMAS[1:])
+EACH_OLLAMA = (NEWEST_OLLAMA, *OLDER_OLLAMAS)
 EACH_LLAMA = ("llama-server", pytest.param("xllamacpp", marks=pytest.mark.long))
 """For parameters: the last is the same server in another build."""
+
+_ROUTES_SINCE = {"/v1/responses": (0, 13, 3), "/v1/messages": (0, 14, 0)}
+
+
+def has_route(kind: str, path: str) -> bool:
+    """Does this kind of engine know this route? Asked of routes that some Ollama and every llama.cpp have."""
+    return kind in LLAMAS or version_of(kind) >= _ROUTES_SINCE.get(path, ())
+
 
 CHAT_MODELS = ("tiny-babble", "tiny-utf8", "tiny-think", "tiny-tool")
 ALL_MODELS = (*CHAT_MODELS, "tiny-embed")

@@ -16,6 +16,11 @@ from collections.abc import Mapping, Sequence
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
 
+def without_escapes(text: str) -> str:
+    """Return a text without colours and cursor movements."""
+    return _ESCAPES.sub("", text)
+
+
 class Terminal:
     """Use as a context manager; the program is ended by its own process id when it still runs."""
 
@@ -45,7 +50,7 @@ class Terminal:
     @property
     def text(self) -> str:
         """What stood on the screen so far, without colours and cursor movements."""
-        return _ESCAPES.sub("", self._seen.decode("utf-8", "replace"))
+        return without_escapes(self._seen.decode("utf-8", "replace"))
 
     def type(self, line: str) -> None:
         """Type a line and press return."""

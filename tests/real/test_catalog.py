@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from . import installed
 from .answers import described
 from .hub import Direct, Hub, as_one, over_each_link, wait_for
-from .installed import ALL_MODELS, EACH_LLAMA, EACH_OLLAMA, NEWEST_OLLAMA, Fleet
+from .installed import ALL_MODELS, EACH_LLAMA, EACH_OLLAMA, NEWEST_OLLAMA, OLDEST_OLLAMA, Fleet
 from .wire import Answer, ask
 
 pytestmark = pytest.mark.engines
@@ -101,17 +102,32 @@ def test_loaded_models_are_listed_and_unloaded_ones_are_gone(pair: tuple[str, st
     wait_for(lambda: "tiny-think:latest" not in loaded(hub), what="/api/ps to drop it", timeout=5)
 
 
-@pytest.fixture(params=as_one(over_each_link("ollama-0.9.3")))
+@pytest.fixture(scope="session")
+def second_fleet(fleets: Callable[[str], Fleet]) -> Iterator[Fleet]:
+    """The newest Ollama that there is; another engine of the oldest kind where that is the same."""
+    if OLDEST_OLLAMA != NEWEST_OLLAMA:
+        yield fleets(NEWEST_OLLAMA)
+        return
+    installed.need(NEWEST_OLLAMA)
+    fleet = installed.start_fleet(NEWEST_OLLAMA)
+    yield fleet
+    fleet.stop()
+
+
+@pytest.fixture(params=as_one(over_each_link(OLDEST_OLLAMA)))
 def mixed(
-    request: pytest.FixtureRequest, fleets: Callable[[str], Fleet], hub_over: Callable[..., Hub | Direct]
+    request: pytest.FixtureRequest,
+    second_fleet: Fleet,
+    fleets: Callable[[str], Fleet],
+    hub_over: Callable[..., Hub | Direct],
 ) -> tuple[Hub | Direct, list[str]]:
     """A hub over the oldest and the newest Ollama, which have the same models; their URLs, oldest first."""
     oldest, link = request.param
-    old, new = fleets(oldest), fleets(NEWEST_OLLAMA)
-    hub = hub_over(old, new, link=link)
+    old = fleets(oldest)
+    hub = hub_over(old, second_fleet, link=link)
     if isinstance(hub, Direct):
         pytest.skip("two engines are one only behind a hub")
-    return hub, [old.url_of("tiny-babble"), new.url_of("tiny-babble")]
+    return hub, [old.url_of("tiny-babble"), second_fleet.url_of("tiny-babble")]
 
 
 def test_a_model_of_two_engines_is_one_entry_whole_from_one_of_them(mixed: tuple[Hub, list[str]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
 import os
 import pathlib
 import signal
@@ -18,8 +17,9 @@ import pytest
 from . import installed
 from .answers import normal
 from .clients import run
+from .endings import check_broken_off
 from .hub import IS_DIRECT, Direct, Hub, as_one, need_link, only_dialed, over_each_link, wait_for
-from .installed import LLAMAS, NEWEST_OLLAMA
+from .installed import LLAMAS, NEWEST_OLLAMA, OLDER_OLLAMAS, OLLAMAS
 from .wire import Answer, Stream, ask
 
 pytestmark = pytest.mark.engines
@@ -35,10 +35,8 @@ STREAMS: dict[str, dict[str, object]] = {
 }
 """Requests whose answer does not end within a test."""
 
-OTHERS = [
-    pytest.param(kind, marks=pytest.mark.long)
-    for kind in ("ollama-0.24.0", "ollama-0.9.3", "xllamacpp", "llama-server")
-]
+LATER = [*OLDER_OLLAMAS, pytest.param("xllamacpp", marks=pytest.mark.long)]
+"""The kinds that are asked by one link only."""
 
 
 def endless(kind: str) -> str:
@@ -90,7 +88,7 @@ def check_that_the_engine_is_free(url: str, kind: str, engine: Any) -> None:
     assert time.monotonic() - left < 2.5
 
 
-@pytest.mark.parametrize(("kind", "link"), [*over_each_link(NEWEST_OLLAMA, "llama-server"), *only_dialed(*OTHERS[:-1])])
+@pytest.mark.parametrize(("kind", "link"), [*over_each_link(NEWEST_OLLAMA, "llama-server"), *only_dialed(*LATER)])
 def test_engine_stops_when_the_client_leaves_a_stream(
     kind: str, link: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
 ) -> None:
@@ -105,7 +103,11 @@ def test_engine_stops_when_the_client_leaves_a_stream(
 
 
 @pytest.mark.parametrize(
-    ("kind", "link"), [*over_each_link(NEWEST_OLLAMA, OTHERS[-1], is_quick=False), *only_dialed(*OTHERS[:-1])]
+    ("kind", "link"),
+    [
+        *over_each_link(NEWEST_OLLAMA, pytest.param("llama-server", marks=pytest.mark.long), is_quick=False),
+        *only_dialed(*LATER),
+    ],
 )
 def test_engine_stops_when_the_client_leaves_before_the_answer(
     kind: str, link: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub | Direct]
@@ -129,55 +131,20 @@ def test_abort_in_javascript_frees_the_engine(
     assert seen["milliseconds"] < 1500
 
 
-def check_broken_off(path: str, begun: bytes, stream: Stream, *, is_direct: bool) -> None:
-    """Check that a begun stream ends with its dialect's own error, and without what marks a good end."""
-    rest = begun + b"".join(stream)
-    marks = {
-        "/v1/chat/completions": b"[DONE]",
-        "/v1/completions": b"[DONE]",
-        "/v1/messages": b"message_stop",
-        "/v1/responses": b"response.completed",
-    }
-    assert marks.get(path, b'"done":true') not in rest, rest[-600:]
-    if is_direct:
-        return
-    assert stream.is_whole
-    if path.startswith("/api/"):
-        assert rest.endswith(b"\n")
-        last = json.loads(rest.splitlines()[-1])
-        assert list(last) == ["error"], rest[-600:]
-        assert isinstance(last["error"], str)
-        for line in rest.splitlines():
-            json.loads(line)
-        return
-    assert rest.endswith(b"\n\n"), rest[-600:]
-    events = [event for event in rest.split(b"\n\n") if event]
-    fields = [dict(line.split(b": ", 1) for line in event.split(b"\n")) for event in events]
-    data = [json.loads(field[b"data"]) for field in fields]
-    if path == "/v1/messages":
-        assert fields[-1][b"event"] == b"error", events[-2:]
-        assert data[-1]["type"] == "error"
-        assert isinstance(data[-1]["error"]["message"], str)
-        assert isinstance(data[-1]["error"]["type"], str)
-    elif path == "/v1/responses":
-        assert fields[-1][b"event"] in (b"error", b"response.failed"), events[-2:]
-        assert data[-1]["type"] == fields[-1][b"event"].decode()
-    else:
-        assert isinstance(data[-1]["error"]["message"], str), events[-2:]
-        assert isinstance(data[-1]["error"]["type"], str)
-        assert not any(choice["finish_reason"] for chunk in data[:-1] for choice in chunk["choices"])
-
-
 def begin(stream: Stream) -> bytes:
     """Read and return the first pieces of a stream."""
     assert stream.read_head()[0] == 200
     return b"".join(piece for _, piece in zip(range(20), stream, strict=False))
 
 
+def streams_of(kind: str, *marks: pytest.MarkDecorator) -> list[Any]:
+    """Return an Ollama with each path at which it streams, as parameters."""
+    return [pytest.param(kind, path, marks=marks) for path in STREAMS if installed.has_route(kind, path)]
+
+
 OLLAMA_STREAMS = [
-    *over_each_link(*[(NEWEST_OLLAMA, path) for path in STREAMS]),
-    *only_dialed(*[pytest.param("ollama-0.24.0", path, marks=pytest.mark.long) for path in STREAMS]),
-    *only_dialed(*[pytest.param("ollama-0.9.3", path, marks=pytest.mark.long) for path in list(STREAMS)[:4]]),
+    *over_each_link(*streams_of(NEWEST_OLLAMA)),
+    *only_dialed(*[each for kind in OLLAMAS[1:] for each in streams_of(kind, pytest.mark.long)]),
 ]
 
 
@@ -234,10 +201,16 @@ def test_runner_killed_in_mid_stream_ends_with_the_dialects_error(
             # Debian's llama-server falls silent and cuts its streams only 30 s after the signal.
             pytest.param("llama-server", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
             pytest.param("xllamacpp", "/v1/chat/completions", signal.SIGTERM, marks=pytest.mark.long),
-            pytest.param("ollama-0.24.0", "/api/chat", signal.SIGTERM, marks=pytest.mark.long),
-            pytest.param("ollama-0.24.0", "/v1/messages", signal.SIGKILL, marks=pytest.mark.long),
-            pytest.param("ollama-0.9.3", "/api/chat", signal.SIGTERM, marks=pytest.mark.long),
-            pytest.param("ollama-0.9.3", "/v1/chat/completions", signal.SIGKILL, marks=pytest.mark.long),
+            *[
+                pytest.param(kind, path, how, marks=pytest.mark.long)
+                for kind in OLLAMAS[1:]
+                for path, how in (
+                    ("/api/chat", signal.SIGTERM),
+                    ("/v1/chat/completions", signal.SIGKILL),
+                    ("/v1/messages", signal.SIGKILL),
+                )
+                if installed.has_route(kind, path)
+            ],
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """What a fleet of real engines loses when one dies, is busy, refuses a request or loses a model: no request.
 
-Every generation of Ollama, dialed and joined; what is asked of the newest alone stands in `test_engine_truth.py`.
+Every Ollama that is installed, dialed and joined; what is asked of the newest alone stands in `test_engine_truth.py`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ import pytest
 
 from . import installed
 from .answers import normal
+from .endings import check_broken_off
 from .hub import DIALED, IS_DIRECT, JOINED, Hub, over_each_link, wait_for
-from .installed import NEWEST_OLLAMA
-from .test_engine_truth import STREAMS, begin, check_broken_off, is_computing
+from .installed import EACH_OLLAMA
+from .test_engine_truth import STREAMS, begin, is_computing
 from .wire import Answer, Stream, ask
 
 pytestmark = [pytest.mark.engines, pytest.mark.skipif(IS_DIRECT, reason="there is no other engine without a hub")]
 
-OLDER = [pytest.param(kind, marks=pytest.mark.long) for kind in ("ollama-0.24.0", "ollama-0.9.3")]
-EACH = over_each_link(NEWEST_OLLAMA, *OLDER, links=(DIALED, JOINED), is_quick=False)
+EACH = over_each_link(*EACH_OLLAMA, links=(DIALED, JOINED), is_quick=False)
 EACH_LONG = [pytest.param(*each.values, marks=pytest.mark.long) for each in EACH]
-EACH_OLDER = over_each_link(*OLDER, links=(DIALED, JOINED))
 
 HELLO = [{"role": "user", "content": "hello there"}]
 LENGTHY: dict[str, object] = {
@@ -71,7 +70,7 @@ def tried(answer: Answer) -> tuple[int, str | None, str | None]:
 # --- an engine is killed ---
 
 
-@pytest.mark.parametrize(("kind", "link"), EACH_OLDER)
+@pytest.mark.parametrize(("kind", "link"), EACH_LONG)
 def test_engine_killed_before_the_first_byte_costs_the_client_nothing(
     kind: str, link: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub]
 ) -> None:
@@ -92,7 +91,7 @@ def test_engine_killed_before_the_first_byte_costs_the_client_nothing(
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
-@pytest.mark.parametrize(("kind", "link"), EACH_OLDER)
+@pytest.mark.parametrize(("kind", "link"), EACH_LONG)
 def test_engine_killed_inside_its_answer_ends_it_with_the_dialects_error(
     kind: str, link: str, path: str, fresh: Callable[..., Any], hub_at: Callable[..., Hub]
 ) -> None:

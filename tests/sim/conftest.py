@@ -1,4 +1,4 @@
-"""What the tests of the simulated engine share: a client that sees bytes, and one that sees messages."""
+"""The common part of the simulated engine's tests: a client that sees bytes, and a client that sees messages."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Answer:
 
 
 class Client:
-    """Requests against one engine."""
+    """Sends requests to one engine."""
 
     def __init__(self, engine: ThreadedEngine) -> None:
         self.engine = engine
 
     def ask(self, path: str, body: object = None, method: str = "", **headers: str) -> Answer:
-        """One request on a connection of its own; http.client's errors for a broken answer."""
+        """Send one request on its own connection; return the answer. A broken answer raises an error of http.client."""
         connection = http.client.HTTPConnection("127.0.0.1", self.engine.port, timeout=PATIENCE)
         try:
             data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -58,7 +58,7 @@ class Client:
 
     @contextmanager
     def raw(self, path: str, body: object = None, headers: str = "") -> Iterator[socket.socket]:
-        """A socket on which the request has been sent."""
+        """Yield a socket on which the request has been sent."""
         data = b"" if body is None else json.dumps(body).encode()
         method = "GET" if body is None else "POST"
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(data)}\r\n\r\n"
@@ -68,7 +68,7 @@ class Client:
 
 
 def read_until(link: socket.socket, mark: bytes) -> bytes:
-    """The bytes up to the mark; fails when the connection ends before."""
+    """Return the bytes up to the mark. Fails when the connection ends before."""
     data = b""
     while mark not in data:
         more = link.recv(65536)
@@ -78,7 +78,7 @@ def read_until(link: socket.socket, mark: bytes) -> bytes:
 
 
 def read_all(link: socket.socket) -> bytes:
-    """The bytes until the engine closes."""
+    """Return the bytes until the engine closes."""
     data = b""
     while more := link.recv(65536):
         data += more

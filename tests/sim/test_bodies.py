@@ -47,17 +47,17 @@ def test_refuses_a_keep_alive_in_gos_words(value: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("data", "text"), [(b"", "missing request body"), (b'{"model": ', "unexpected EOF"), (b"[]", "json: ")]
 )
-def test_refuses_what_is_no_body(data: bytes, text: str) -> None:
+def test_refuses_a_malformed_body(data: bytes, text: str) -> None:
     with pytest.raises(BodyError, match=text):
         parse_body(data)
 
 
-def test_ignores_what_it_does_not_know() -> None:
+def test_ignores_unknown_fields() -> None:
     body = parse_body(b'{"name": "m", "prompt": "x", "unknown": [1], "think": "low", "options": {"seed": 1}}')
     assert (body.wanted_model, body.prompt_text, body.asked) == ("m", "x", b'"x"')
 
 
-def test_texts_are_a_string_or_strings() -> None:
+def test_texts_are_a_string_or_a_list_of_strings() -> None:
     assert as_texts(msgspec.Raw(b'"a"')) == ["a"]
     assert as_texts(msgspec.Raw(b'["a", "b"]')) == ["a", "b"]
     assert as_texts(msgspec.Raw(b"null")) == []

@@ -1,4 +1,4 @@
-"""The engine over its socket: loading, queueing, streaming, leaving, and what its state tells."""
+"""The engine over its socket: loads, queue, streams, departures, and its state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_stream_has_the_tokens_that_were_asked_for_and_an_end(client_of: type)
     assert (lines[-1]["done_reason"], lines[-1]["eval_count"]) == ("length", 5)
 
 
-def test_stream_and_whole_answer_say_the_same_and_so_does_another_engine_of_the_same_seed(
+def test_stream_and_whole_answer_have_the_same_words_on_each_engine_of_the_same_seed(
     client_of: type,
 ) -> None:
     with run_in_thread(SimOptions(seed=3)) as one, run_in_thread(SimOptions(seed=3)) as other:
@@ -31,7 +31,7 @@ def test_stream_and_whole_answer_say_the_same_and_so_does_another_engine_of_the_
         assert len(stream.split()) >= 24
 
 
-def test_the_lists_are_honest_about_what_is_loaded(client_of: type) -> None:
+def test_the_lists_show_what_is_loaded(client_of: type) -> None:
     with run_in_thread(SimOptions(models=("tiny", "other"))) as engine:
         client = client_of(engine)
         assert [model["name"] for model in client.ask("/api/tags").json()["models"]] == [
@@ -64,9 +64,7 @@ def test_a_pulled_model_appears_and_a_deleted_one_goes(client_of: type) -> None:
         assert "error" in client.ask("/api/pull", {"name": "missing-one"}).lines()[-1]
 
 
-def test_more_requests_than_slots_wait_and_beyond_the_queue_are_told_busy(
-    client_of: type, read_until: Callable
-) -> None:
+def test_requests_beyond_the_slots_wait_and_beyond_the_queue_get_busy(client_of: type, read_until: Callable) -> None:
     with run_in_thread(SimOptions(slots=1, max_queue=1)) as engine:
         client = client_of(engine)
         engine.set_fault("freeze-stream", 1)
@@ -133,7 +131,7 @@ def test_requests_follow_one_another_on_a_connection(client_of: type, read_until
         assert engine.state().connections_total == 1
 
 
-def test_a_body_may_come_in_chunks_after_100_continue(read_until: Callable) -> None:
+def test_a_chunked_body_may_come_after_100_continue(read_until: Callable) -> None:
     with run_in_thread() as engine, socket.create_connection(("127.0.0.1", engine.port), timeout=20) as link:
         link.sendall(b"POST /api/show HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert read_until(link, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -150,7 +148,7 @@ def test_a_client_of_http_1_0_reads_until_the_end(read_all: Callable) -> None:
     assert json.loads(rest.splitlines()[-1])["done"] is True
 
 
-def test_an_answer_over_two_kilobytes_is_chunked_as_gos_are(client_of: type) -> None:
+def test_an_answer_over_two_kilobytes_is_chunked_as_in_go(client_of: type) -> None:
     with run_in_thread(SimOptions(models=tuple(f"m{n}" for n in range(9)))) as engine:
         assert client_of(engine).ask("/api/tags").header("transfer-encoding") == "chunked"
         assert client_of(engine).ask("/api/version").header("content-length") == "20"
@@ -171,7 +169,7 @@ def test_a_blob_is_known_after_its_upload_and_then_answered_before_its_body(
             assert read_all(link).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_a_scripted_tool_call_answers_tools(client_of: type) -> None:
+def test_a_request_with_tools_gets_the_scripted_tool_call(client_of: type) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     with run_in_thread(SimOptions(tool_call=ToolCall("f", {"x": 1}))) as engine:
         client = client_of(engine)
@@ -180,7 +178,7 @@ def test_a_scripted_tool_call_answers_tools(client_of: type) -> None:
         assert "tool_calls" not in client.ask("/api/chat", CHAT | {"stream": False}).json()["message"]
 
 
-def test_state_tells_what_came_in_without_what_was_said(client_of: type) -> None:
+def test_the_state_shows_requests_without_their_content(client_of: type) -> None:
     with run_in_thread() as engine:
         client = client_of(engine)
         client.ask("/api/chat?x=1", CHAT | {"options": {"num_predict": 1}}, X_Test="yes")
@@ -260,7 +258,7 @@ def test_hundreds_of_streams_at_once() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"slots": 0}, {"ttft": -1.0}, {"models": ()}, {"models": ("no name",)}])
-def test_an_option_that_cannot_be_is_named(wrong: dict[str, object]) -> None:
+def test_the_error_for_a_wrong_option_names_it(wrong: dict[str, object]) -> None:
     with pytest.raises(OptionError, match=next(iter(wrong))):
         SimOptions(**wrong)  # type: ignore[arg-type]
 
@@ -295,7 +293,7 @@ def test_it_runs_on_uvloop_too(fault: str, ends_with: bytes | None) -> None:
         assert answer.endswith(ends_with)
 
 
-def test_stop_ends_what_runs_and_does_not_count_it_as_a_departure(client_of: type, read_until: Callable) -> None:
+def test_a_stop_ends_running_answers_and_counts_no_departure(client_of: type, read_until: Callable) -> None:
     async def scenario() -> int:
         engine = SimulatedEngine(SimOptions(ttft=3600))
         await engine.start()

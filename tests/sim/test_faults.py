@@ -1,4 +1,4 @@
-"""The table of faults, how one is written, and whom it strikes."""
+"""The table of faults, their written form, and the requests that each fault strikes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_count_is_at_least_one(wrong: dict[str, int]) -> None:
         make_fault("drop", count=wrong["count"])
 
 
-def test_refuse_is_about_connections() -> None:
+def test_refuse_strikes_connections_and_no_requests() -> None:
     with pytest.raises(OptionError, match="neither count nor path"):
         make_fault("refuse", path="/api/chat")
 
@@ -56,7 +56,7 @@ def struck(book: FaultBook, path: str, *, is_work: bool = False) -> list[FaultKi
     return list(book.plan(path, is_work=is_work, is_list=path == "/api/tags"))
 
 
-def test_without_a_path_a_fault_strikes_what_it_reaches() -> None:
+def test_a_fault_without_a_path_strikes_the_requests_in_its_reach() -> None:
     book = FaultBook()
     for kind in ("drop", "freeze", "wrong-digest"):
         book.set(make_fault(kind))
@@ -65,14 +65,14 @@ def test_without_a_path_a_fault_strikes_what_it_reaches() -> None:
     assert struck(book, "/api/chat", is_work=True) == [FaultKind.FREEZE, FaultKind.DROP]
 
 
-def test_with_a_path_it_strikes_that_path_alone() -> None:
+def test_a_fault_with_a_path_strikes_only_that_path() -> None:
     book = FaultBook()
     book.set(make_fault("drop", path="/api/version"))
     assert struck(book, "/api/version") == [FaultKind.DROP]
     assert struck(book, "/api/chat", is_work=True) == []
 
 
-def test_a_count_runs_out_and_what_was_struck_stays_struck_until_cleared() -> None:
+def test_a_used_up_fault_still_holds_the_requests_it_struck_until_it_is_cleared() -> None:
     book = FaultBook()
     fault = make_fault("busy", count=2)
     book.set(fault)
@@ -101,7 +101,7 @@ def test_a_freeze_stops_everything_for_its_seconds() -> None:
     assert book.freeze("/api/version", 105.0) is None
 
 
-def test_a_counted_freeze_does_not_stop_what_it_has_not_struck() -> None:
+def test_a_counted_freeze_stops_only_the_requests_it_struck() -> None:
     book = FaultBook()
     book.set(make_fault("freeze", count=1))
     assert book.freeze("/api/version", 0.0) is None

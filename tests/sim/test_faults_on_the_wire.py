@@ -1,4 +1,4 @@
-"""Each fault as a client meets it: the bytes that come, and those that do not."""
+"""Each fault as a client sees it: which bytes come, and which do not."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_trickle_sends_byte_by_byte(engine: ThreadedEngine, client_of: type, rea
     assert client_of(engine).ask("/api/version").json() == {"version": "0.33.0"}
 
 
-def test_wrong_digest_shows_in_the_lists_alone(engine: ThreadedEngine, client_of: type) -> None:
+def test_wrong_digest_shows_only_in_the_lists(engine: ThreadedEngine, client_of: type) -> None:
     client = client_of(engine)
     right = client.ask("/api/tags").json()["models"][0]["digest"]
     engine.set_fault("wrong-digest")
@@ -307,7 +307,7 @@ def test_every_fault_has_been_tried_here() -> None:
     assert [kind for kind in FaultKind if f'"{kind}"' not in source] == []
 
 
-def test_a_slow_reader_holds_up_nobody_else(engine: ThreadedEngine, client_of: type) -> None:
+def test_a_slow_reader_delays_no_other_client(engine: ThreadedEngine, client_of: type) -> None:
     client = client_of(engine)
     with client.raw("/api/generate", ASK | {"options": {"num_predict": 200_000}}) as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -1,4 +1,4 @@
-"""The scheduler's rules, told as transcripts: who is granted what, when."""
+"""The rules of the engine's scheduler as transcripts: which job gets a slot, and when."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_cold_model_is_granted_when_its_load_is_over() -> None:
     assert (engine.loads, engine.running, engine.waiting) == (1, 1, 0)
 
 
-def test_slots_bound_what_runs_and_the_rest_waits_in_order() -> None:
+def test_slots_bound_the_running_jobs_and_the_others_wait_in_order() -> None:
     engine = loaded(slots=2, max_queue=2)
     jobs = [job() for _ in range(4)]
     for each in jobs:
@@ -50,7 +50,7 @@ def test_slots_bound_what_runs_and_the_rest_waits_in_order() -> None:
     assert engine.step(3).granted == (jobs[3],)
 
 
-def test_what_waits_is_bounded() -> None:
+def test_the_queue_is_bounded() -> None:
     engine = loaded(max_queue=1)
     engine.submit(job())
     engine.step(2)
@@ -60,7 +60,7 @@ def test_what_waits_is_bounded() -> None:
         engine.submit(job())
 
 
-def test_no_queue_at_all_still_lets_the_first_in() -> None:
+def test_the_first_job_runs_without_any_queue() -> None:
     engine = loaded(max_queue=0)
     engine.submit(job())
     assert len(engine.step(2).granted) == 1
@@ -68,7 +68,7 @@ def test_no_queue_at_all_still_lets_the_first_in() -> None:
         engine.submit(job())
 
 
-def test_one_load_at_a_time_and_no_passing_in_the_queue() -> None:
+def test_one_load_runs_at_a_time_and_no_job_passes_in_the_queue() -> None:
     engine, first, second = machine(), job("a"), job("b")
     engine.submit(first)
     engine.submit(second)
@@ -78,7 +78,7 @@ def test_one_load_at_a_time_and_no_passing_in_the_queue() -> None:
     assert engine.step(2.0).granted == (second,)
 
 
-def test_a_loaded_model_is_used_past_the_queue() -> None:
+def test_a_job_for_a_loaded_model_passes_the_queue() -> None:
     engine, cold, warm = loaded("a"), job("b"), job("a")
     engine.submit(cold)
     engine.step(2)
@@ -86,7 +86,7 @@ def test_a_loaded_model_is_used_past_the_queue() -> None:
     assert engine.step(2).granted == (warm,)
 
 
-def test_room_is_made_by_an_idle_model() -> None:
+def test_an_idle_model_is_unloaded_to_make_room() -> None:
     engine = loaded("a", max_loaded=1)
     other = job("b")
     engine.submit(other)
@@ -95,7 +95,7 @@ def test_room_is_made_by_an_idle_model() -> None:
     assert (list(engine.runners), engine.unloads) == (["b"], 1)
 
 
-def test_a_busy_model_is_not_thrown_out_but_goes_when_it_is_idle() -> None:
+def test_a_busy_model_is_unloaded_only_once_it_is_idle() -> None:
     engine = loaded("a", max_loaded=1)
     busy, other = job("a"), job("b")
     engine.submit(busy)
@@ -118,7 +118,7 @@ def test_another_context_length_loads_the_model_again() -> None:
     assert (engine.loads, engine.unloads) == (2, 1)
 
 
-def test_who_leaves_takes_its_load_with_it_and_the_next_begins_anew() -> None:
+def test_a_job_that_leaves_aborts_its_load_and_the_next_job_begins_a_new_one() -> None:
     engine, first, second = machine(), job(), job()
     engine.submit(first)
     engine.submit(second)
@@ -129,7 +129,7 @@ def test_who_leaves_takes_its_load_with_it_and_the_next_begins_anew() -> None:
     assert engine.step(1.5).granted == (second,)
 
 
-def test_who_leaves_the_queue_is_never_granted() -> None:
+def test_a_job_that_left_the_queue_never_gets_a_slot() -> None:
     engine, first, second = loaded("a"), job(), job()
     engine.submit(first)
     engine.submit(second)
@@ -140,7 +140,7 @@ def test_who_leaves_the_queue_is_never_granted() -> None:
     assert (engine.running, engine.waiting) == (0, 0)
 
 
-def test_a_failed_load_is_told_to_its_job_alone() -> None:
+def test_a_failed_load_fails_only_its_own_job() -> None:
     engine, first, second = machine(), job(load_fails=True), job()
     engine.submit(first)
     engine.submit(second)
@@ -152,7 +152,9 @@ def test_a_failed_load_is_told_to_its_job_alone() -> None:
 
 
 @pytest.mark.parametrize(("keep_alive", "expires_at"), [(None, 302.0), (5.0, 7.0), (0.0, 2.0), (math.inf, math.inf)])
-def test_an_idle_model_stays_as_long_as_its_last_request_said(keep_alive: float | None, expires_at: float) -> None:
+def test_an_idle_model_stays_for_the_keep_alive_of_its_last_request(
+    keep_alive: float | None, expires_at: float
+) -> None:
     engine, last = loaded("a"), job(keep_alive=keep_alive)
     engine.submit(last)
     engine.step(2)

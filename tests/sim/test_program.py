@@ -1,4 +1,4 @@
-"""The engine as a program: its options, its one line, its exit codes."""
+"""The engine as a program: its options, its line of output, its exit codes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The engine answers what a real Ollama answered: recorded requests are sent again, the answers compared.
+"""The engine's answers equal those of a real Ollama. Recorded requests are sent again, and the answers are compared.
 
-Compared are status, header names in order, framing of streams, and the shape of each JSON value; bodies of
-errors letter by letter.
+The comparison covers the status, the names of headers in order, the framing of streams, and the shape of each JSON
+value. Bodies of errors must be equal to the letter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VARIABLE = frozenset({"Date", "Connection"})
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and what came back."""
+    """A request and its answer."""
 
     request: bytes
     status: str
@@ -38,7 +38,7 @@ class Exchange:
 
 
 def read_recording(path: Path) -> Exchange:
-    """A transcript: sent lines begin with `>`, marks of time with `[+`."""
+    """Return the exchange of a transcript, where sent lines begin with `>` and marks of time with `[+`."""
     text = path.read_text()
     sent = [line[2:] for line in text.splitlines() if line.startswith(">")]
     received = "\n".join(line for line in text.splitlines() if not line.startswith((">", "[+")))
@@ -73,7 +73,7 @@ def ask(engine: ThreadedEngine, request: bytes) -> Exchange:
 
 
 def shape(value: object) -> object:
-    """The value with every leaf replaced by its sort; a list is the shapes that occur in it."""
+    """Return the value with every leaf replaced by its type. A list becomes the set of shapes in it."""
     if isinstance(value, dict):
         return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -82,7 +82,7 @@ def shape(value: object) -> object:
 
 
 def outline(body: str) -> list[object]:
-    """The body's JSON values and event names in order, by shape; what repeats counts once."""
+    """Return the shapes of the body's JSON values, and its event names, in order. A repeated one counts once."""
     found: list[object] = []
     for line in body.splitlines():
         if line.startswith("event: ") or line == "data: [DONE]":
@@ -104,7 +104,7 @@ def test_answers_as_the_real_one_did(engine: ThreadedEngine, path: Path) -> None
     recorded = read_recording(path)
     answer = ask(engine, recorded.request)
     assert answer.status == recorded.status
-    # a real answer may be longer than the 2 KiB that Go counts, and ours shorter, or the other way round
+    # A real answer may be longer than the 2 KiB that Go sends with a length, and ours shorter; or the other way round.
     lengths = {"Content-Length", "Transfer-Encoding"}
     assert [name for name in framing(answer) if name not in lengths] == [
         name for name in framing(recorded) if name not in lengths

@@ -1,4 +1,4 @@
-"""The data directory is closed to others and belongs to one process."""
+"""The data directory is closed to other users and belongs to one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_new_directory_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path / "a" / "b")
     directory.claim()
     directory.release()
@@ -28,7 +28,7 @@ def test_a_new_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert mode(tmp_path / "a" / "b" / "hive.lock") == 0o600
 
 
-def test_an_empty_directory_and_one_of_hives_own_are_closed_to_others(tmp_path: Path) -> None:
+def test_an_empty_directory_and_a_directory_of_hive_are_closed_to_other_users(tmp_path: Path) -> None:
     for content in ([], ["lost+found"], ["hive.db", "other"]):
         path = tmp_path / str(len(content))
         path.mkdir()
@@ -50,7 +50,7 @@ def test_an_open_directory_with_other_files_is_left_alone(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
+def test_the_error_of_a_second_process_names_the_holder_of_the_directory(tmp_path: Path) -> None:
     path = tmp_path / "data"
     held = DataDirectory(path)
     held.claim()

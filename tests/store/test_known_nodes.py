@@ -1,4 +1,4 @@
-"""What is kept of a node comes back as it was, within bounds, and what cannot be read is said."""
+"""A stored node is read as it was written, within bounds; an unreadable one is an error with a reason."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_a_newer_profile_is_read_as_far_as_it_is_known() -> None:
 @pytest.mark.parametrize(
     "packed", [b"", b"not packed", zlib.compress(b"[]"), zlib.compress(b'{"engines":[{}]}'), pack(Profile("x"))[:-9]]
 )
-def test_what_cannot_be_read_is_an_error_with_a_reason(packed: bytes) -> None:
+def test_an_unreadable_profile_is_an_error_with_a_reason(packed: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         unpack(packed)
 
 
-def test_what_unpacks_to_more_than_was_ever_packed_is_not_read() -> None:
+def test_a_profile_that_unpacks_to_more_than_the_limit_is_refused() -> None:
     with pytest.raises(ValueError, match="truncated"):
         unpack(zlib.compress(b'{"agent":"' + b"x" * (20 << 20) + b'"}'))
 

@@ -1,4 +1,4 @@
-"""The schema: what the migrations make is what the tables say; a newer one is refused; a copy comes first."""
+"""The schema: migrations and tables agree, a newer schema is refused, and a copy is made before a migration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def columns_and_indexes(path: Path) -> dict[str, list[tuple[object, ...]]]:
         return found
 
 
-def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
+def test_the_migrations_give_the_same_schema_as_the_tables(tmp_path: Path) -> None:
     engine = made_by_migrations(tmp_path / "migrated.db")
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
@@ -52,7 +52,7 @@ def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
     assert columns_and_indexes(tmp_path / "migrated.db") == columns_and_indexes(tmp_path / "direct.db")
 
 
-def test_the_newest_migration_is_the_one_the_tables_name() -> None:
+def test_the_tables_name_the_newest_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_current_head() == REVISION
@@ -75,7 +75,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
 
 def old_database(path: Path) -> Engine:
-    """Make a database as it was before the first migration, with something in it."""
+    """Make a database of the time before the first migration, with data in it."""
     engine = make_engine(path)
     with engine.begin() as connection:
         stamp_revision(connection, "0000")
@@ -102,7 +102,7 @@ def test_a_copy_is_made_before_a_migration(tmp_path: Path, monkeypatch: pytest.M
         assert connection.execute("SELECT value FROM precious").fetchall() == [(42,)]
 
 
-def test_a_migration_that_fails_is_undone_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_migration_is_undone_completely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = old_database(tmp_path / "hive.db")
 
     def failing(connection: Connection, revision: str) -> None:

@@ -1,4 +1,4 @@
-"""The store keeps keys and nodes over a restart, in files for their owner alone, and serves one process."""
+"""The store keeps keys and nodes over a restart, in files that only their owner can read, for one process."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_nodes_survive_a_restart_until_they_are_deleted(tmp_path: Path) -> None:
     assert kept(tmp_path / "d") == [node("b", labels={"room": "2"})]
 
 
-def test_a_profile_that_cannot_be_read_is_empty_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_profile_is_empty_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with_store(tmp_path / "d", lambda store: store.save_node(node("a")))
     with closing(sqlite3.connect(tmp_path / "d" / "hive.db")) as connection, connection:
         connection.execute("UPDATE nodes SET profile = x'00'")
@@ -106,7 +106,7 @@ def test_a_profile_that_cannot_be_read_is_empty_and_told(tmp_path: Path, caplog:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are Unix's")
-def test_the_database_is_its_owners_alone_also_while_it_is_open(tmp_path: Path) -> None:
+def test_the_database_files_are_readable_by_their_owner_only_also_while_open(tmp_path: Path) -> None:
     async def work(store: Store) -> None:
         await store.save_keys(key("a", "1"))
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "d").iterdir()}
@@ -124,7 +124,7 @@ def test_a_second_store_on_the_directory_is_refused_and_the_first_goes_on(tmp_pa
     with_store(tmp_path / "d", work)
 
 
-def test_a_file_that_is_no_database_is_one_sentence_and_the_directory_is_given_back(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_one_sentence_and_the_directory_is_unlocked(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir(mode=0o700)
     (tmp_path / "d" / "hive.db").write_text("not a database, but long enough to look at" * 50)
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     assert (tmp_path / "a%20b?c#d" / "hive.db").exists()
 
 
-def test_a_write_whose_caller_is_cancelled_is_done_all_the_same(tmp_path: Path) -> None:
+def test_a_write_is_done_even_if_its_caller_is_cancelled(tmp_path: Path) -> None:
     async def work(store: Store) -> None:
         writing = asyncio.create_task(store.save_keys(key("a", "1")))
         await asyncio.sleep(0)
@@ -149,7 +149,7 @@ def test_a_write_whose_caller_is_cancelled_is_done_all_the_same(tmp_path: Path) 
     with_store(tmp_path / "d", work)
 
 
-def test_an_open_that_is_cancelled_gives_the_directory_back(tmp_path: Path) -> None:
+def test_a_cancelled_open_unlocks_the_directory(tmp_path: Path) -> None:
     async def run() -> None:
         first = Store(tmp_path / "d")
         opening = asyncio.create_task(first.open())

@@ -1,4 +1,4 @@
-"""What the tests of the two HTTP readers share: messages cut into pieces, and what a reader makes of them."""
+"""The common part of the tests of the two HTTP readers: messages cut into pieces, and the result of a reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_HEAD_BYTES = 32 << 10
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """What a reader says after the last piece; `status` of the refusal, 0 without one."""
+    """The result of a reader after the last piece. `status` is that of the refusal, or 0."""
 
     head: RequestHead | None
     body: bytes
@@ -27,12 +27,12 @@ class ReadRequest:
     message: str = ""
 
     def same(self) -> object:
-        """All but the sentence of a refusal, which may tell more or less."""
+        """Return all but the sentence of a refusal, which may be more or less exact."""
         return self.status or (self.head, self.body, self.is_complete, self.has_excess)
 
 
 def read_request(pieces: Iterable[bytes], max_head_bytes: int = MAX_HEAD_BYTES) -> ReadRequest:
-    """Feed pieces to a new reader, until it refuses."""
+    """Feed pieces to a new reader until it refuses."""
     reader = RequestReader(max_head_bytes)
     try:
         for piece in pieces:
@@ -44,7 +44,7 @@ def read_request(pieces: Iterable[bytes], max_head_bytes: int = MAX_HEAD_BYTES) 
 
 @dataclass(frozen=True)
 class ReadAnswer:
-    """What a reader says of an engine's answer after the last piece."""
+    """The result of a reader of an engine's answer after the last piece."""
 
     head: ResponseHead | None
     body: bytes
@@ -53,7 +53,7 @@ class ReadAnswer:
     is_garbled: bool = False
 
     def same(self) -> object:
-        """All, or only that it is garbled."""
+        """Return all of it, or only the fact that the answer is garbled."""
         return self.is_garbled or (self.head, self.body, self.is_complete, self.can_be_reused)
 
 
@@ -75,19 +75,19 @@ def read_answer(
 
 
 def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Cut at these places, none of the pieces empty."""
+    """Return the data cut at these places, without empty pieces."""
     bounds = [0, *sorted(places), len(data)]
     pieces = [data[start:end] for start, end in itertools.pairwise(bounds)]
     return [piece for piece in pieces if piece]
 
 
 def one_by_one(data: bytes) -> list[bytes]:
-    """Cut into single bytes."""
+    """Return the data as single bytes."""
     return [bytes([byte]) for byte in data]
 
 
 def cuts(data: bytes) -> st.SearchStrategy[list[bytes]]:
-    """Any way to cut these bytes."""
+    """Return a strategy for all ways to cut these bytes."""
     places = st.lists(st.integers(0, len(data)), max_size=8)
     return st.one_of(places.map(lambda each: cut_at(data, each)), st.just(one_by_one(data)))
 
@@ -97,7 +97,7 @@ TELLING = [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b
 
 @st.composite
 def mutations(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
-    """A message with some of its bytes replaced, dropped, doubled or moved."""
+    """Return a message with some bytes replaced, dropped, doubled or moved."""
     data = bytearray(draw(st.sampled_from(corpus)))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))

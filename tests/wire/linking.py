@@ -11,11 +11,11 @@ from hive.wire.link_socket import LinkSocket, Side
 MASK = b"\x01\x02\x03\x04"
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x81, 0x82, 0x80, 0x88, 0x89, 0x8A
 NOT_LAST = 0x7F
-"""`TEXT & NOT_LAST` begins a fragmented message."""
+"""The first byte `TEXT & NOT_LAST` begins a fragmented message."""
 
 
 def frame(first: int, payload: bytes = b"", *, mask: bytes | None = MASK, length: int | None = None) -> bytes:
-    """Return a frame as RFC 6455 (5.2) draws it; a node's is masked. `length` may lie."""
+    """Return a frame as in RFC 6455, 5.2. A node's frame is masked. `length` may be false."""
     size = len(payload) if length is None else length
     bit = 0x80 if mask is not None else 0
     if size < 126:

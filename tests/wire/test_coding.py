@@ -1,4 +1,4 @@
-"""Compressed bodies: what is decoded, what is refused, and how little memory a bomb gets."""
+"""Compressed bodies: which are decoded, which are refused, and how little memory a compression bomb takes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_names_are_read_ignoring_case(encoding: bytes) -> None:
 
 @given(st.sampled_from(list(ENCODERS)), st.binary(max_size=MAX))
 @settings(deadline=None, max_examples=100)
-def test_what_was_encoded_is_what_is_decoded(encoding: bytes, data: bytes) -> None:
+def test_a_decoded_body_equals_the_original(encoding: bytes, data: bytes) -> None:
     assert decode_body(ENCODERS[encoding](data), encoding, MAX) == data
 
 
@@ -76,7 +76,7 @@ def test_bytes_after_the_end_are_refused(encoding: bytes, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_other_bytes_than_were_said_are_refused(encoding: bytes) -> None:
+def test_bytes_that_do_not_fit_their_encoding_are_refused(encoding: bytes) -> None:
     for other in (b"", b"{}", b"\0" * 600, *(encode(b"x") for name, encode in ENCODERS.items() if name != encoding)):
         assert refusal(other, encoding).kind.status == 400
 
@@ -96,7 +96,7 @@ def test_a_window_that_would_take_much_memory_is_refused() -> None:
 @pytest.mark.parametrize(
     "encoding", [b"br", b"compress", b"gzip, zstd", b"gzip,gzip", b"identity, gzip", b"\xff\xfe", b"x" * 5000]
 )
-def test_other_encodings_are_unsupported_and_the_answer_names_those_that_are(encoding: bytes) -> None:
+def test_the_answer_to_an_unsupported_encoding_names_the_supported_ones(encoding: bytes) -> None:
     fault = refusal(gzip.compress(b"x"), encoding)
     assert fault.kind.status == 415
     assert ("Accept-Encoding", "gzip, deflate, zstd") in fault.headers

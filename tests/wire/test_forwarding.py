@@ -1,4 +1,4 @@
-"""What of a head crosses the hub: no credential up, no cookie down, nothing that one hop said to the next."""
+"""The fields of a head that cross the hub: no credential goes up, no cookie comes down, no field of one hop crosses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VALUES = st.from_regex(rb"[!-~]([ -~\x80-\xff]{0,20}[!-~])?", fullmatch=True)
 
 
 def named(names: list[str], prefixes: tuple[str, ...]) -> st.SearchStrategy[bytes]:
-    """These names, and any name with one of these prefixes."""
+    """Return a strategy for these names and for any name with one of these prefixes."""
     ends = st.from_regex(r"[a-z0-9-]{1,10}", fullmatch=True)
     prefixed = st.tuples(st.sampled_from(prefixes), ends).map("".join)
     return st.one_of(st.sampled_from(names), prefixed).map(str.encode)
@@ -46,7 +46,7 @@ def client_head(fields: dict[bytes, bytes]) -> RequestHead:
 def sent_up(
     fields: dict[bytes, bytes], *, path: bytes = b"/api/chat", credential: bytes = b"", length: int = 0
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """The request line, and the fields as an engine would see them."""
+    """Return the request line and the fields as an engine sees them."""
     head = request_head(path, b"engine:11434", credential, client_head(fields), length)
     assert head.endswith(b"\r\n\r\n")
     line, *lines = head[:-4].split(b"\r\n")
@@ -90,7 +90,7 @@ def test_an_engine_gets_its_own_credential_and_no_client_s() -> None:
     length=st.integers(0, 10**9),
 )
 @settings(deadline=None, max_examples=200)
-def test_nothing_forbidden_goes_up_and_nothing_else_is_lost(
+def test_exactly_the_forbidden_fields_are_kept_from_the_engine(
     bad: dict[bytes, bytes], good: dict[bytes, bytes], length: int
 ) -> None:
     if b"connection" in bad:
@@ -104,7 +104,7 @@ def test_nothing_forbidden_goes_up_and_nothing_else_is_lost(
 
 @given(st.dictionaries(named(UP + NEVER_UP + OWN, ("x-",)), VALUES, max_size=8))
 @settings(deadline=None, max_examples=100)
-def test_our_own_reader_reads_what_goes_up(fields: dict[bytes, bytes]) -> None:
+def test_our_own_reader_reads_the_head_for_the_engine(fields: dict[bytes, bytes]) -> None:
     read = read_request([request_head(b"/api/chat", b"engine:11434", b"", client_head(fields), 2) + b"{}"])
     assert (read.status, read.message) == (0, "")
     assert (read.body, read.is_complete, read.has_excess) == (b"{}", True, False)
@@ -124,7 +124,7 @@ def test_fields_that_connection_names_do_not_go_up(connection: bytes) -> None:
     data=st.data(),
 )
 @settings(deadline=None, max_examples=200)
-def test_nothing_of_the_engine_s_own_comes_down_and_nothing_else_is_lost(
+def test_exactly_the_engines_own_fields_are_kept_from_the_client(
     bad: list[tuple[bytes, bytes]], good: list[tuple[bytes, bytes]], data: st.DataObject
 ) -> None:
     bad = [(name, b"close" if name == b"connection" else value) for name, value in bad]
@@ -154,7 +154,7 @@ def test_repeated_fields_come_down_in_their_order() -> None:
 
 
 def rewritten(request: bytes, credential: bytes = b"") -> bytes:
-    """What a node makes of the head of a request."""
+    """Return the head of a request as a node rewrites it."""
     reader = RequestReader(MAX_HEAD_BYTES)
     reader.feed(request)
     assert reader.head is not None
@@ -177,7 +177,7 @@ def test_a_node_writes_a_request_anew_framed_as_it_came() -> None:
 
 
 def passed_on(*lines: str) -> list[str]:
-    """The names of those of these fields that an engine gets from a node."""
+    """Return the names of those fields that a node passes on to an engine."""
     head = "\r\n".join(("GET /api/tags HTTP/1.1", "Host: hub", *lines, "", ""))
     written = rewritten(head.encode()).decode()
     return [line.partition(":")[0] for line in written.split("\r\n")[2:] if line]
@@ -187,7 +187,7 @@ FRAMING = ("connection", "expect", "transfer-encoding")
 
 
 @pytest.mark.parametrize("name", [each for each in NEVER_UP if each not in FRAMING])
-def test_what_crosses_no_hub_crosses_no_node(name: str) -> None:
+def test_a_field_that_crosses_no_hub_crosses_no_node(name: str) -> None:
     assert passed_on(f"{name}: x") == []
 
 
@@ -199,7 +199,7 @@ def test_what_crosses_no_hub_crosses_no_node(name: str) -> None:
         "cf-access-jwt-assertion", "cf-access-client-secret", "x-webauth-user", "remote-user", "x-client-credentials",
     ],
 )  # fmt: skip
-def test_what_looks_like_a_credential_crosses_no_node(name: str) -> None:
+def test_a_field_that_looks_like_a_credential_crosses_no_node(name: str) -> None:
     assert passed_on(f"{name}: x") == []
 
 
@@ -211,5 +211,5 @@ def test_what_looks_like_a_credential_crosses_no_node(name: str) -> None:
         "x-keys",
     ],
 )  # fmt: skip
-def test_what_a_client_tells_an_engine_crosses_a_node(name: str) -> None:
+def test_other_fields_of_a_client_cross_a_node(name: str) -> None:
     assert passed_on(f"{name}: x") == [name]

@@ -1,4 +1,4 @@
-"""Who may turn a connection into a link, and what the hub answers."""
+"""Which requests may turn a connection into a link, and the hub's answers to them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_upgrade_is_answered_as_in_the_specification() -> None:
         {"sec_websocket_extensions": b"permessage-deflate; client_max_window_bits"},
     ],
 )
-def test_what_may_differ(changes: dict[str, bytes]) -> None:
+def test_variants_of_the_upgrade_are_accepted(changes: dict[str, bytes]) -> None:
     upgrade = accept_upgrade(request(**changes))
     assert upgrade.subprotocol == "hive-link-1"
     assert b"xtensions" not in upgrade.head
@@ -74,14 +74,14 @@ REFUSED: dict[str, tuple[dict[str, bytes | None], int]] = {
 
 
 @pytest.mark.parametrize(("changes", "status"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_is_refused(changes: dict[str, bytes | None], status: int) -> None:
+def test_wrong_upgrades_are_refused(changes: dict[str, bytes | None], status: int) -> None:
     with pytest.raises(Fault) as caught:
         accept_upgrade(request(**changes))
     assert caught.value.kind.status == status
     assert status != 426 or ("Upgrade", "websocket") in caught.value.headers
 
 
-def test_a_refused_version_hears_which_are_spoken() -> None:
+def test_the_refusal_of_a_version_names_the_spoken_ones() -> None:
     with pytest.raises(Fault, match="this hub speaks hive-link-1") as caught:
         accept_upgrade(request(sec_websocket_protocol=b"hive-link-9"))
     assert ("Sec-WebSocket-Protocol", "hive-link-1") in caught.value.headers

@@ -1,4 +1,4 @@
-"""Hello, welcome, heartbeats: what each end of a control socket makes of what comes, and of what does not."""
+"""The control socket: how each end reacts to hello, welcome and heartbeats, and to their absence."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_first_message_says_what_a_socket_is(first: Hello | JoinData) -> Non
         assert guest.socket.closed is None
 
 
-def test_what_came_behind_the_first_message_waits_for_the_next_machine() -> None:
+def test_bytes_behind_the_first_message_wait_for_the_next_machine() -> None:
     guest = arrival()
     assert guest.receive(from_node(JoinData(SESSION)) + from_node(b"early", BINARY), 1.0) == [JoinData(SESSION)]
     events = HubControl(guest.socket, 1.0).receive(b"", 1.0)
@@ -89,7 +89,7 @@ def test_what_came_behind_the_first_message_waits_for_the_next_machine() -> None
     ],
     ids=["bytes", "unknown", "not the first", "incomplete", "HTTP"],
 )
-def test_another_first_message_closes(stream: bytes, code: CloseCode) -> None:
+def test_a_wrong_first_message_closes_the_socket(stream: bytes, code: CloseCode) -> None:
     guest = arrival()
     (event,) = guest.receive(stream, 1.0)
     assert isinstance(event, Closed)
@@ -97,20 +97,20 @@ def test_another_first_message_closes(stream: bytes, code: CloseCode) -> None:
     assert said(guest.socket) == [f"closed {code}"]
 
 
-def test_a_guest_has_ten_seconds_to_speak() -> None:
+def test_the_first_message_must_come_within_ten_seconds() -> None:
     guest = arrival()
     events = [guest.tick(half / 2) for half in range(22)]
     assert events == [[]] * 21 + [[closed(CloseCode.TOO_LATE, "no first message")]]
 
 
-def test_a_guest_may_leave() -> None:
+def test_a_socket_may_close_before_its_first_message() -> None:
     assert arrival().receive(frame(CLOSE, b"\x03\xe9"), 1.0) == [Closed(1001, "", is_ours=False)]
 
 
 # --- the hub's end ---
 
 
-def test_the_hub_welcomes() -> None:
+def test_the_hub_sends_welcome() -> None:
     control = hub(is_running=False)
     control.welcome("desk", SESSION, 8, 1.0)
     assert said(control.socket) == [
@@ -119,7 +119,7 @@ def test_the_hub_welcomes() -> None:
     assert control.state is ControlState.RUNNING
 
 
-def test_the_hub_asks() -> None:
+def test_the_hub_sends_links_refresh_and_bye() -> None:
     control = hub()
     control.want_links(12)
     control.refresh("ollama")
@@ -138,7 +138,7 @@ def test_each_heartbeat_is_answered() -> None:
     assert said(control.socket) == ['{"type":"beat","seq":1}', '{"type":"beat","seq":2}']
 
 
-def test_the_hub_hands_on_what_the_node_says() -> None:
+def test_messages_of_the_node_are_events_of_the_hub() -> None:
     control = hub()
     report, draining = control.receive(from_node(Report(ENGINES)) + from_node(Draining()), 1.0)
     assert isinstance(report, Report)
@@ -147,19 +147,19 @@ def test_the_hub_hands_on_what_the_node_says() -> None:
     assert control.socket.take_output() == b""
 
 
-def test_nothing_is_said_before_welcome() -> None:
+def test_the_node_sends_nothing_between_hello_and_welcome() -> None:
     event = closed(CloseCode.VIOLATION, "a message before welcome")
     assert hub(is_running=False).receive(from_node(Heartbeat(1)), 1.0) == [event]
 
 
-def test_a_node_that_is_not_let_in_hears_why() -> None:
+def test_a_refused_node_gets_the_reason() -> None:
     control = hub(is_running=False)
     control.close(CloseCode.NAME_TAKEN, "another machine uses this key")
     assert control.socket.take_output() == frame(CLOSE, b"\x0f\xa8another machine uses this key", mask=None)
     assert control.receive(from_node(Heartbeat(1)), 1.0) == control.tick(1.0) == []
 
 
-def test_silence_makes_suspect_then_ends() -> None:
+def test_a_silent_node_is_suspect_then_its_session_ends() -> None:
     control = hub()
     events = {half / 2: events for half in range(30) if (events := control.tick(half / 2))}
     assert events == {5.5: [Suspected()], 10.5: [closed(CloseCode.HEARTBEAT_LOST, "no heartbeat")]}
@@ -179,7 +179,7 @@ def test_a_heartbeat_lifts_suspicion() -> None:
 
 
 def test_other_messages_are_no_heartbeat() -> None:
-    """The agent's heart is the one task that must not hang."""
+    """A heartbeat comes from the one task of the agent that must not hang."""
     control = hub()
     for half in range(11):
         control.receive(from_node(Report(())) + frame(PING), half / 2)
@@ -214,7 +214,7 @@ def test_heartbeats_are_due_as_often_as_the_hub_said() -> None:
     assert due == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_the_node_tells() -> None:
+def test_the_node_sends_report_heartbeat_and_draining() -> None:
     control = node()
     control.heartbeat(MachineState(0.5), {"ollama": EngineBeat(True)})
     control.heartbeat(MachineState(), {})
@@ -226,7 +226,7 @@ def test_the_node_tells() -> None:
     assert [type(event) for event in events[2:]] == [Report, Draining]
 
 
-def test_the_node_hands_on_what_the_hub_wants() -> None:
+def test_messages_of_the_hub_are_events_of_the_node() -> None:
     wishes = [Links(3), Refresh("ollama"), Bye("the hub stops")]
     stream = b"".join(from_hub(wish) for wish in [*wishes, Beat(1)]) + from_hub('{"type":"hint"}')
     assert node().receive(stream, 1.0) == wishes
@@ -236,14 +236,16 @@ def test_the_node_hands_on_what_the_hub_wants() -> None:
     ("is_running", "message", "reason"),
     [(True, WELCOME, "welcome while running"), (False, Links(1), "links while greeting")],
 )
-def test_what_comes_out_of_turn_closes(is_running: bool, message: Welcome | Links, reason: str) -> None:
+def test_a_message_in_the_wrong_state_closes_the_socket(
+    is_running: bool, message: Welcome | Links, reason: str
+) -> None:
     control = node(is_running=is_running)
     assert control.receive(from_hub(message), 1.0) == [closed(CloseCode.VIOLATION, reason)]
     assert control.state is ControlState.CLOSED
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-def test_a_silent_hub_is_dead_after_ten_seconds(is_running: bool) -> None:
+def test_a_silent_hub_is_given_up_after_ten_seconds(is_running: bool) -> None:
     control = node(is_running=is_running)
     ends = [half / 2 for half in range(40) if closed(CloseCode.SILENT, "the hub is silent") in control.tick(half / 2)]
     assert ends == [10.5]
@@ -261,7 +263,7 @@ def test_beats_keep_the_hub_alive() -> None:
 
 
 @pytest.mark.parametrize("control", [hub(), node()], ids=["hub", "node"])
-def test_bytes_have_no_place_on_a_control_socket(control: HubControl | NodeControl) -> None:
+def test_a_binary_message_closes_a_control_socket(control: HubControl | NodeControl) -> None:
     frame_of = from_node if isinstance(control, HubControl) else from_hub
     event = closed(CloseCode.VIOLATION, "a binary message on a control socket")
     assert control.receive(frame_of(b"{}", BINARY), 1.0) == [event]
@@ -277,7 +279,7 @@ def test_a_report_may_be_large_but_not_endless() -> None:
     assert event.code == CloseCode.TOO_BIG
 
 
-def test_the_end_is_told_once() -> None:
+def test_the_end_of_a_socket_is_one_event() -> None:
     for control in (hub(), node()):
         assert control.receive_eof(1.0) == [Closed(CloseCode.BROKE_OFF, "the connection broke off", is_ours=False)]
         assert control.receive_eof(1.0) == control.tick(1.5) == []

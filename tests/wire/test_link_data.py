@@ -1,4 +1,4 @@
-"""One exchange after the other on a data socket: what each end makes of each message in each state."""
+"""Exchanges on a data socket, one after the other: how each end reacts to each message in each state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CANCELLED = EndError(EndCode.CANCELLED)
 
 
 def hub(state: HubState = HubState.SPARE) -> HubData:
-    """A hub's end in this state, exchange r1."""
+    """Return a hub's end in this state, with exchange r1."""
     data = HubData(LinkSocket(Side.HUB, 0.0), 0.0)
     if state is not HubState.SPARE:
         data.open("r1", "ollama", 0.0)
@@ -41,7 +41,7 @@ def hub(state: HubState = HubState.SPARE) -> HubData:
 
 
 def node(state: NodeState = NodeState.SPARE) -> NodeData:
-    """A node's end in this state, exchange r1."""
+    """Return a node's end in this state, with exchange r1."""
     data = NodeData(LinkSocket(Side.NODE, 0.0), SESSION, 0.0)
     if state is not NodeState.SPARE:
         assert data.receive(from_hub(Open("r1", "ollama")), 0.0) == [Open("r1", "ollama")]
@@ -92,7 +92,7 @@ def test_the_first_byte_of_an_answer_accepts() -> None:
     assert said(theirs.socket) == ['{"type":"accepted","id":"r1"}', b"H"]
 
 
-def test_what_the_node_refuses_it_never_accepts() -> None:
+def test_a_refused_exchange_is_never_accepted() -> None:
     theirs = node(NodeState.OPENED)
     theirs.end("r1", EndError(EndCode.ENGINE_UNKNOWN, "no engine 'ollama'"))
     ended = Ended("r1", EndError("engine_unknown", "no engine 'ollama'"))
@@ -125,7 +125,7 @@ def test_no_empty_messages_are_sent_or_handed_on() -> None:
 
 
 @pytest.mark.parametrize("state", [HubState.OPENING, HubState.STREAMING])
-def test_what_comes_after_a_cancel_is_discarded_until_the_end(state: HubState) -> None:
+def test_messages_after_a_cancel_are_discarded_until_ended(state: HubState) -> None:
     ours = hub(state)
     ours.cancel(1.0)
     assert ours.socket.take_output() == b'\x81\x1b{"type":"cancel","id":"r1"}'
@@ -152,7 +152,7 @@ def test_a_cancelled_node_says_ended_and_is_a_spare(state: NodeState) -> None:
     assert theirs.state is NodeState.SPARE
 
 
-def test_what_an_engine_says_after_a_cancel_goes_nowhere() -> None:
+def test_bytes_of_an_engine_after_a_cancel_are_dropped() -> None:
     theirs = node(NodeState.SERVING)
     theirs.receive(from_hub(Cancel("r1")), 1.0)
     theirs.socket.take_output()
@@ -167,7 +167,7 @@ def test_what_an_engine_says_after_a_cancel_goes_nowhere() -> None:
     assert theirs.state is NodeState.OPENED
 
 
-def test_a_cancel_may_cross_an_end() -> None:
+def test_a_cancel_may_cross_an_ended() -> None:
     ours, theirs = hub(HubState.STREAMING), node(NodeState.SERVING)
     theirs.answer("r1", ANSWER)
     theirs.end("r1")
@@ -178,7 +178,7 @@ def test_a_cancel_may_cross_an_end() -> None:
 
 
 def test_request_bytes_that_were_under_way_at_the_end_are_discarded() -> None:
-    """An Ollama answers before it has read a blob that it has already."""
+    """An Ollama answers before it has read the body if it already has the blob."""
     theirs = node(NodeState.SERVING)
     theirs.answer("r1", ANSWER)
     theirs.end("r1")
@@ -208,7 +208,7 @@ LIVING = [HubState.SPARE, HubState.OPENING, HubState.STREAMING, HubState.CANCELL
 
 
 @pytest.mark.parametrize(("state", "name"), list(itertools.product(LIVING, FROM_NODE_FRAMES)))
-def test_the_hub_takes_what_its_state_lists(state: HubState, name: str) -> None:
+def test_the_hub_accepts_exactly_the_messages_of_its_state(state: HubState, name: str) -> None:
     ours = hub(state)
     ours.exchange = "r1"
     events = ours.receive(FROM_NODE_FRAMES[name], 1.0)
@@ -241,7 +241,7 @@ FROM_HUB_FRAMES = {
 @pytest.mark.parametrize(
     ("state", "name"), list(itertools.product([NodeState.SPARE, NodeState.OPENED, NodeState.SERVING], FROM_HUB_FRAMES))
 )
-def test_the_node_takes_what_its_state_lists(state: NodeState, name: str) -> None:
+def test_the_node_accepts_exactly_the_messages_of_its_state(state: NodeState, name: str) -> None:
     theirs = node(state)
     events = theirs.receive(FROM_HUB_FRAMES[name], 1.0)
     following = NODE_TAKES.get((state, name), NodeState.CLOSED)
@@ -275,7 +275,7 @@ def test_a_long_text_closes() -> None:
 
 
 def sweep(data: HubData | NodeData, end: float, *, is_excused: bool = False) -> tuple[float, list[object]]:
-    """Tick twice a second until something happens; return when and what."""
+    """Tick twice a second until an event comes; return when, and the events."""
     now = 0.0
     while now < end:
         now += 0.5
@@ -286,7 +286,7 @@ def sweep(data: HubData | NodeData, end: float, *, is_excused: bool = False) -> 
 
 @pytest.mark.parametrize("is_excused", [False, True])
 def test_a_spare_that_does_not_accept_is_closed(is_excused: bool) -> None:
-    """A body that cannot leave is no excuse: `open` went before it."""
+    """A body that cannot be sent is no excuse, because `open` was sent before it."""
     event = closed(CloseCode.NOT_ACCEPTED, "the exchange was not accepted")
     assert sweep(hub(HubState.OPENING), 60, is_excused=is_excused) == (2.5, [event])
 
@@ -301,7 +301,7 @@ def test_a_node_that_answers_no_ping_is_gone(state: HubState, end: float) -> Non
     assert sweep(hub(state), 60) == (end, [closed(CloseCode.SILENT, "no answer to a ping")])
 
 
-def test_a_slow_client_is_not_the_nodes_fault() -> None:
+def test_a_slow_client_does_not_count_against_the_node() -> None:
     assert sweep(hub(HubState.STREAMING), 300, is_excused=True)[1] == []
 
 
@@ -311,7 +311,7 @@ def test_a_node_waits_for_a_ping_as_long_as_the_hub_said() -> None:
     assert sweep(slow, 60)[0] == 40.5
 
 
-def test_nobody_is_blamed_for_our_own_stall() -> None:
+def test_the_peer_is_not_judged_after_a_stall_of_our_own() -> None:
     ours = hub(HubState.OPENING)
     assert ours.tick(9.0) == []
     assert ours.receive(from_node(Accepted("r1")), 9.1) == [Accepted("r1")]
@@ -321,14 +321,14 @@ def test_nobody_is_blamed_for_our_own_stall() -> None:
 # --- the end of the socket ---
 
 
-def test_the_end_is_told_once() -> None:
+def test_the_end_of_a_socket_is_one_event() -> None:
     ours = hub(HubState.STREAMING)
     assert ours.receive_eof(1.0) == [Closed(CloseCode.BROKE_OFF, "the connection broke off", is_ours=False)]
     assert ours.receive_eof(1.0) == ours.tick(1.0) == []
     assert ours.state is HubState.CLOSED
 
 
-def test_who_closes_is_not_told() -> None:
+def test_a_caller_that_closes_gets_no_closed_event() -> None:
     theirs = node(NodeState.SERVING)
     theirs.close(CloseCode.GOING_AWAY, "stopping")
     theirs.answer("r1", b"ghost")
@@ -376,7 +376,7 @@ def test_arbitrary_bytes_never_raise(pieces: list[bytes], state: HubState) -> No
 
 
 class TwoEnds(RuleBasedStateMachine):
-    """A hub and a node that talk with any delay: no exchange hears another's bytes, and neither end ever closes."""
+    """A hub and a node that talk with any delay. No exchange gets bytes of another one, and neither end ever closes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -406,7 +406,7 @@ class TwoEnds(RuleBasedStateMachine):
     @precondition(lambda self: self.node.state in (NodeState.OPENED, NodeState.SERVING))
     @rule(what=st.sampled_from(["accept", "answer", "end"]), which=st.integers(0, 1))
     def work(self, what: str, which: int) -> None:
-        """Which: an engine of the exchange before may still talk."""
+        """`which` selects the exchange: the engine of the exchange before may still send."""
         exchange = self.node.exchange if which == 0 else f"r{int(self.node.exchange[1:]) - 1}"
         if what == "accept":
             self.node.accept(exchange)

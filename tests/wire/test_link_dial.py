@@ -1,4 +1,4 @@
-"""How a node asks to be let in, what it makes of the answer, and when it tries again."""
+"""The request of a node, its reaction to the answer, and when it dials again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dial(hub: str = HUB) -> Dial:
 
 
 def answered(one: Dial, pieces: list[bytes], *, then_closed: bool = False) -> LinkSocket | None:
-    """Feed an answer; every byte once the socket is open goes there."""
+    """Feed an answer. Once the socket is open, it gets every further byte."""
     socket = None
     for piece in pieces:
         if socket is None:
@@ -45,7 +45,7 @@ def upgrade_for(one: Dial) -> bytes:
     return accept_upgrade(reader.head).head
 
 
-def test_what_a_node_asks() -> None:
+def test_the_request_of_a_node() -> None:
     lines = dial().request.decode().split("\r\n")
     assert lines[0] == "GET /hive/link HTTP/1.1"
     assert lines[-2:] == ["", ""]
@@ -73,7 +73,7 @@ def test_what_a_node_asks() -> None:
         ("https://bücher.example", "/hive/link", "xn--bcher-kva.example"),
     ],
 )
-def test_the_hubs_url_is_the_one_that_clients_use(hub: str, path: str, host: str) -> None:
+def test_the_hubs_url_is_that_of_clients(hub: str, path: str, host: str) -> None:
     lines = dial(hub).request.decode().split("\r\n")
     assert (lines[0], lines[1]) == (f"GET {path} HTTP/1.1", f"Host: {host}")
 
@@ -126,7 +126,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("answer", "status", "message", "retry_after"), REFUSED.values(), ids=REFUSED.keys())
-def test_another_answer_is_a_refusal(answer: bytes, status: int, message: str, retry_after: float | None) -> None:
+def test_any_answer_but_101_is_a_refusal(answer: bytes, status: int, message: str, retry_after: float | None) -> None:
     for pieces in ([answer], one_by_one(answer)):
         with pytest.raises(Refused) as caught:
             answered(dial(), pieces)
@@ -145,7 +145,7 @@ WHOSE = {
 
 
 @pytest.mark.parametrize(("answer", "is_of_hub"), WHOSE.values(), ids=WHOSE)
-def test_a_refusal_is_the_hubs_if_it_has_its_form_and_its_mark(answer: bytes, is_of_hub: bool) -> None:
+def test_a_refusal_comes_from_a_hub_if_it_has_form_and_mark_of_one(answer: bytes, is_of_hub: bool) -> None:
     with pytest.raises(Refused) as caught:
         answered(dial(), [answer])
     assert caught.value.is_of_hub is is_of_hub
@@ -176,14 +176,14 @@ def test_an_upgrade_that_is_not_ours_is_refused(there: bytes, instead: bytes) ->
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n\r\n", b"\x15\x03\x01\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"])
-def test_what_is_no_http_is_refused(answer: bytes) -> None:
+def test_an_answer_that_is_not_http_is_refused(answer: bytes) -> None:
     with pytest.raises(Refused) as caught:
         answered(dial(), [answer], then_closed=True)
     assert caught.value.status == 0
 
 
 @pytest.mark.parametrize("answer", [b"", b"\x15\x03\x03\x00\x02\x02\x46"])
-def test_an_end_without_an_answer_may_be_said_again(answer: bytes) -> None:
+def test_an_end_without_an_answer_may_be_reported_twice(answer: bytes) -> None:
     one = dial()
     assert one.receive(answer, 1.0) is None
     with pytest.raises(NoAnswer):
@@ -231,21 +231,21 @@ def test_arbitrary_bytes_are_refused(pieces: list[bytes]) -> None:
 # --- when to try again ---
 
 
-def test_a_lost_hub_is_dialed_soon_then_less_often() -> None:
+def test_a_lost_hub_is_dialed_soon_and_then_less_often() -> None:
     delays = [redial_seconds(attempt, CloseCode.BROKE_OFF, 1.0) for attempt in range(1, 9)]
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60]
     assert redial_seconds(10_000, 0, 1.0) == 60
 
 
-def test_what_needs_people_is_not_tried_every_second() -> None:
+def test_a_problem_for_people_is_not_tried_every_second() -> None:
     assert redial_seconds(1, 401, 1.0) == redial_seconds(1, CloseCode.MALFORMED, 1.0) == 60
 
 
-def test_a_ghost_of_the_same_name_is_gone_soon() -> None:
+def test_a_taken_name_is_tried_again_soon() -> None:
     assert redial_seconds(1, CloseCode.NAME_TAKEN, 1.0) == 1
 
 
 @given(st.integers(1, 100), st.sampled_from([0, 401, 1001, *CloseCode]), st.floats(0, 1))
-def test_chance_takes_half_away_at_most(attempt: int, why: int, chance: float) -> None:
+def test_chance_shortens_a_wait_by_half_at_most(attempt: int, why: int, chance: float) -> None:
     longest = redial_seconds(attempt, why, 1.0)
     assert longest / 2 <= redial_seconds(attempt, why, chance) <= longest

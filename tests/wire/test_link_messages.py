@@ -1,4 +1,4 @@
-"""What the messages of a link look like as JSON, and which ones are refused."""
+"""The messages of a link as JSON, and which ones are refused."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ IDS = [f"{type(message).__name__}{number}" for number, (_, message, _) in enumer
 
 
 @pytest.mark.parametrize(("decoder", "message", "text"), MESSAGES, ids=IDS)
-def test_each_message_is_this_json(decoder: MessageDecoder[Any], message: Message, text: str) -> None:
+def test_each_message_has_this_json(decoder: MessageDecoder[Any], message: Message, text: str) -> None:
     assert encode(message).decode() == text
     read = decoder.decode(text)
     assert (type(read), encode(read)) == (type(message), text.encode())
@@ -116,7 +116,7 @@ def test_types_of_a_newer_version_are_ignored(decoder: MessageDecoder[Any]) -> N
     assert decoder.decode('{"type":"new","id":7}') is None
 
 
-def test_a_message_of_the_other_side_is_no_newer_version() -> None:
+def test_a_message_of_the_other_side_is_not_ignored_as_newer() -> None:
     for decoder, _, text in MESSAGES:
         for other in DECODERS:
             if other is not decoder:
@@ -124,7 +124,7 @@ def test_a_message_of_the_other_side_is_no_newer_version() -> None:
                     other.decode(text)
 
 
-def test_what_an_engine_said_arrives_byte_for_byte() -> None:
+def test_an_engines_answer_arrives_byte_for_byte() -> None:
     report = FROM_NODE.decode(encode(Report((OLLAMA,))).decode())
     assert isinstance(report, Report)
     assert bytes(report.engines[0].tags) == b'{"models": [ ], "new":1}'
@@ -203,24 +203,24 @@ REFUSED: dict[str, tuple[MessageDecoder[Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("decoder", "text", "named"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_message_that_is_none_is_refused_by_name(decoder: MessageDecoder[Any], text: str, named: str) -> None:
+def test_the_refusal_of_a_malformed_message_names_the_part(decoder: MessageDecoder[Any], text: str, named: str) -> None:
     with pytest.raises(LinkError, match=named) as caught:
         decoder.decode(text)
     assert len(str(caught.value)) <= 120
 
 
-def test_what_may_be_missing_may_be_missing() -> None:
+def test_optional_fields_may_be_missing() -> None:
     assert FIRST.decode(f'{{"type":"hello","instance":"{INSTANCE}","agent":""}}') == Hello(INSTANCE, "")
     assert FROM_NODE.decode('{"type":"heartbeat","seq":0}') == Heartbeat(0)
     assert FROM_NODE_DATA.decode('{"type":"ended","id":"a"}') == Ended("a")
 
 
-def test_an_ending_of_a_newer_version_is_a_text() -> None:
+def test_an_unknown_end_code_is_read_as_text() -> None:
     read = FROM_NODE_DATA.decode('{"type":"ended","id":"a","error":{"code":"engine_on_fire"}}')
     assert read == Ended("a", EndError("engine_on_fire"))
 
 
-def test_a_listing_is_what_the_engine_said_if_that_is_an_object() -> None:
+def test_a_listing_is_the_engines_answer_if_that_is_an_object() -> None:
     assert bytes(json_object(b'\n {"a": [1, 2.50]} ')) == b'{"a": [1, 2.50]}'
     for body in (
         b"",
@@ -241,7 +241,7 @@ def test_one_line_can_always_be_sent() -> None:
 
 
 @given(st.text())
-def test_one_line_is_taken(text: str) -> None:
+def test_the_text_of_one_line_is_accepted(text: str) -> None:
     sent = encode(
         Report((ReportedEngine("a", "ollama", error=one_line(text.encode(errors="replace").decode())),))
     ).decode()
@@ -252,7 +252,7 @@ def test_a_node_keeps_a_few_sockets_more_than_slots() -> None:
     assert (links_for(0), links_for(4), links_for(1_000_000)) == (4, 8, MAX_LINKS)
 
 
-def test_a_ghost_is_replaced_and_a_second_machine_is_not_let_in() -> None:
+def test_the_same_instance_replaces_its_session_and_another_one_is_refused() -> None:
     assert judge_arrival(None, "a") is ArrivalVerdict.WELCOME
     assert judge_arrival("a", "a") is ArrivalVerdict.REPLACES
     assert judge_arrival("a", "b") is ArrivalVerdict.NAME_TAKEN

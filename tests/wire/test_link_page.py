@@ -1,4 +1,4 @@
-"""The page about the link says what the code has: limits, times, codes, and messages that can be sent as they stand."""
+"""The page about the link agrees with the code: limits, times, codes, and examples of messages."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def constants(*, are_times: bool) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("head", "are_times"), [("limit", False), ("time", True)])
-def test_limits_and_times_are_those_of_the_code(head: str, are_times: bool) -> None:
+def test_the_page_has_the_limits_and_times_of_the_code(head: str, are_times: bool) -> None:
     assert {row[0]: float(row[1]) for row in rows(head)} == constants(are_times=are_times)
 
 
 def code_rows() -> Iterator[list[str]]:
-    """Both tables begin with `code`; those of close codes have numbers."""
+    """Yield the rows of close codes. Both tables begin with `code`; only close codes are numbers."""
     _, _, closing = PAGE.partition("\n## Closing\n")
     for line in closing.splitlines():
         cells = [cell.strip().replace("`", "") for cell in line.strip("|").split("|")]
@@ -46,7 +46,7 @@ def code_rows() -> Iterator[list[str]]:
             yield cells
 
 
-def test_close_codes_are_those_of_the_code() -> None:
+def test_the_page_has_the_close_codes_of_the_code() -> None:
     assert {int(row[0]): row[1] for row in code_rows()} == {code.value: code.name.lower() for code in CloseCode}
 
 
@@ -61,7 +61,7 @@ def test_the_page_says_when_a_node_tries_again() -> None:
     }
 
 
-def test_endings_are_those_of_the_code() -> None:
+def test_the_page_has_the_end_codes_of_the_code() -> None:
     assert [row[0] for row in rows("code")] == [ending.value for ending in EndCode]
 
 
@@ -80,11 +80,11 @@ def read(text: str) -> Message:
     raise AssertionError(f"nobody reads {text}")
 
 
-def test_there_is_an_example_of_each_message_that_can_be_sent_as_it_stands() -> None:
+def test_the_page_has_a_valid_example_of_each_message() -> None:
     assert {type(read(text)) for text in examples()} == {type(message) for _, message, _ in MESSAGES}
 
 
-def test_the_exchange_byte_by_byte_is_what_is_sent() -> None:
+def test_the_exchange_on_the_page_is_byte_for_byte_what_is_sent() -> None:
     lines = re.findall(r"^(?:hub |node) > (8[12] [0-9a-f]{2}) (.+)$", PAGE, re.MULTILINE)
     assert len(lines) == 5
     for head, shown in lines:

@@ -1,4 +1,4 @@
-"""What a socket of a link reads from frames, what it refuses, and when it takes the other end for dead."""
+"""What a socket of a link reads from frames, what it refuses, and when it gives the other end up."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_reads_messages_one_after_the_other() -> None:
     assert messages(hub(), one_by_one(stream)) == ["{}", b"abc", b"", "é"]
 
 
-def test_messages_that_nobody_took_wait() -> None:
+def test_messages_wait_until_they_are_taken() -> None:
     socket = hub()
     socket.receive(frame(TEXT, b"1") + frame(TEXT, b"2") + frame(TEXT, b"3")[:4], 0.0)
     assert socket.next_message() == "1"
@@ -59,7 +59,7 @@ def test_messages_that_nobody_took_wait() -> None:
     assert [socket.next_message() for _ in range(4)] == ["2", "3", "4", None]
 
 
-def test_fragments_of_text_are_assembled_and_those_of_bytes_handed_on() -> None:
+def test_fragments_of_text_are_joined_and_fragments_of_bytes_are_passed_on() -> None:
     text = frame(TEXT & NOT_LAST, b"a") + frame(0, b"\xc3") + frame(PING) + frame(CONTINUATION, b"\xa9")
     data = frame(BINARY & NOT_LAST, b"xy") + frame(0) + frame(PONG) + frame(CONTINUATION, b"z")
     assert messages(hub(), [text + data + text]) == ["aé", b"xy", b"z", "aé"]
@@ -141,8 +141,8 @@ def test_the_longest_messages_are_read() -> None:
     assert messages(node(), cut_at(stream, range(0, len(stream), 65536))) == [control.decode()]
 
 
-def test_what_is_held_of_an_incomplete_message_is_bounded() -> None:
-    """Empty fragments are endless and add nothing."""
+def test_the_held_part_of_an_incomplete_message_is_bounded() -> None:
+    """Empty fragments add nothing, so their number is unbounded."""
     socket = hub()
     messages(socket, [frame(TEXT & NOT_LAST, b"a"), *itertools.repeat(frame(0) * 100, 100)])
     assert socket.closed is None
@@ -161,7 +161,7 @@ def test_the_hub_writes_plain_frames() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, MAX_BINARY_BYTES])
 @pytest.mark.parametrize("side", list(Side))
-def test_what_one_end_writes_the_other_reads(side: Side, size: int) -> None:
+def test_messages_of_one_end_are_read_by_the_other(side: Side, size: int) -> None:
     socket, data = LinkSocket(side, 0.0), bytes(range(256)) * (size // 256) + bytes(size % 256)
     socket.send_binary(data)
     socket.send_binary(memoryview(data))
@@ -185,7 +185,7 @@ def test_a_limit_holds_for_frames_of_every_length() -> None:
         assert socket.closed.code == CloseCode.TOO_BIG
 
 
-def test_a_message_of_parts_is_one_message_and_can_be_sent_without_a_copy() -> None:
+def test_parts_are_sent_as_one_message_without_a_copy() -> None:
     for parts in ((b"", b""), (b"head", b"body"), (bytes(100), bytes(26)), (bytes(40_000), bytes(30_000))):
         socket = hub()
         socket.send_parts(*parts)
@@ -211,7 +211,7 @@ def test_a_node_masks_each_frame_anew() -> None:
 # --- the end ---
 
 
-def test_the_other_end_closes() -> None:
+def test_a_close_of_the_peer_is_echoed() -> None:
     socket = hub()
     assert messages(socket, [frame(TEXT, b"last") + frame(CLOSE, BYE) + frame(TEXT, b"ghost")]) == ["last"]
     assert socket.closed == Closed(1000, "bye", is_ours=False)
@@ -226,7 +226,7 @@ def test_a_close_without_code_is_echoed() -> None:
     assert socket.take_output() == b"\x88\x00"
 
 
-def test_we_close_and_wait_for_the_echo() -> None:
+def test_a_close_of_our_own_waits_for_the_echo() -> None:
     socket = hub()
     socket.receive(frame(TEXT, b"{}") + frame(TEXT, b"{}")[:3], 1.0)
     socket.close(CloseCode.SESSION_OVER, "over")
@@ -241,7 +241,7 @@ def test_we_close_and_wait_for_the_echo() -> None:
     assert socket.is_finished
 
 
-def test_an_echo_that_does_not_come_is_waited_for_two_seconds() -> None:
+def test_a_missing_echo_is_waited_for_two_seconds() -> None:
     socket = hub()
     socket.tick(1.0)
     socket.close(CloseCode.SESSION_OVER)
@@ -257,7 +257,7 @@ def test_a_long_reason_is_cut_between_characters() -> None:
     assert socket.take_output() == frame(CLOSE, b"\x0f\xa0" + "é".encode() * 61, mask=None)
 
 
-def test_the_connection_breaks_off() -> None:
+def test_a_broken_connection_closes_the_socket() -> None:
     for stream in (b"", frame(TEXT, b"{}")[:4]):
         socket = hub()
         messages(socket, [stream])
@@ -273,7 +273,7 @@ def test_the_connection_breaks_off() -> None:
 
 
 def sweep(socket: LinkSocket, start: float, end: float, *, is_excused: bool = False, patience: float = 10.0) -> float:
-    """Tick twice a second until the socket closes; return when."""
+    """Tick twice a second until the socket closes; return the time of that."""
     now = start
     while now < end and socket.closed is None:
         now += 0.5
@@ -302,14 +302,14 @@ def test_a_ping_without_answer_closes(patience: float, end: float) -> None:
 
 
 def test_any_byte_is_an_answer() -> None:
-    """A pong may stand behind a long answer on a slow line."""
+    """A pong may wait behind a long answer on a slow line."""
     socket = hub()
     sweep(socket, 0, 24)
     socket.receive(frame(BINARY, bytes(1000))[:1], 24.0)
     assert sweep(socket, 24, 100) == 40.5
 
 
-def test_nobody_is_blamed_while_reading_is_paused() -> None:
+def test_the_peer_is_not_judged_while_reading_is_paused() -> None:
     socket = hub()
     sweep(socket, 0, 20)
     sweep(socket, 20, 90, is_excused=True)
@@ -317,7 +317,7 @@ def test_nobody_is_blamed_while_reading_is_paused() -> None:
     assert sweep(socket, 90, 200) == 100.5
 
 
-def test_nobody_is_blamed_for_our_own_stall() -> None:
+def test_the_peer_is_not_judged_after_a_stall_of_our_own() -> None:
     socket = hub()
     sweep(socket, 0, 20)
     assert not socket.tick(60.0)
@@ -326,14 +326,14 @@ def test_nobody_is_blamed_for_our_own_stall() -> None:
     assert socket.closed is not None
 
 
-def test_a_node_takes_a_silent_hub_for_dead() -> None:
+def test_a_node_closes_after_a_silent_hub() -> None:
     socket = node()
     messages(socket, [frame(PING, mask=None)], 3.0)
     assert sweep(socket, 3, 60) == 28.5
     assert socket.closed == Closed(CloseCode.SILENT, "the hub is silent", is_ours=True)
 
 
-def test_a_node_that_does_not_read_takes_nobody_for_dead() -> None:
+def test_a_node_that_does_not_read_does_not_judge_the_hub() -> None:
     socket = node()
     sweep(socket, 0, 100, is_excused=True)
     assert socket.closed is None
@@ -390,7 +390,7 @@ def test_any_cut_gives_the_same_messages(case: tuple[bytes, list[bytes]]) -> Non
 
 @given(mutations([each for each in CORPUS if len(each) < 3000]).flatmap(lambda d: st.tuples(st.just(d), cuts(d))))
 @settings(deadline=None, max_examples=400)
-def test_the_short_way_reads_what_the_library_reads(case: tuple[bytes, list[bytes]]) -> None:
+def test_the_short_way_reads_the_same_messages_as_the_library(case: tuple[bytes, list[bytes]]) -> None:
     whole, pieces = case
     found, code = read(pieces)
     assert ([each for each in found if each != b""], code) == read_by_library(whole)
@@ -412,7 +412,7 @@ JSON = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.list
 
 @given(st.lists(JSON.map(str.encode) | st.binary(max_size=300), max_size=8), st.data())
 @settings(deadline=None, max_examples=150)
-def test_what_was_sent_is_what_is_read(payloads: list[bytes], data: st.DataObject) -> None:
+def test_the_reader_returns_what_was_sent(payloads: list[bytes], data: st.DataObject) -> None:
     sender = node()
     for payload in payloads:
         sender.send_binary(payload)

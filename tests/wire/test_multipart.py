@@ -1,4 +1,4 @@
-"""The model's name in a form: what Go's and Python's own readers of forms would read."""
+"""The model's name in a form, as the form readers of Go and Python read it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Part = tuple[bytes, bytes]
 
 
 def form(*parts: Part, boundary: bytes = b"b0undary", end: bytes = b"--\r\n") -> bytes:
-    """A form; of each part the Content-Disposition (and lines after it) and the value."""
+    """Return a form. Each part is its Content-Disposition (with lines after it) and its value."""
     lines = [b"--%b\r\nContent-Disposition: %b\r\n\r\n%b\r\n" % (boundary, head, value) for head, value in parts]
     return b"".join(lines) + b"--" + boundary + end
 
@@ -64,12 +64,12 @@ def test_reads_the_boundary_as_it_is_given(boundary: bytes, content_type: bytes)
     assert read_model(form((MODEL, b"m"), boundary=boundary), content_type) == "m"
 
 
-def test_text_before_the_first_and_after_the_last_boundary_is_nothing() -> None:
+def test_text_before_the_first_and_after_the_last_boundary_is_ignored() -> None:
     assert read_model(b"preamble\r\n" + form((MODEL, b"m"), end=b"--\r\nepilogue"), TYPE) == "m"
     assert read_model(form((MODEL, b"m"), end=b"--"), TYPE) == "m"
 
 
-def test_a_name_is_text() -> None:
+def test_the_models_name_must_be_text() -> None:
     assert read_model(form((MODEL, "mödel:1".encode())), TYPE) == "mödel:1"
     assert read_model(form((MODEL, b"\xff")), TYPE) == "\ufffd"
 
@@ -94,7 +94,7 @@ def test_other_content_types_are_refused(content_type: bytes) -> None:
     ],
     ids=["empty", "JSON", "no end", "half an end", "other boundary", "half", "100 parts", "long head", "long name"],
 )
-def test_what_is_no_form_or_too_large_for_one_is_refused(body: bytes) -> None:
+def test_a_malformed_or_too_large_form_is_refused(body: bytes) -> None:
     assert refusal(body).kind.status == 400
 
 
@@ -118,7 +118,7 @@ def test_two_models_are_refused() -> None:
     ],
     ids=["extended", "folded", "folded by tab", "escaped quote", "quoted parameter"],
 )
-def test_no_way_to_write_a_field_hides_it_from_the_hub_alone(first: bytes) -> None:
+def test_a_field_that_an_engine_reads_is_never_hidden_from_the_hub(first: bytes) -> None:
     """Go's mime/multipart reads all of these as the field `model`, and takes the first."""
     try:
         read = read_model(form((first, b"unauthorised"), (MODEL, b"authorised")), TYPE)
@@ -127,12 +127,12 @@ def test_no_way_to_write_a_field_hides_it_from_the_hub_alone(first: bytes) -> No
     assert read in ("unauthorised", "repeated_key", "bad_request")
 
 
-def test_a_file_name_cannot_pose_as_a_field() -> None:
+def test_a_file_name_is_not_read_as_a_field() -> None:
     tricky = b'form-data; filename="x; name=model"; name="file"'
     assert read_model(form((tricky, b"evil"), (MODEL, b"m")), TYPE) == "m"
 
 
-def test_another_header_cannot_pose_as_a_field() -> None:
+def test_another_header_is_not_read_as_a_field() -> None:
     tricky = b'form-data; name="file"\r\nX-Note: content-disposition: form-data; name="model"'
     posing = (
         b'--b0undary\r\nX-Note: content-disposition: x; name="model"\r\nContent-Disposition: form-data; name="file"'

@@ -1,4 +1,4 @@
-"""What the reader of requests understands: heads, bodies, keys in paths, whatever the cut of the bytes."""
+"""What the reader of requests understands, at any cut of the bytes: heads, bodies, keys in paths."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_reads_a_chunked_body_and_drops_its_extensions() -> None:
     assert (read.body, read.is_complete, read.has_excess) == (b"hello", True, False)
 
 
-def test_a_key_sent_as_a_trailer_is_no_key() -> None:
+def test_a_key_in_a_trailer_is_ignored() -> None:
     assert head_of(CHUNKED).fields == {b"host": b"[::1]:4483", b"transfer-encoding": b"chunked"}
 
 
-def test_shows_the_head_before_the_body_and_counts_what_came() -> None:
+def test_shows_the_head_before_the_body_and_counts_its_bytes() -> None:
     reader = RequestReader(MAX_HEAD_BYTES)
     assert reader.is_idle
     reader.feed(COUNTED[:10])
@@ -122,7 +122,7 @@ def test_the_body_of_a_request_that_offers_to_upgrade_is_read(data: bytes) -> No
 
 @pytest.mark.parametrize("name", [b"UPGRADE", b"upgrade", b"uPgRaDe", b"UpGrade"])
 @pytest.mark.parametrize("lines", [b"Connection: %b\r\n%b: h2c\r\n", b"Connection: x,%b\r\n%b:h2c,websocket\r\n"])
-def test_so_is_one_in_any_spelling(name: bytes, lines: bytes) -> None:
+def test_an_offer_to_upgrade_in_any_spelling_is_an_ordinary_request(name: bytes, lines: bytes) -> None:
     data = b"POST /a HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n" + lines % (name, name) + b"\r\nhello"
     for pieces in ([data], one_by_one(data)):
         read = read_request(pieces)
@@ -131,7 +131,7 @@ def test_so_is_one_in_any_spelling(name: bytes, lines: bytes) -> None:
         assert (read.body, read.is_complete, read.has_excess) == (b"hello", True, False)
 
 
-def test_connect_to_a_path_is_no_tunnel() -> None:
+def test_connect_to_a_path_opens_no_tunnel() -> None:
     for data in (b"CONNECT /a HTTP/1.1\r\nHost: hub\r\n\r\n", b"CONNECT /a HTTP/1.1\r\nHost: hub\r\n\r\nmore"):
         read = read_request([data])
         assert read.status in (400, 405) or (read.is_complete and read.has_excess is data.endswith(b"more"))
@@ -217,7 +217,7 @@ def test_no_key_is_in_the_repr_of_a_head() -> None:
 
 @pytest.mark.parametrize("step", [7, 9_999, 1 << 20])
 def test_a_body_in_very_many_chunks_is_read_right_and_kept_in_few_pieces(step: int) -> None:
-    """Each piece of its own would take twenty times its bytes."""
+    """A separate object for each piece would take twenty times its bytes."""
     count = 100_000
     data = b"POST /a HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * count
     reader = RequestReader(MAX_HEAD_BYTES)
@@ -255,7 +255,7 @@ def test_every_single_cut_gives_the_same_request(data: bytes) -> None:
     assert different == []
 
 
-def test_no_bytes_change_nothing() -> None:
+def test_an_empty_read_changes_nothing() -> None:
     assert read_request([b"", COUNTED[:9], b"", COUNTED[9:], b""]).same() == read_request([COUNTED]).same()
 
 
@@ -272,7 +272,7 @@ PATHS = st.from_regex(rb"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,20}", fullmatch=True)
     data=st.data(),
 )
 @settings(deadline=None, max_examples=150)
-def test_what_was_sent_is_what_is_read(
+def test_the_reader_returns_what_was_sent(
     path: bytes, fields: dict[bytes, bytes], chunks: list[bytes], is_chunked: bool, data: st.DataObject
 ) -> None:
     body = b"".join(chunks)

@@ -1,4 +1,4 @@
-"""What the reader of requests refuses: whatever comes, it raises only `Fault` and holds what it may hold."""
+"""What the reader of requests refuses. It raises only `Fault` and keeps its bounds, whatever bytes come."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ REFUSED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED.keys())
-def test_what_can_be_read_in_two_ways_is_refused(data: bytes) -> None:
+def test_a_request_that_can_be_read_in_two_ways_is_refused(data: bytes) -> None:
     for pieces in ([data], one_by_one(data), cut_at(data, range(0, len(data), 7))):
         read = read_request(pieces)
         assert (read.status, read.head) == (400, None)
@@ -150,7 +150,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=ENDLESS.keys())
 @pytest.mark.parametrize("piece_bytes", [1000, 65536])
-def test_13_mb_of_head_are_refused_early(start: bytes, more: bytes, piece_bytes: int) -> None:
+def test_a_head_of_13_mb_is_refused_early(start: bytes, more: bytes, piece_bytes: int) -> None:
     piece = more * (piece_bytes // len(more))
     fed = itertools.count()
     pieces = (start if not n else piece for n in fed if n * len(piece) < 13_000_000)
@@ -201,7 +201,7 @@ def test_arbitrary_bytes_raise_only_faults(pieces: list[bytes]) -> None:
 
 @given(mutations(READABLE + SECRETS + list(REFUSED.values())).flatmap(cuts))
 @settings(deadline=None, max_examples=400)
-def test_damaged_requests_raise_only_faults_and_tell_no_secret(pieces: list[bytes]) -> None:
+def test_damaged_requests_raise_only_faults_without_secrets(pieces: list[bytes]) -> None:
     read = read_request(pieces)
     assert read.status in (0, 400, 405, 413, 431, 505)
     assert "hk_secret" not in read.message
@@ -213,7 +213,7 @@ def test_damaged_requests_raise_only_faults_and_tell_no_secret(pieces: list[byte
     )
 )
 @settings(deadline=None, max_examples=300)
-def test_what_a_damaged_request_means_does_not_depend_on_the_cut(case: tuple[bytes, list[bytes]]) -> None:
+def test_a_damaged_request_is_read_the_same_at_any_cut(case: tuple[bytes, list[bytes]]) -> None:
     whole, pieces = case
     first, second = read_request([whole]), read_request(pieces)
     assert bool(first.status) == bool(second.status)

@@ -1,4 +1,4 @@
-"""A client repeats its head: what is read then is what a reader would read that never saw it before."""
+"""A client repeats its head: the reader's result is that of a new reader."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_odd_length_gets_the_parser_s_answer(digits: bytes) -> None:
 @pytest.mark.parametrize(
     "after", [b"GET / HTTP/1.1\r\n", b"x", b"\0", b"\r\n", b"\r\n\r\n", b"\r\n\r\nx", b"\n", b"FROB / HTTP/1.1\r\n\r\n"]
 )
-def test_bytes_behind_it_are_excess_as_ever(after: bytes) -> None:
+def test_bytes_behind_a_repeated_request_are_excess(after: bytes) -> None:
     fresh = read_request([FIRST, after])
     assert read_after(FIRST, [FIRST + after]) == read_after(FIRST, [FIRST, after]) == fresh
 
@@ -86,7 +86,7 @@ def test_many_requests_in_a_row_and_others_in_between() -> None:
         reader.restart()
 
 
-def test_what_goes_up_is_that_request_s_own() -> None:
+def test_the_head_for_the_engine_is_that_of_its_own_request() -> None:
     reader = RequestReader(MAX_HEAD_BYTES)
     other = FIRST.replace(b"Host: hub\r\n", b"Host: hub\r\nUser-Agent: other\r\n")
     longer = FIRST.replace(b"Length: 5", b"Length: 6") + b"!"
@@ -107,6 +107,6 @@ def test_what_goes_up_is_that_request_s_own() -> None:
     )
 )
 @settings(deadline=None, max_examples=300)
-def test_a_damaged_repetition_means_what_it_means_alone(case: tuple[bytes, list[bytes]]) -> None:
+def test_a_damaged_repetition_is_read_as_on_a_new_connection(case: tuple[bytes, list[bytes]]) -> None:
     first, pieces = case
     assert read_after(first, pieces).same() == read_request(pieces).same()

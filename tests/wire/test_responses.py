@@ -1,4 +1,4 @@
-"""What the reader of answers believes of an engine, and what it takes for garbled."""
+"""What the reader of answers accepts from an engine, and what it takes for garbled."""
 
 from __future__ import annotations
 
@@ -149,19 +149,19 @@ GARBLED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", GARBLED.values(), ids=GARBLED.keys())
-def test_an_answer_that_is_none_is_garbled(data: bytes) -> None:
+def test_a_malformed_answer_is_garbled(data: bytes) -> None:
     for pieces in ([data], one_by_one(data)):
         read = read_answer(pieces)
         assert read.is_garbled
         assert read.body in b"hello"
 
 
-def test_what_follows_a_counted_answer_shows_that_the_count_may_lie() -> None:
+def test_bytes_behind_a_counted_answer_make_its_length_doubtful() -> None:
     assert read_answer([COUNTED + b"X"]).is_garbled
     assert read_answer([COUNTED + COUNTED]).is_garbled
 
 
-def test_what_follows_a_chunked_answer_ends_the_connection_but_not_the_answer() -> None:
+def test_bytes_behind_a_chunked_answer_end_the_connection_but_not_the_answer() -> None:
     read = read_answer([CHUNKED + b"HTTP/1.1 500 Smuggled\r\n\r\n"])
     assert read.head is not None
     assert (read.head.status, read.body, read.is_complete, read.can_be_reused) == (200, b"hello", True, False)
@@ -169,11 +169,11 @@ def test_what_follows_a_chunked_answer_ends_the_connection_but_not_the_answer() 
 
 @pytest.mark.parametrize("data", [COUNTED, CHUNKED], ids=["counted", "chunked"])
 def test_even_an_empty_line_after_an_answer_ends_the_connection(data: bytes) -> None:
-    """Any byte after a message does; in a read of its own it comes to an idle connection."""
+    """Any byte after a message ends the connection. If it comes in a later read, the connection is idle then."""
     assert not read_answer([data + b"\r\n"]).can_be_reused
 
 
-def test_bytes_that_nobody_asked_for_are_garbled() -> None:
+def test_bytes_without_a_request_are_garbled() -> None:
     with pytest.raises(GarbledAnswer):
         ResponseReader(MAX_HEAD_BYTES).feed(COUNTED)
     assert read_answer([COUNTED, b"\r\n"]).is_garbled
@@ -185,7 +185,7 @@ def test_an_early_close_is_garbled_wherever_it_comes(data: bytes) -> None:
     assert [place for place in places if not read_answer([data[:place]], then_closed=True).is_garbled] == []
 
 
-def test_a_close_after_the_end_is_none_of_its_business() -> None:
+def test_a_close_after_the_end_changes_nothing() -> None:
     assert read_answer([COUNTED], then_closed=True).is_complete
 
 
@@ -244,7 +244,7 @@ STATUSES = st.integers(200, 599).filter(lambda status: status not in (204, 304))
 
 @given(status=STATUSES, chunks=st.lists(st.binary(min_size=1)), data=st.data())
 @settings(deadline=None, max_examples=100)
-def test_what_was_sent_is_what_is_read(status: int, chunks: list[bytes], data: st.DataObject) -> None:
+def test_the_reader_returns_what_was_sent(status: int, chunks: list[bytes], data: st.DataObject) -> None:
     framed = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
     message = b"HTTP/1.1 %d Odd\r\nTransfer-Encoding: chunked\r\n\r\n%b" % (status, framed)
     read = read_answer(data.draw(cuts(message)))

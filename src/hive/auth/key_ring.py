@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterable
 
 from hive.auth.keys import Key, Right, digest_of
-from hive.auth.principals import Principal
+from hive.auth.principals import Principal, principal_of
 
 
 class KeyRing:
@@ -19,7 +19,7 @@ class KeyRing:
 
     def put(self, key: Key) -> None:
         """Add a key, or replace the one with the same digest (as when it is revoked)."""
-        self._by_digest[key.digest] = Principal(key.name, key.rights, key)
+        self._by_digest[key.digest] = principal_of(key)
 
     def find(self, secret: bytes) -> Principal | None:
         """Return the principal of a secret; None when the hub never knew the key."""

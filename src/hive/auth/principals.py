@@ -28,10 +28,12 @@ class Principal:
     key: Key | None = None
     """The key that it showed, if the hub knows it."""
     limits: Limits = NO_LIMITS
+    id: str = ""
+    """The start of the key's digest, in hexadecimal: it tells this key from every other one, also of the same name."""
     share: float = 1.0
     """Its weight in the queue."""
 
-    @property
-    def id(self) -> str:
-        """Return what tells this key from every other one, also of the same name; "" without a key."""
-        return self.key.digest[:8].hex() if self.key is not None else ""
+
+def principal_of(key: Key) -> Principal:
+    """Return the principal whose key this is."""
+    return Principal(key.name, key.rights, key, id=key.digest[:8].hex())

@@ -1,4 +1,4 @@
-"""The `hive` command: it loads only the part that is called, and says in one sentence what went wrong."""
+"""The `hive` command. It imports only the called command's module and reports a failure in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hive import __version__
 from hive.cli.command_error import CommandError
 
 _USAGE_ERROR = typer.BadParameter.__mro__[1]
-"""Click's UsageError, which Typer raises but does not name."""
+"""Click's UsageError. Typer raises it but does not export it."""
 
 
 class _UsageMessage(Protocol):
@@ -69,12 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _application(called: str) -> typer.Typer:
-    """Return the command line; of all commands but the one called, only name and help are there."""
+    """Return the command line. Commands other than `called` have only their name and help."""
     app = typer.Typer(
         help="One API over scattered machines that run inference engines.",
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # plain help: narrow, quick, and brackets stay in it
+        rich_markup_mode=None,  # plain help is narrow and quick, and keeps brackets as they are
     )
     app.callback(invoke_without_command=True)(_root)
     for name, command in _COMMANDS.items():
@@ -90,7 +90,7 @@ def _application(called: str) -> typer.Typer:
 
 
 def _not_called() -> None:
-    """Stand in a list of commands."""
+    """Stand for a command in the list of commands; it is never called."""
 
 
 def _root(

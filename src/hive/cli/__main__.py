@@ -1,4 +1,4 @@
-"""`python -m hive.cli` is the command `hive`."""
+"""Run the command `hive` for `python -m hive.cli`."""
 
 import sys
 

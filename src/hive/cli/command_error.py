@@ -1,4 +1,4 @@
-"""The one error that ends a command."""
+"""The error that ends a command."""
 
 
 class CommandError(Exception):

@@ -1,6 +1,6 @@
-"""Options of the command line that take a number, or one of a few words: what does not fit is refused in one sentence.
+"""Options of the command line that take a number or one of a few words. A wrong value is refused in one sentence.
 
-Typer would refuse it in words of the library that it happens to read values with.
+Without them Typer would refuse it in the words of the library that reads values for it.
 """
 
 from __future__ import annotations

@@ -14,18 +14,18 @@ from hive.cli.output import plain, print_json, print_table, size, until
 from hive.config import NO_NODES
 
 _DIGEST_CHARACTERS = 12
-_SHORT_CHARACTERS = 24
-"""Names of loaded models that are shown in place of their number."""
+_MAX_NAMES_CHARACTERS = 24
+"""If the names of the loaded models are longer than this, their number is shown instead."""
 _COLUMNS = (
     "NAME", "STATUS", "LINK", "ENGINE", "BUSY", "MODELS", "LOADED", "URL",
     "AGENT", "LABELS", "MACHINE", "SEEN", "REASON",
 )  # fmt: skip
-_FIRST = frozenset({"NAME", "STATUS", "ENGINE", "BUSY", "MODELS", "LOADED", "REASON"})
-"""What most people want, and what fits into 80 columns."""
-_WHOLE = frozenset({"NAME", "STATUS", "BUSY"})
-"""What is copied, or reads badly in pieces; with --wide nothing is folded."""
-_WHOLE_OF_MODELS = frozenset({"ID"})
-_OF_AGENTS = frozenset({"AGENT", "LABELS", "MACHINE", "SEEN"})
+_NARROW_COLUMNS = frozenset({"NAME", "STATUS", "ENGINE", "BUSY", "MODELS", "LOADED", "REASON"})
+"""The columns that most people need. They fit into 80 columns of a terminal."""
+_UNFOLDED = frozenset({"NAME", "STATUS", "BUSY"})
+"""Columns that are never folded: people copy them, or pieces are hard to read. With --wide no column is folded."""
+_UNFOLDED_OF_MODELS = frozenset({"ID"})
+_AGENT_COLUMNS = frozenset({"AGENT", "LABELS", "MACHINE", "SEEN"})
 
 WideOption = Annotated[bool, typer.Option("--wide", help="All columns: addresses, agents, machines.")]
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.", show_default=False)]
@@ -113,19 +113,19 @@ def nodes(
     if as_json:
         print_json(answer)
         return
-    print_table(*_table(listed, wide), _COLUMNS if wide else _WHOLE)
+    print_table(*_table(listed, wide), _COLUMNS if wide else _UNFOLDED)
     if not listed:
         typer.echo(NO_NODES)
 
 
 def _table(listed: list[_Node], wide: bool) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, by name; a column about agents is left out if nothing stands in it."""
+    """Return the names of the columns and the rows. A column about agents is left out if it is empty."""
     ordered = sorted(listed, key=lambda node: (node.name.casefold(), node.name, node.engine or ""))
     rows = [_node_cells(node, wide) for node in ordered]
     kept = [
         index
         for index, name in enumerate(_COLUMNS)
-        if name in _FIRST or (wide and (name not in _OF_AGENTS or any(row[index] for row in rows)))
+        if name in _NARROW_COLUMNS or (wide and (name not in _AGENT_COLUMNS or any(row[index] for row in rows)))
     ]
     return [_COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
@@ -134,7 +134,7 @@ def _node_cells(node: _Node, wide: bool) -> list[str]:
     engine = f"{node.kind or '-'} {node.version or ''}".strip()
     busy = f"{node.running}/{node.slots}"
     loaded = ", ".join(node.loaded)
-    if not wide and len(loaded) > _SHORT_CHARACTERS:
+    if not wide and len(loaded) > _MAX_NAMES_CHARACTERS:
         loaded = f"{len(node.loaded)} models"
     seen = "" if node.heartbeat_age is None else f"{node.heartbeat_age:.0f} s ago"
     labels = ", ".join(f"{name}={value}" for name, value in node.labels.items())
@@ -145,7 +145,7 @@ def _node_cells(node: _Node, wide: bool) -> list[str]:
 
 
 def _machine(machine: _Machine | None) -> str:
-    """Return what a machine has and how much of it is in use."""
+    """Return a machine's resources and how much of each is in use."""
     if machine is None:
         return ""
     parts = [] if machine.cpu is None else [f"cpu {machine.cpu:.0%}"]
@@ -168,7 +168,7 @@ def drain(
     ca_file: CaFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a node no new work; what runs on it goes on."""
+    """Give a node no new work; its running requests go on."""
     _set_draining(find_hub(hub, api_key_file, ca_file), node, "drain", as_json)
 
 
@@ -212,16 +212,16 @@ def models(
             model.name,
             _id(model.digest),
             size(model.size),
-            ", ".join(_holder(node, model) for node in _by_name(model.nodes)),
+            ", ".join(_node_with_note(node, model) for node in _by_name(model.nodes)),
             ", ".join(_by_name(model.loaded_on)),
         ]
         for model in listed
     ]
-    print_table(("NAME", "ID", "SIZE", "NODES", "LOADED ON"), rows, _WHOLE_OF_MODELS)
+    print_table(("NAME", "ID", "SIZE", "NODES", "LOADED ON"), rows, _UNFOLDED_OF_MODELS)
 
 
-def _holder(node: str, model: _Model) -> str:
-    """Return a node that has a model, with what is to be known of it there: the shown version is not everybody's."""
+def _node_with_note(node: str, model: _Model) -> str:
+    """Return the node's name, with a note if the model is down there or if the node has another version of it."""
     differing = model.versions if len(model.versions) > 1 else []
     others = [_id(each.digest) for each in differing if node in each.nodes and each.digest != model.digest]
     notes = [*(["down"] if node in model.down_on else []), *(f"other version {each}" for each in others)]
@@ -246,7 +246,7 @@ def ps(
         [entry.name, _id(entry.digest), size(entry.size), size(entry.size_vram), until(entry.expires_at, now)]
         for entry in listed
     ]
-    print_table(("NAME", "ID", "SIZE", "IN GPU", "UNTIL"), rows, _WHOLE_OF_MODELS)
+    print_table(("NAME", "ID", "SIZE", "IN GPU", "UNTIL"), rows, _UNFOLDED_OF_MODELS)
 
 
 def _by_name(nodes: list[str]) -> list[str]:

@@ -41,27 +41,27 @@ class _Detail(msgspec.Struct):
 
 class _ErrorAnswer(msgspec.Struct):
     error: str | _Detail
-    """A text is Ollama's form."""
+    """A plain text is Ollama's form of an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubClient:
-    """A hub at a URL, and the key to show it."""
+    """The hub at a URL, and the key for it."""
 
     url: str
     key: Secret | None
     tls: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
-    """Judges the certificate of an https hub."""
+    """Judges the certificate of a hub with https."""
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
-        """Return the body of the hub's answer. CommandError says why there is none."""
+        """Return the body of the hub's answer. Raises CommandError with the reason when there is none."""
         import httpx
 
         headers = {"Authorization": f"Bearer {self.key.value}"} if self.key else {}
         content = None if body is None else msgspec.json.encode(body)
         if content is not None:
             headers["Content-Type"] = "application/json"
-        # A proxy for the world outside cannot reach this machine's own hub.
+        # A proxy of the environment cannot reach a hub on this machine.
         by_environment = not is_loopback(urlsplit(self.url).hostname or "")
         try:
             with httpx.Client(timeout=TIMEOUT, trust_env=by_environment, verify=self.tls or True) as client:
@@ -76,7 +76,7 @@ class HubClient:
 
     @property
     def shown(self) -> str:
-        """Return the hub's URL without its path, in which a key could stand."""
+        """Return the hub's URL without its path, which could hold a key."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
@@ -111,7 +111,7 @@ class HubClient:
 
 
 def find_hub(url: str, key_file: Path | None, ca_file: Path | None = None) -> HubClient:
-    """Return the hub that options and environment name. CommandError names what is wrong with them."""
+    """Return the hub that options and environment name. Raises CommandError when a value is wrong."""
     full = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(full)

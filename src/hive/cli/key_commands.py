@@ -1,4 +1,4 @@
-"""`hive keys`: through the hub, or on its data directory while no hub runs."""
+"""`hive keys`: through the hub, or directly in its data directory while no hub runs."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class _Created(msgspec.Struct):
 
 
 class _Place(Protocol):
-    """Where keys are kept."""
+    """The place where keys are kept: a hub or a data directory."""
 
     def create(self, name: str, role: Role, manage: bool) -> str:
         """Make a key and return its secret."""
 
     def listing(self, revoked: bool) -> KeyRows:
-        """Return the keys there are."""
+        """Return the existing keys, the revoked ones too if `revoked`."""
 
     def revoke(self, name: str) -> None:
         """End a key."""
@@ -114,13 +114,14 @@ class _DirectoryKeys:
 
     def _run(self, work: Callable[[Keys], Awaitable[T]]) -> T:
         from hive.auth.key_ring import KeyRing
+        from hive.hub.event_log import EventLog
         from hive.hub.key_cases import Keys
         from hive.store.store import Store
         from hive.store.store_error import DirectoryInUseError, StoreError
 
         async def run() -> T:
             async with Store(self._directory) as store:
-                keys = Keys(store, KeyRing())
+                keys = Keys(store, KeyRing(), EventLog())
                 await keys.load()
                 return await work(keys)
 
@@ -167,7 +168,7 @@ def create(
     ca_file: CaFileOption = None,
     data_dir: DirectoryOption = None,
 ) -> None:
-    """Make a key and print it, alone. It is shown this once."""
+    """Make a key and print only the key. It is never shown again."""
     typer.echo(_place(hub, api_key_file, ca_file, data_dir).create(name, role, manage))
 
 

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-_WIDE = 10_000
-"""Columns of an output that is no terminal: nothing is cut there."""
-_NARROW = 4
-"""Columns of the terminal that a cell keeps that is folded."""
-_WISHED = 20
-"""Columns of the terminal that a cell wishes for that may be folded: for less, others are left out."""
+_FILE_WIDTH = 10_000
+"""The width in columns of an output that is not a terminal. Nothing is cut there."""
+_LEAST_FOLDED_WIDTH = 4
+"""The fewest columns of the terminal that a folded cell may have."""
+_WANTED_WIDTH = 20
+"""The columns of the terminal that a foldable column should have. To give it so many, spare columns are left out."""
 NOTHING = "-"
-"""What stands in a cell of which nothing is known, or for which there is nothing."""
+"""The text of a cell without a value."""
 _STYLES = {"ready": "green", "down": "red", "suspect": "yellow", "doubtful": "yellow", "draining": "yellow"}
 _YEAR_SECONDS = 365 * 86_400
 
@@ -28,17 +28,17 @@ def print_json(answer: bytes) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Collection[str] = (), spare: Sequence[str] = ()
 ) -> None:
-    """Print rows under their columns' names; what a terminal would obey is taken out of them.
+    """Print rows under the names of their columns. Control characters are replaced.
 
-    What stands in the columns of `whole` is never folded, and no URL is: people copy them. The columns of `spare` are
-    left out, the first one first, where the terminal has no room for all.
+    The columns in `whole` and all URLs are never folded, because people copy them. The columns in `spare` are left out,
+    the first one first, when the terminal has no room for all.
     """
     from rich.cells import cell_len
     from rich.console import Console, ConsoleDimensions
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     texts = [[plain(cell) or NOTHING for cell in row] for row in rows]
     widest = [max(map(cell_len, column)) for column in zip(columns, *texts, strict=True)]
     kept = _with_room(columns, widest, whole, spare, console.width)
@@ -47,12 +47,12 @@ def print_table(
     least = [
         widest[n]
         if column in whole
-        else min(widest[n], max(_NARROW, *(_longest_url(row[n].plain) for row in cells), 0))
+        else min(widest[n], max(_LEAST_FOLDED_WIDTH, *(_longest_url(row[n].plain) for row in cells), 0))
         for n, column in enumerate(columns)
     ]
     gap = 2 if sum(least) + 2 * len(least) <= console.width else 1
     gaps = gap * (len(least) - 1)
-    # On a narrower terminal it is the terminal that folds, whole lines.
+    # On a narrower terminal the terminal folds whole lines.
     console.size = ConsoleDimensions(max(console.width, sum(least) + gaps), console.height)
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     readable = [max(floor, _longest_word(column)) for floor, column in zip(least, columns, strict=True)]
@@ -67,20 +67,20 @@ def print_table(
 def _with_room(
     columns: Sequence[str], widest: Sequence[int], whole: Collection[str], spare: Sequence[str], room: int
 ) -> list[int]:
-    """Return the places of the columns for which there is room."""
-    wished = {
-        column: width if column in whole else min(width, max(_WISHED, len(column)))
+    """Return the indexes of the columns that fit into `room`."""
+    wanted = {
+        column: width if column in whole else min(width, max(_WANTED_WIDTH, len(column)))
         for column, width in zip(columns, widest, strict=True)
     }
     for column in spare:
-        if sum(wished.values()) + 2 * (len(wished) - 1) <= room:
+        if sum(wanted.values()) + 2 * (len(wanted) - 1) <= room:
             break
-        del wished[column]
-    return [n for n, column in enumerate(columns) if column in wished]
+        del wanted[column]
+    return [n for n, column in enumerate(columns) if column in wanted]
 
 
 def _shrunk(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Return widths for which there is room, or `least`; the widest give first."""
+    """Return widths that fit into `room`, or `least` if they cannot. The widest column shrinks first."""
     shrunk = list(widths)
     while sum(shrunk) > room:
         able = [n for n, width in enumerate(shrunk) if width > least[n]]
@@ -95,12 +95,12 @@ def _longest_word(text: str) -> int:
 
 
 def _longest_url(text: str) -> int:
-    """Return how long the longest URL in a text is."""
+    """Return the length of the longest URL in a text."""
     return max((len(word) for word in text.split() if "://" in word), default=0)
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Print what is known of one thing, a line each, below one another."""
+    """Print names and values, one pair a line."""
     lines = [(name, plain(value)) for name, value in fields]
     widest = max(len(name) for name, _ in lines)
     for name, value in lines:
@@ -108,7 +108,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def plain(text: str) -> str:
-    """Return a text without control characters: names come from engines."""
+    """Return a text with its control characters replaced: names come from engines."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
@@ -123,7 +123,7 @@ def size(size_bytes: int | None) -> str:
 
 
 def length(seconds: float | None) -> str:
-    """Return a length of time, in a unit that fits."""
+    """Return a time span in seconds as text, in a suitable unit."""
     if seconds is None:
         return NOTHING
     for unit, factor in (("h", 3_600), ("min", 60)):
@@ -135,17 +135,17 @@ def length(seconds: float | None) -> str:
 
 
 def milliseconds(number: float | None) -> str:
-    """Return a length of time that is told in milliseconds, in a unit that fits."""
+    """Return a time span in milliseconds as text, in a suitable unit."""
     return length(None if number is None else number / 1000)
 
 
 def date(moment: datetime | None) -> str:
-    """Return a day and a minute, in this machine's time zone."""
+    """Return a date and time to the minute, in this machine's time zone."""
     return NOTHING if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def until(text: str, now: datetime) -> str:
-    """Return how long it is to a time that an engine wrote."""
+    """Return the time left until a time that an engine wrote."""
     try:
         moment = msgspec.convert(text, datetime)
     except msgspec.ValidationError:

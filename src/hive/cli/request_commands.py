@@ -1,4 +1,4 @@
-"""`hive queue` and `hive requests`: what waits, what runs, what has ended; and an end for one of them."""
+"""`hive queue` and `hive requests`: the requests that wait, run or have ended; and how to cancel one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from hive.cli.output import length, milliseconds, plain, print_json, print_table
 REQUESTS = "/hive/v1/requests"
 QUEUE = "/hive/v1/queue"
 MOST = 1_000
-"""Entries that the hub lists."""
+"""The most entries that the hub lists."""
 _USUAL = 20
 _COLUMNS = (
     "REQUEST", "STATE", "OPERATION", "MODEL", "NODE", "KEY",
     "QUEUED", "FIRST BYTE", "TOTAL", "SENT", "ENDED",
 )  # fmt: skip
 _SPARE = ("SENT", "OPERATION", "KEY", "FIRST BYTE", "QUEUED", "ENDED")
-"""What a narrow terminal goes without, the first one first; --wide shows all."""
+"""The columns that a narrow terminal does not show, the first one left out first. With --wide all are shown."""
 
 
 class RunningRequest(msgspec.Struct):
-    """A request under way; lengths in milliseconds."""
+    """A running request; times are in milliseconds."""
 
     request_id: str
     operation: str
@@ -45,7 +45,7 @@ class RunningRequest(msgspec.Struct):
 
 
 class EndedRequest(msgspec.Struct, kw_only=True):
-    """A request that has ended; lengths in milliseconds."""
+    """A request that has ended; times are in milliseconds."""
 
     request_id: str
     operation: str
@@ -69,7 +69,7 @@ class Requests(msgspec.Struct):
     """A listing of requests, the newest first."""
 
     time: datetime
-    """By the hub's clock."""
+    """The hub's time."""
     running: list[RunningRequest]
     ended: list[EndedRequest]
 
@@ -85,7 +85,7 @@ class ShownModel(msgspec.Struct):
 
 
 class ShownLoad(msgspec.Struct):
-    """A load under way."""
+    """A load that runs."""
 
     node: str
     model: str
@@ -94,7 +94,7 @@ class ShownLoad(msgspec.Struct):
 
 
 class ShownQueue(msgspec.Struct):
-    """What waits."""
+    """The queue: tickets by model, and the loads."""
 
     waiting: int
     limit: int
@@ -159,7 +159,7 @@ def queue(
 
 
 def describe_queue(waits: ShownQueue) -> str:
-    """Return how many wait and how fast they are served."""
+    """Return how many requests wait and how fast they are served."""
     served = "none served lately" if waits.served_per_second is None else f"{waits.served_per_second:g} served a second"
     return f"{waits.waiting} of at most {waits.limit} waiting, {served}"
 
@@ -222,5 +222,5 @@ def _ended_cells(each: EndedRequest, age: float) -> list[str]:
 
 
 def outcome(each: EndedRequest) -> str:
-    """Return how a request ended, with the error's code where that says more."""
+    """Return how a request ended, with the error's code where it says more."""
     return each.outcome if each.error in ("", each.outcome) else f"{each.outcome} ({each.error})"

@@ -13,8 +13,8 @@ from hive.cli.command_error import CommandError
 from hive.config import OPTIONS, Option, SettingsError
 from hive.sources import load_settings
 
-_FIRST = ("host", "port", "data_dir", "nodes", "slots", "open")
-"""The options that most people need; the others stand in a panel of their own."""
+_COMMON_OPTIONS = ("host", "port", "data_dir", "nodes", "slots", "open")
+"""The options that most people need. The help shows the others in a separate panel."""
 
 
 def serve(**given: object) -> int:
@@ -31,7 +31,7 @@ def serve(**given: object) -> int:
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    """Return an option's flag. Its value stays a text: `hive.sources` reads it, as the environment's."""
+    """Return an option's flag. Its value stays a text, which `hive.sources` reads like one of the environment."""
     switch = f"{option.flag}/--no-{option.flag.removeprefix('--')}"
     info = typer.Option(
         None,
@@ -71,7 +71,7 @@ def _signature() -> inspect.Signature:
     config = typer.Option(None, "--config", metavar="FILE", help="Settings; ./hive.toml if it is there.")
     taken = Path | None
     first = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=config, annotation=taken)
-    ordered = sorted(OPTIONS.values(), key=lambda option: option.name not in _FIRST)
+    ordered = sorted(OPTIONS.values(), key=lambda option: option.name not in _COMMON_OPTIONS)
     return inspect.Signature([first, *(_parameter(option) for option in ordered if not option.is_secret)])
 
 

@@ -1,4 +1,4 @@
-"""`hive sim`: a simulated engine on a port, its options and their defaults."""
+"""`hive sim`: a simulated engine on a port, with its options and their defaults."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sim(
     list_faults: Annotated[bool, typer.Option("--list-faults", help="Show the faults and end.")] = False,
     seed: Annotated[int, whole_option("--seed", "Fixes the words.")] = 0,
 ) -> None:
-    """A simulated inference engine: for trying Hive without a GPU, and for seeing it cope with faults."""
+    """Run a simulated inference engine: to try Hive without a GPU, and to see how Hive handles faults."""
     from hive.sim import program
     from hive.sim.options import DEFAULT_MODELS, OptionError, SimOptions
 

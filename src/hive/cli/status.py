@@ -1,4 +1,4 @@
-"""`hive status`: the whole hub on one screen, or all that is known of one request."""
+"""`hive status`: the whole hub on one screen, or everything about one request."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from hive.fleet.engines import IN_SERVICE
 
 _NODES = "/hive/v1/nodes"
 _LATELY = timedelta(minutes=1)
-_NAMED = 5
-"""So many engines that are not ready are named."""
-_WORKING = frozenset(health.value for health in IN_SERVICE)
-"""The states of engines whose slots count."""
+_NAMED_ENGINES = 5
+"""The number of engines that are listed by name when they are not ready."""
+_IN_SERVICE = frozenset(health.value for health in IN_SERVICE)
+"""The states in which an engine's slots count."""
 
 RequestArgument = Annotated[
     str | None, typer.Argument(metavar="REQUEST", help="A request's X-Hive-Request-Id.", show_default=False)
@@ -113,9 +113,6 @@ def status(
         _show_request(at, request, as_json)
 
 
-# --- the hub ---
-
-
 def _show_hub(at: HubClient, as_json: bool) -> None:
     answers = {name: at.ask("GET", path) for name, path in _PARTS.items()}
     engines = at.read(answers["nodes"], _Nodes).nodes
@@ -148,25 +145,25 @@ def _describe_nodes(engines: Sequence[_Engine]) -> str:
 
 
 def _not_ready(engines: Iterable[_Engine]) -> list[str]:
-    """Return a line for each of the first engines that are not ready."""
+    """Return a line for each of the first `_NAMED_ENGINES` engines that are not ready."""
     troubled = [each for each in engines if each.status != "ready"]
     lines = [
         f"{_place(each.name, each.engine)} is {each.status}{f': {each.error}' if each.error else ''}"
-        for each in troubled[:_NAMED]
+        for each in troubled[:_NAMED_ENGINES]
     ]
-    return lines + ([f"and {len(troubled) - _NAMED} more"] if len(troubled) > _NAMED else [])
+    return lines + ([f"and {len(troubled) - _NAMED_ENGINES} more"] if len(troubled) > _NAMED_ENGINES else [])
 
 
 def _describe_slots(engines: Sequence[_Engine]) -> str:
-    """Return how many slots are taken of those in service; nodes that get no new work may still run something."""
-    working = [each for each in engines if each.status in _WORKING]
+    """Return how many slots of the engines in service are taken. Engines out of service may still run requests."""
+    working = [each for each in engines if each.status in _IN_SERVICE]
     text = f"{sum(each.running for each in working)}/{sum(each.slots for each in working)} taken"
     elsewhere = sum(each.running for each in engines) - sum(each.running for each in working)
     return text + (f", and {elsewhere} on nodes out of service" if elsewhere else "")
 
 
 def _describe_ended(listed: Requests) -> str:
-    """Return how the requests ended that ended in the last minute, or as far back as the hub knows."""
+    """Return how the requests of the last minute ended, or of the shorter time that the hub remembers."""
     lately = [each for each in listed.ended if listed.time - each.time <= _LATELY]
     text = _count_requests([each.outcome for each in lately], " ended")
     if len(lately) == MOST:
@@ -181,9 +178,6 @@ def _count_requests(states: Sequence[str], what: str = "") -> str:
 def _count(counted: Counter[str], what: str = "") -> str:
     parts = ", ".join(f"{number} {name}" for name, number in counted.most_common())
     return f"{counted.total()}{what}" + (f": {parts}" if parts else "")
-
-
-# --- one request ---
 
 
 def _show_request(at: HubClient, request_id: str, as_json: bool) -> None:
@@ -267,9 +261,9 @@ def _show_decision(number: int, decision: _Decision) -> None:
 
 
 def _compared(candidate: _Candidate) -> str:
-    """Return what a candidate was compared by; nothing where there was nobody to compare it with."""
+    """Return the value that a candidate was compared by; "" where there was no other candidate."""
     expected, weight = candidate.expected_ms, candidate.weight
-    if expected is not None:  # they may differ by little: three digits that count
+    if expected is not None:  # two candidates may differ by little, so three digits are shown
         return f"{expected:.3g} ms" if expected < 999.5 else milliseconds(expected)
     return "" if weight is None else f"{weight:.3f}".rstrip("0").rstrip(".")
 

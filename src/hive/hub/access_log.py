@@ -1,4 +1,4 @@
-"""The log: one line an exchange, JSON for programs or text for people, and everything else in the same form."""
+"""The log: one line for each exchange, as JSON or as text. All other log lines have the same form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ExchangeLog:
         self._encode = msgspec.json.Encoder().encode
 
     def write(self, records: Sequence[Record]) -> None:
-        """Write a line for each of the exchanges that ended together."""
+        """Write a line for each of these exchanges."""
         for record in records:
             record.queued_ms = int(record.queued_ms * 100) / 100  # `round` takes five times as long
             record.total_ms = int(record.total_ms * 100) / 100
@@ -55,7 +55,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(out: LogWriter, level: str, *, as_json: bool) -> None:
-    """Send the program's own log lines there too."""
+    """Send the log lines of the program itself to `out` too."""
     handler = logging.StreamHandler(out)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonFormatter() if as_json else text)

@@ -44,8 +44,8 @@ class _Collector:
 async def ask(link: Link, path: str, timeout: float, body: bytes | None = None) -> tuple[ResponseHead, bytes]:
     """GET a path of an engine, or POST JSON to it; return head and body of the answer.
 
-    A pooled connection that had died unused is replaced by a new one; who died later may have died of the request.
-    Raises `Fault`: unreachable, silent, broken off or garbled.
+    A pooled connection that dies unused is replaced by a new one. One that dies later is not: the request may be the
+    cause. Raises `Fault`: unreachable, silent, broken off or garbled.
     """
     head, now = _head(link, path, body), asyncio.get_running_loop().time
     try:

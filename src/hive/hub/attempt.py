@@ -24,7 +24,7 @@ from hive.scheduling.tickets import Lease
 from hive.wire.forwarding import request_head
 
 if TYPE_CHECKING:
-    from hive.hub.core import Hub
+    from hive.hub.exchange_services import ExchangeServices
 
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
@@ -62,7 +62,7 @@ class Attempt:
 
     __slots__ = ("_hub", "_stream", "_wanted", "_was_warm", "lease", "relay")
 
-    def __init__(self, hub: Hub, stream: ClientStream, wanted: Wanted, lease: Lease) -> None:
+    def __init__(self, hub: ExchangeServices, stream: ClientStream, wanted: Wanted, lease: Lease) -> None:
         self._hub = hub
         self._stream = stream
         self._wanted = wanted

@@ -35,7 +35,7 @@ from hive.wire.forwarding import response_fields
 from hive.wire.multipart import read_model
 
 if TYPE_CHECKING:
-    from hive.hub.core import Hub
+    from hive.hub.exchange_services import ExchangeServices
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _FEW = 32
 class Exchange:
     """One request on its way. `run` never raises but for cancellation, which means that the client is gone."""
 
-    def __init__(self, hub: Hub, stream: ClientStream, plan: Plan) -> None:
+    def __init__(self, hub: ExchangeServices, stream: ClientStream, plan: Plan) -> None:
         self._hub = hub
         self._stream = stream
         self._plan = plan
@@ -80,6 +80,7 @@ class Exchange:
             request_id=stream.request_id,
             operation=plan.route.name,
             key=plan.principal.name,
+            key_id=plan.principal.id,
             bytes_in=len(stream.body),
         )
 

@@ -1,4 +1,4 @@
-"""Keeps watch over the engines: writes the signs that exchanges give, and puts into effect what the rules find."""
+"""Watches the engines: it records the signs of life from exchanges and applies the rules of health."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Protocol
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
 from hive.fleet.health import NOT_BACK, HealthMonitor, Transition
 from hive.fleet.signs import NEVER
+from hive.hub.event_log import EventLog
+from hive.hub.events import EngineHealth, EventKind, engine_subject
 
 _log = logging.getLogger(__name__)
 
@@ -16,30 +18,33 @@ BY_OPERATOR = "an operator drains it"
 
 
 class Sighting(Protocol):
-    """Something that runs on an engine, and shows whether it lives."""
+    """A running exchange or load on an engine, as a sign of the engine's life."""
 
     @property
     def engine(self) -> Engine:
-        """Where it runs."""
+        """Return the engine on which it runs."""
 
     @property
     def last_byte_at(self) -> float:
-        """When its newest byte came, or it was sent."""
+        """Return when its newest byte came, or when it was sent."""
 
     @property
     def has_answered(self) -> bool:
         """Has a byte of its answer come?"""
 
     def is_excused(self, now: float) -> bool:
-        """May it be silent for as long as it is, on an engine that works?"""
+        """May it be silent for so long on an engine that works?"""
 
 
 class HealthWatch:
-    """The one that changes an engine's health; `on_transition` hears of every change after it took effect."""
+    """The only writer of an engine's health. `on_transition` is called after every change."""
 
-    def __init__(self, fleet: Fleet, now: Callable[[], float], on_transition: Callable[[Transition], None]) -> None:
+    def __init__(
+        self, fleet: Fleet, now: Callable[[], float], events: EventLog, on_transition: Callable[[Transition], None]
+    ) -> None:
         self._fleet = fleet
         self._now = now
+        self._events = events
         self._on_transition = on_transition
         self._monitor = HealthMonitor()
 
@@ -48,11 +53,11 @@ class HealthWatch:
         self._monitor.watch(engine, self._now())
 
     def forget(self, engine: Engine) -> None:
-        """Watch an engine no longer."""
+        """Stop watching an engine."""
         self._monitor.forget(engine)
 
     def note_answer(self, engine: Engine) -> None:
-        """The engine itself, or its node on its behalf, has said that it can serve."""
+        """Note that the engine, or its node for it, has said that it can serve."""
         signs = engine.signs
         signs.last_sign = signs.answered_at = self._now()
         signs.failure = ""
@@ -60,7 +65,7 @@ class HealthWatch:
         signs.is_remembered = False
 
     def note_failure(self, engine: Engine, reason: str) -> None:
-        """The engine cannot serve: no connection, nonsense, or its node says so."""
+        """Note that the engine cannot serve: it has no connection, sends nonsense, or its node says so."""
         engine.signs.failure = reason
         engine.signs.is_remembered = False
         if engine.health is Health.DOWN:
@@ -68,17 +73,17 @@ class HealthWatch:
         self.judge(engine)
 
     def note_remembered(self, engine: Engine) -> None:
-        """The engine is new here and only known from before the hub's start: its node may dial in at any moment."""
+        """Note that the engine is only known from before the hub's start. Its node may dial in at any moment."""
         engine.signs.is_remembered = True
         self._fleet.set_health(engine, engine.health, NOT_BACK)
 
     def drain(self, engine: Engine, by: str) -> None:
-        """Let an engine become empty, for the reason given, or serve again if there is none."""
+        """Drain an engine for the reason `by`, or let it serve again if `by` is empty."""
         engine.signs.drained_by = by
         self.judge(engine)
 
     def judge(self, engine: Engine) -> None:
-        """Judge an engine at once, as often as that leads from state to state."""
+        """Judge an engine at once, and again until its state stays."""
         for _ in Health:
             change = self._monitor.judge(engine, self._now())
             if change is None:
@@ -86,7 +91,7 @@ class HealthWatch:
             self._apply(change)
 
     def sweep(self, running: Iterable[Sighting], now: float) -> None:
-        """Gather the signs of all that runs, and judge every engine."""
+        """Collect the signs of everything that runs, and judge every engine."""
         self._gather(running, now)
         for change in self._monitor.sweep(now):
             self._apply(change)
@@ -115,4 +120,6 @@ class HealthWatch:
         name = f"{engine.node}, engine {engine.id}" if engine.id else engine.node
         level = logging.INFO if is_well or after is Health.DRAINING else logging.WARNING
         _log.log(level, "node %s: %s -> %s (%s)", name, change.before, after, change.cause)
+        details = EngineHealth(engine.node, engine.id, change.before, after, change.cause)
+        self._events.append(EventKind.ENGINE_HEALTH, engine_subject(engine.node, engine.id), details)
         self._on_transition(change)

@@ -1,7 +1,7 @@
-"""What is known of the engines of a node that joined: its reports and heartbeats, as the fleet takes them.
+"""What the hub knows of the engines of a joined node: it passes the node's reports and heartbeats to the fleet.
 
-A report says what an engine has and whether it answers at all. A heartbeat is a sign of life, or that its process
-stands still.
+A report says what models an engine has and whether it answers at all. A heartbeat is a sign of life, or says that the
+engine's process is stopped or idle.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from hive.wire.link_messages import NOTHING, EngineBeat
 _log = logging.getLogger(__name__)
 
 MAX_MODELS = 2000
-"""Of one joined engine: what a node says is read while nobody else is served."""
+"""The most models of one joined engine: while the hub reads a report it does nothing else."""
 UNLOAD_TIME = 0.5
 STANDSTILL = 4.0
-"""Seconds without work on any processor, while an engine's streams are silent, that mean that it stands still."""
+"""If an engine's streams are silent and no processor worked for so many seconds, the engine stands still."""
 REFRESH_INTERVAL = 1.0
-"""A node is asked for an engine's models no more often than this, in seconds."""
+"""The least seconds between two requests to a node for an engine's models."""
 
 
 def read_report(reported: messages.ReportedEngine) -> EngineReport:
-    """Return what a node says of an engine as the fleet takes it. Raises `UnreadableListing`."""
+    """Return a node's report of an engine in the form of the fleet. Raises `UnreadableListing`."""
     kind = _kind_of(reported.kind)
     if kind is not EngineKind.OLLAMA:
         models, loaded = read_v1_models(bytes(reported.v1_models), kind)
@@ -57,14 +57,14 @@ def _kind_of(text: str) -> EngineKind:
 
 
 def _should_work(engine: Engine) -> bool:
-    """Has it streams that stand still, or does it stand still already with something left to do?"""
+    """Has the engine work that it should do now: silent streams, or work left after it was found to stand still?"""
     if engine.known.kind is EngineKind.OPENAI:
-        return False  # it may be a gateway, which waits for somebody else's processors
+        return False  # it may be a gateway, which waits for the processors of another machine
     return engine.health is Health.DOUBTFUL or (engine.signs.has_stopped and engine.running.count > 0)
 
 
 class JoinedEngine:
-    """The one writer of what is known of an engine behind a joined link. `on_listing` is called after a report."""
+    """The only writer of what is known of an engine behind a joined link. `on_listing` is called after a report."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class JoinedEngine:
         on_listing: Callable[[Engine], None],
         now: Callable[[], float],
     ) -> None:
-        """`refresh` asks the node, if it is there, for this engine's models."""
+        """Begin. `refresh` asks the node, if it is here, for this engine's models."""
         self.engine = engine
         self.has_looked = asyncio.Event()
         self.has_looked.set()
@@ -85,14 +85,14 @@ class JoinedEngine:
         self._on_listing = on_listing
         self._now = now
         self._last: bytes | None = None
-        """A digest of the last report: the report itself would keep its whole message in memory."""
+        """A digest of the last report. The report itself would keep its whole message in memory."""
         self._reported = engine.known.loaded
-        """What that report made of the engine's memory; the hub believes other things after an unload."""
+        """The loaded models by the last report. After an unload the hub's own view differs."""
         self._refresh_due: float | None = None
         self._refreshed_at = float("-inf")
 
     def learn(self, reported: messages.ReportedEngine) -> None:
-        """Take a report."""
+        """Learn from a report."""
         engine = self.engine
         engine.url = reported.address or engine.url
         if not reported.is_alive:
@@ -117,12 +117,12 @@ class JoinedEngine:
 
     @property
     def lasting(self) -> tuple[object, ...]:
-        """What of it is worth remembering over a restart of the hub: to be compared."""
+        """Return what must be remembered over a restart of the hub, as a value to compare."""
         engine = self.engine
         return engine.known.kind, engine.known.version, engine.url, engine.known.reported_slots, engine.known.models
 
     def known(self) -> messages.ReportedEngine | None:
-        """Return what is worth remembering, as its node would report it; None when it never said what it has."""
+        """Return what must be remembered, as its node would report it; None if the node never reported the models."""
         engine = self.engine
         if engine.known.kind is EngineKind.UNKNOWN:
             return None
@@ -137,16 +137,16 @@ class JoinedEngine:
         return msgspec.structs.replace(known, v1_models=listed)
 
     def recall(self, known: messages.ReportedEngine) -> None:
-        """Take what was remembered of it: it may be back soon, with nothing in memory. Raises `UnreadableListing`."""
+        """Take what was remembered: the node may return soon. No model counts as loaded. Raises `UnreadableListing`."""
         self._fleet.learn(self.engine, replace(read_report(known), loaded=()))
         self.engine.url = known.address
         self._health.note_remembered(self.engine)
 
     def take_beat(self, beat: EngineBeat | None) -> None:
-        """Take a heartbeat; None: its node said nothing of this engine."""
+        """Learn from a heartbeat. None: the node said nothing of this engine."""
         engine = self.engine
         if beat is None or not beat.alive:
-            return  # silence is no death: exchanges on it may still bring bytes
+            return  # silence does not make an engine down: its exchanges may still bring bytes
         signs = engine.signs
         is_idle = beat.idle_s is not None and beat.idle_s >= STANDSTILL
         signs.is_halted = beat.stopped
@@ -159,19 +159,19 @@ class JoinedEngine:
         self._health.judge(engine)
 
     def fail(self, reason: str) -> None:
-        """It cannot serve."""
+        """Note that the engine cannot serve."""
         self._health.note_failure(self.engine, reason)
 
     def kick(self) -> None:
-        """Ask the node for a report, soon."""
+        """Ask the node for a report soon."""
         self._ask_at(self._now())
 
     def kick_later(self) -> None:
-        """Ask the node for a report, when the engine has done what it said."""
+        """Ask the node for a report once the engine has done what it confirmed."""
         self._ask_at(self._now() + UNLOAD_TIME)
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Do the work that is due."""
         if self._refresh_due is not None and now >= self._refresh_due:
             self._refresh_due = None
             self._refreshed_at = now

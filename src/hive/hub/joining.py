@@ -1,7 +1,7 @@
-"""The nodes that dialed in: who is let in, what is known of each, and what happens when one leaves.
+"""The joined nodes: which node is let in, what is known of each, and what happens when a node leaves.
 
-A node is known from its first hello until its key ends, over restarts of the hub too (`hub.recall`); while a session
-lives it has a control socket, a token for its data sockets, and a pool of those. When it leaves, its engines are down,
+A node is known from its first hello until its key ends, also over restarts of the hub (`hub.recall`). During a session
+it has a control socket, a token for its data sockets, and a pool of data sockets. When it leaves, its engines are down,
 with the reason.
 """
 
@@ -11,15 +11,16 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from hive.auth.key_ring import KeyRing
 from hive.auth.keys import Key, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
 from hive.fleet.engines import Engine
 from hive.fleet.health import NOT_BACK
+from hive.hub.events import EventKind, NodeDrain, NodeGone, NodeJoined
 from hive.hub.health_watch import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
+from hive.hub.joining_port import JoiningPort
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
 from hive.net.joined_link import JoinedLink, JoinedPool
@@ -31,32 +32,32 @@ from hive.wire.link_messages import Draining, Heartbeat, Hello, JoinData, Machin
 from hive.wire.link_rules import ArrivalVerdict, CloseCode, judge_arrival
 from hive.wire.link_socket import Closed, LinkSocket
 
-if TYPE_CHECKING:
-    from hive.hub.core import Hub
-
 _log = logging.getLogger(__name__)
 
 MAX_COMPLAINTS = 10
 COMPLAINTS_SECONDS = 60.0
 LEARN_SHARE = 20
-"""A report that took a second to read is followed by so many seconds in which that node's next one waits."""
+"""If a report took one second to read, the next report of the same node waits so many seconds."""
 LONGEST_LEARN_WAIT = 60.0
 FAREWELL_STEP = 0.02
 _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF})
 
 
 class JoinedNode:
-    """One node: its session, if it is there, and its engines."""
+    """One node: its session, if it is here, and its engines."""
 
     def __init__(
-        self, hub: Hub, key: Key, complain: Callable[[str, str], None], note_change: Callable[[str], None]
+        self, port: JoiningPort, key: Key, complain: Callable[[str, str], None], note_change: Callable[[str], None]
     ) -> None:
-        """`note_change` hears its name when something about it changed that is worth remembering."""
-        self._hub = hub
+        """Make a node without a session.
+
+        `note_change` is called with its name when something to be remembered has changed.
+        """
+        self._port = port
         self.key = key
         self.name = key.name
         self.engines: dict[str, JoinedEngine] = {}
-        self.pool = JoinedPool(key.name, hub.settings.connect_timeout, self._note)
+        self.pool = JoinedPool(key.name, port.settings.connect_timeout, self._note)
         self.control: ControlSocket | None = None
         self.token = ""
         self.agent = self.platform = ""
@@ -76,12 +77,12 @@ class JoinedNode:
 
     @property
     def instance(self) -> str | None:
-        """Which agent process is connected, if one is."""
+        """Return the instance of the connected agent; None if no agent is connected."""
         return self._instance if self.control is not None else None
 
     @property
     def absence(self) -> str:
-        """Why it is not here; "" when it is."""
+        """Return why the node is not here; "" if it is here."""
         if self.control is not None:
             return ""
         return NOT_BACK if self._instance is None else "its node has left"
@@ -89,13 +90,13 @@ class JoinedNode:
     # --- its session ---
 
     def begin(self, control: ControlSocket, hello: Hello) -> None:
-        """Welcome it; the sockets of an earlier session are closed."""
+        """Welcome the node, and close the sockets of an earlier session."""
         ghost, self.control = self.control, control
         control.owner = self
         self._instance, self.machine = hello.instance, hello.machine
         self.agent, self.platform, self.labels = hello.agent, hello.platform, hello.labels
         self.token = secrets.token_urlsafe(32)
-        self.heartbeat_at = self._hub.now()
+        self.heartbeat_at = self._port.now()
         self.is_leaving = False
         self.apply_drain()
         self._may_learn_at = 0.0
@@ -110,7 +111,7 @@ class JoinedNode:
             connection.shut(CloseCode.REPLACED, "the same agent has connected again")
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close the session from here."""
+        """Close the session from the hub's side."""
         control = self.control
         if control is not None:
             control.owner = None
@@ -118,12 +119,12 @@ class JoinedNode:
             self._leave(code, reason)
 
     def say_bye(self, reason: str) -> None:
-        """Announce the end."""
+        """Announce the end of the session to the node."""
         if self.control is not None:
             self.control.say_bye(reason)
 
     def on_control_closed(self, closed: Closed) -> None:
-        """The control socket is gone, and the session with it."""
+        """End the session: its control socket is closed."""
         reason = one_line(closed.reason, 120) or f"closed with {closed.code}"
         _log.warning("node %s has left: %s (%d)", self.name, reason, closed.code)
         self._leave(CloseCode.SESSION_OVER, reason)
@@ -133,17 +134,18 @@ class JoinedNode:
         self.token = ""
         self._pending = None
         self._note_change(self.name)
+        self._port.events.append(EventKind.NODE_LEFT, self.name, NodeGone(reason))
         for joined in self.engines.values():
             joined.engine.signs.has_left = self.is_leaving
             joined.fail("its agent has stopped" if self.is_leaving else f"its node has left: {reason}")
-        self.pool.drop(code, reason)  # only now: what fails looks for another engine at once
+        self.pool.drop(code, reason)  # last of all: a request that fails here looks for another engine at once
 
     # --- what it says ---
 
     def on_control(self, event: HubEvent) -> None:
-        """Take what the node says."""
+        """Act on a message of the node."""
         if isinstance(event, Heartbeat):
-            self.heartbeat_at = self._hub.now()
+            self.heartbeat_at = self._port.now()
             self.machine = event.machine
             for engine_id, joined in list(self.engines.items()):
                 joined.take_beat(event.engines.get(engine_id))
@@ -152,25 +154,29 @@ class JoinedNode:
         elif isinstance(event, Draining):
             _log.info("node %s drains", self.name)
             self.is_leaving = True
+            self._port.events.append(EventKind.NODE_DRAINED, self.name, NodeDrain(by=""))
             self.apply_drain()
         elif isinstance(event, Suspected):
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
 
     def _take_report(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report, or from the newest one later: reading must not keep the hub busy."""
+        """Learn from a report, now or later.
+
+        Reading reports must not keep the hub busy; only the newest one is kept.
+        """
         self._pending = engines
-        began = self._hub.now()
+        began = self._port.now()
         if began < self._may_learn_at:
             return
         self._pending = None
         self._learn(engines)
-        now = self._hub.now()
+        now = self._port.now()
         self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
 
     def _learn(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report; only then is the queue served, and the fleet indexed, once."""
+        """Learn from a report. Only after all of it the queue is served and the fleet indexed, once."""
         before = self._lasting()
-        with self._hub.queue.held():
+        with self._port.queue.held():
             for reported in engines:
                 joined = self.engines.get(reported.id) or self._add(reported)
                 try:
@@ -187,25 +193,25 @@ class JoinedNode:
         return {engine_id: joined.lasting for engine_id, joined in self.engines.items()}
 
     def _add(self, reported: messages.ReportedEngine) -> JoinedEngine:
-        hub = self._hub
+        port = self._port
         engine = Engine(self.name, reported.address, id=reported.id)
-        joined = JoinedEngine(engine, hub.fleet, hub.health, self._refresh, hub.on_listing, hub.now)
+        joined = JoinedEngine(engine, port.fleet, port.health, self._refresh, port.on_listing, port.now)
         self.engines[reported.id] = joined
-        hub.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
+        port.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
         self.apply_drain()
         return joined
 
     def _remove(self, engine_id: str) -> None:
         joined = self.engines.pop(engine_id)
         joined.fail("its node has it no more")
-        self._hub.remove_engine(joined.engine)
+        self._port.remove_engine(joined.engine)
 
     def remove_all(self) -> None:
-        """Forget its engines."""
+        """Remove the node's engines from the fleet."""
         self._learn(())
 
     def recall(self, profile: Profile) -> None:
-        """Begin with what is remembered of it; it has not come yet."""
+        """Begin with what the hub remembers of a node that has not joined yet."""
         self.agent, self.platform, self.labels = profile.agent, profile.platform, profile.labels
         for each in profile.engines:
             joined = self._add(each)
@@ -220,22 +226,22 @@ class JoinedNode:
             self.control.refresh(engine_id)
 
     def apply_drain(self) -> None:
-        """Bring its engines into line with who wants it empty."""
-        by = "its agent stops" if self.is_leaving else BY_OPERATOR if self.name in self._hub.drained else ""
+        """Drain its engines if the operator or its agent wants that; otherwise let them serve."""
+        by = "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
         for joined in self.engines.values():
-            self._hub.health.drain(joined.engine, by)
+            self._port.health.drain(joined.engine, by)
 
     def _note(self, closed: Closed) -> None:
         if closed.is_ours and closed.code not in _QUIET:
             self._complain(self.name, f"data socket closed: {closed.reason} ({closed.code})")
 
     def _gpu_bytes(self) -> int | None:
-        """Return the memory that models may take, if it is one engine's alone and all of it is known."""
+        """Return the memory for models; None unless all of it is known and belongs to one engine."""
         gpus = self.machine.gpus
         return sum(gpu.memory_total_bytes for gpu in gpus) if gpus and len(self.engines) == 1 else None
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Do the work that is due."""
         if self._pending is not None:
             self._take_report(self._pending)
         memory = self._gpu_bytes()
@@ -248,16 +254,16 @@ class JoinedNode:
 
 
 class Joining:
-    """All nodes that joined, by name; the desk at which their sockets arrive."""
+    """All joined nodes, by name. Their sockets arrive here."""
 
-    def __init__(self, hub: Hub, ring: KeyRing) -> None:
-        self._hub = hub
+    def __init__(self, port: JoiningPort, ring: KeyRing) -> None:
+        self._port = port
         self._ring = ring
-        self.sockets = JoinedSockets(hub.outbox, hub.now)
+        self.sockets = JoinedSockets(port.outbox, port.now)
         self.nodes: dict[str, JoinedNode] = {}
         self.changed: set[str] = set()
-        """Names of nodes of which something worth remembering changed, or that are gone; `hub.recall` empties it."""
-        self._dialed = {node.name.casefold() for node in hub.settings.nodes}
+        """The names of nodes that must be written or deleted in the store. `hub.recall` empties it."""
+        self._dialed = {node.name.casefold() for node in port.settings.nodes}
         self._is_leaving = False
         self._complaints: dict[str, tuple[float, int]] = {}
 
@@ -276,7 +282,7 @@ class Joining:
         return self._ring.allows(key, Right.WORK)
 
     def take_control(self, control: ControlSocket, hello: Hello) -> None:
-        """Let a node in, or say why not."""
+        """Let a node in, or close its socket with the reason."""
         try:
             node = self._admit(control.key, hello)
         except TurnedAway as away:
@@ -284,6 +290,7 @@ class Joining:
             control.shut(away.code, away.reason)
             return
         _log.info("node %s joined (%s, %s)", node.name, hello.agent, hello.platform)
+        self._port.events.append(EventKind.NODE_JOINED, node.name, NodeJoined(hello.agent, hello.platform))
         node.begin(control, hello)
 
     def _admit(self, key: Key, hello: Hello) -> JoinedNode:
@@ -304,7 +311,7 @@ class Joining:
         return node
 
     def _make(self, key: Key) -> JoinedNode:
-        node = self.nodes[key.name] = JoinedNode(self._hub, key, self._complain, self.changed.add)
+        node = self.nodes[key.name] = JoinedNode(self._port, key, self._complain, self.changed.add)
         return node
 
     def is_dialed(self, name: str) -> bool:
@@ -312,11 +319,11 @@ class Joining:
         return name.casefold() in self._dialed
 
     def recall(self, key: Key, profile: Profile) -> None:
-        """Know a node from before the hub's start."""
+        """Add a node that the hub remembers from before its start."""
         self._make(key).recall(profile)
 
     def take_data(self, arrival: JoinData, key: Key) -> Callable[[LinkSocket], JoinedSocket]:
-        """Return what makes a data socket of it. Raises `TurnedAway`."""
+        """Return a function that makes the data socket from the arrival's socket. Raises `TurnedAway`."""
         node = self.nodes.get(key.name)
         if node is None or not node.token or node.key.digest != key.digest:
             raise TurnedAway(CloseCode.SESSION_OVER, "this key has no session")
@@ -326,18 +333,18 @@ class Joining:
             raise TurnedAway(CloseCode.TOO_MANY, f"{node.pool.want} data sockets are wanted")
 
         def make(socket: LinkSocket) -> JoinedSocket:
-            return JoinedConnection(self.sockets, key, socket, node.pool, self._hub.settings.max_head_bytes)
+            return JoinedConnection(self.sockets, key, socket, node.pool, self._port.settings.max_head_bytes)
 
         return make
 
     def note(self, key: Key, closed: Closed) -> None:
-        """A socket was closed before it was anything."""
+        """Note that a socket was closed before its first message was accepted."""
         if closed.is_ours:
             self._complain(key.name, f"connection closed: {closed.reason} ({closed.code})")
 
     def _complain(self, name: str, text: str) -> None:
-        """Log what a node did wrong, but not for ever."""
-        now = self._hub.now()
+        """Log what a node did wrong, but not too often."""
+        now = self._port.now()
         since, count = self._complaints.get(name, (now, 0))
         if now - since > COMPLAINTS_SECONDS:
             since, count = now, 0
@@ -350,7 +357,7 @@ class Joining:
     # --- time and the end ---
 
     def tick(self, now: float) -> None:
-        """Let time pass: drop the links of keys that ended."""
+        """Do the work that is due, and drop the links of keys that ended."""
         for node in list(self.nodes.values()):
             if self.may_stay(node.key):
                 node.tick(now)
@@ -359,24 +366,26 @@ class Joining:
                 self._forget(node)
 
     def _forget(self, node: JoinedNode) -> None:
-        node.end(CloseCode.KEY_REVOKED, "the key was revoked")
+        reason = "the key was revoked"
+        node.end(CloseCode.KEY_REVOKED, reason)
         node.remove_all()
         del self.nodes[node.name]
         self.changed.add(node.name)
+        self._port.events.append(EventKind.NODE_FORGOTTEN, node.name, NodeGone(reason))
 
     def say_bye(self) -> None:
-        """Tell every node that the hub stops, and let no node in any more; the links carry on until `leave`."""
+        """Tell every node that the hub stops, and let no node in any more. The links work until `leave`."""
         self._is_leaving = True
         for node in self.nodes.values():
             node.say_bye("the hub stops")
 
     async def leave(self, timeout: float) -> None:
-        """Close every link in good order, `timeout` seconds at most."""
+        """Close every link in good order, within `timeout` seconds."""
         for node in self.nodes.values():
             node.end(CloseCode.GOING_AWAY, "the hub stops")
-        self._hub.outbox.flush()
-        deadline = self._hub.now() + timeout
-        while len(self.sockets) and self._hub.now() < deadline:  # noqa: ASYNC110
+        self._port.outbox.flush()
+        deadline = self._port.now() + timeout
+        while len(self.sockets) and self._port.now() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(FAREWELL_STEP)
 
     def close(self) -> None:

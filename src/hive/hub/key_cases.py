@@ -1,4 +1,4 @@
-"""The use cases of keys: made, listed, revoked; the ring that requests read follows at once."""
+"""The use cases of keys: create, list, revoke. The ring that requests read is updated at once."""
 
 from __future__ import annotations
 
@@ -12,42 +12,47 @@ from hive.auth.key_ring import KeyRing
 from hive.auth.keys import SHOWN_CHARACTERS, Key, Role, digest_of, make_secret
 from hive.config import NAME, NAME_RULE, Secret
 from hive.errors import CONFLICT, INVALID_VALUE, NOT_FOUND, Fault
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, KeyChange
 
 _log = logging.getLogger(__name__)
 
 ADMIN_NAME = "admin"
-"""The key that the first start makes and that the setting admin_key sets."""
+"""The name of the key that the first start makes, or that the setting admin_key sets."""
 _SHOWN_SHARE = 4
-"""Of a short key that somebody thought up, listings show a quarter at most."""
+"""Listings show at most this part (one in four) of a short key that a person chose."""
 
 
 class KeyRecords(Protocol):
-    """What the use cases need of the store."""
+    """The part of the store that the use cases need."""
 
     async def keys(self) -> list[Key]:
-        """Return every key ever made."""
+        """Return every key that was ever made."""
 
     async def save_keys(self, *changed: Key) -> None:
-        """Add keys or replace those of the same digest, all or none."""
+        """Add keys, all or none. A key replaces a stored key with the same digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key and its secret, which is known this once."""
+    """A key and its secret, which is never shown again."""
 
     key: Key
     secret: str
 
 
 class Keys:
-    """The one writer of keys: `load` first; every change is in the database before its method returns.
+    """The only writer of keys. Call `load` first. Every change is in the database before its method returns.
 
-    Names are taken and given back in memory before the database is awaited, so two callers never share one.
+    Names are taken and given back in memory before the database is awaited, so two callers never get the same name.
     """
 
-    def __init__(self, records: KeyRecords, ring: KeyRing, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, records: KeyRecords, ring: KeyRing, events: EventLog, clock: Callable[[], float] = time.time
+    ) -> None:
         self._records = records
         self._ring = ring
+        self._events = events
         self._clock = clock
         self._live: dict[str, Key] = {}
         self._by_digest: dict[bytes, Key] = {}
@@ -58,12 +63,16 @@ class Keys:
             self._remember(key)
 
     def listed(self, *, revoked: bool = False) -> list[Key]:
-        """Return the live keys, and the revoked ones if asked for, oldest first."""
+        """Return the live keys, oldest first; with `revoked` also the revoked ones."""
         keys = self._by_digest.values() if revoked else self._live.values()
         return sorted(keys, key=lambda key: (key.created_at, key.name))
 
+    def is_live(self, name: str) -> bool:
+        """Is there a live key of this name?"""
+        return name in self._live
+
     async def create(self, name: str, role: Role, *, manage: bool = False) -> NewKey:
-        """Make a key. Fault: INVALID_VALUE, or CONFLICT when a live key has the name."""
+        """Make a key. Raises Fault: INVALID_VALUE, or CONFLICT when a live key has the name."""
         if not NAME.match(name):
             raise Fault(INVALID_VALUE, f"name: expected {NAME_RULE}")
         if name == ADMIN_NAME and role is not Role.ADMIN:
@@ -78,7 +87,7 @@ class Keys:
         return new
 
     async def revoke(self, name: str) -> Key:
-        """End a key at once and return it. Fault: NOT_FOUND, or CONFLICT for the last admin key."""
+        """End a key at once and return it. Raises Fault: NOT_FOUND, or CONFLICT for the last admin key."""
         key = self._live.get(name)
         if key is None:
             raise Fault(NOT_FOUND, f"there is no live key '{name}'")
@@ -89,7 +98,10 @@ class Keys:
         return revoked
 
     async def first_admin(self, setting: Secret | None) -> str | None:
-        """Make sure of an admin key: the one set, else any, else a new one, whose secret is returned."""
+        """Make sure that there is an admin key: the one in the settings, or an existing one, or a new one.
+
+        Return the secret of a new key; otherwise None.
+        """
         if setting is not None:
             await self._set_admin(setting.value)
             return None
@@ -121,7 +133,7 @@ class Keys:
         return replace(key, revoked_at=self._clock())
 
     async def _write(self, *changed: Key) -> None:
-        """Change memory at once, then the database; if that fails, memory is as it was."""
+        """Change memory at once, then the database. If the database fails, undo the change in memory."""
         before = [self._by_digest.get(key.digest) for key in changed]
         for key in changed:
             self._remember(key)
@@ -133,6 +145,9 @@ class Keys:
                 if old is None:
                     del self._by_digest[key.digest]
             raise
+        for key in changed:
+            kind = EventKind.KEY_MADE if key.revoked_at is None else EventKind.KEY_REVOKED
+            self._events.append(kind, key.name, KeyChange(key.role, key.manage))
 
     def _remember(self, key: Key) -> None:
         old = self._by_digest.get(key.digest)

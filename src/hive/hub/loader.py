@@ -1,27 +1,29 @@
-"""Loads models by exchanges of the hub's own, so that nobody's departure ends a load that others wait for.
+"""Loads models by exchanges of the hub's own, so that a client's departure cannot end a load that others wait for.
 
-An Ollama loads a model, of any kind, for a request to embed nothing, and unloads it for one that keeps it for no time.
+An Ollama loads a model of any kind for a request to embed nothing. It unloads it if `keep_alive` of such a request is
+0.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgspec
 
 from hive.errors import Fault
-from hive.fleet.engines import Engine
+from hive.fleet.engines import Engine, Fleet
 from hive.fleet.failures import Verdict, judge
-from hive.fleet.health import silence_limit
+from hive.fleet.health import Patience, silence_limit
 from hive.hub.ask import ask
+from hive.hub.background import Background
+from hive.hub.event_log import EventLog
+from hive.hub.events import EventKind, LoadEnded, LoadOrdered
+from hive.hub.roster import Roster
 from hive.scheduling.loads import EVICTED_AFTER
 from hive.scheduling.tickets import LoadEnd, LoadOrder
 from hive.wire.link_messages import one_line
-
-if TYPE_CHECKING:
-    from hive.hub.core import Hub
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ UNLOAD_TIMEOUT = 30.0
 
 
 class Load:
-    """One load under way; a sign that its engine may well be silent."""
+    """One running load. It explains why its engine is silent."""
 
     def __init__(self, order: LoadOrder, now: float) -> None:
         self.order = order
@@ -39,28 +41,46 @@ class Load:
         self.last_byte_at = now
         self.has_answered = False
         self.was_listed = False
-        """Has the engine been asked what the load has evicted?"""
+        """Was the engine asked which models the load has evicted?"""
         self.task: asyncio.Task[None] | None = None
 
     def is_excused(self, now: float) -> bool:
-        """It may be silent: loads take minutes."""
+        """Return True: a load may be silent, because it takes minutes."""
         return True
 
 
 class Loader:
-    """Carries out the orders of the dispatcher, and reports the end of each."""
+    """Carries out the dispatcher's orders to load, and reports the end of each load."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(
+        self,
+        fleet: Fleet,
+        roster: Roster,
+        background: Background,
+        patience: Patience,
+        now: Callable[[], float],
+        events: EventLog,
+        report: Callable[[LoadOrder, LoadEnd], None],
+    ) -> None:
+        """`report` hears of the end of each load."""
+        self._fleet = fleet
+        self._roster = roster
+        self._background = background
+        self._patience = patience
+        self._now = now
+        self._events = events
+        self._report = report
         self.running: dict[LoadOrder, Load] = {}
 
     def start(self, order: LoadOrder) -> None:
         """Begin a load."""
-        load = self.running[order] = Load(order, self._hub.now())
-        load.task = self._hub.spawn(self._run(load))
+        load = self.running[order] = Load(order, self._now())
+        details = LoadOrdered(order.engine.node, order.engine.id, order.reason, order.unload)
+        self._events.append(EventKind.LOAD_ORDERED, order.model, details)
+        load.task = self._background.spawn(self._run(load))
 
     def give_up(self, engine: Engine) -> None:
-        """End the loads of an engine: it is gone."""
+        """End the loads of an engine that is gone."""
         for load in list(self.running.values()):
             if load.engine is engine:
                 self._finish(load, LoadEnd.FAILED)
@@ -68,29 +88,28 @@ class Loader:
                     load.task.cancel()
 
     def unload_elsewhere(self, engine: Engine, model: str) -> None:
-        """A client has unloaded a model from one engine: for it there is only one, so it goes from all others too."""
-        for other in self._hub.fleet.having(model):
+        """Unload a model from all other engines: a client, which sees only one server, unloaded it from this one."""
+        for other in self._fleet.having(model):
             if other is not engine and model in other.known.loaded and other.loads_models:
-                self._hub.fleet.forget_loaded(other, model)
-                self._hub.spawn(self._unload(other, model))
+                self._fleet.forget_loaded(other, model)
+                self._background.spawn(self._unload(other, model))
 
     async def _unload(self, engine: Engine, model: str) -> None:
         body = msgspec.json.encode({"model": _spelling(engine, model), "keep_alive": 0})
         try:
-            await ask(self._hub.links[engine], UNLOAD_PATH, UNLOAD_TIMEOUT, body)
+            await ask(self._roster.links[engine], UNLOAD_PATH, UNLOAD_TIMEOUT, body)
         except Fault as fault:
             _log.info("node %s: %s is not unloaded: %s", engine.node, model, fault.message)
-        self._hub.kick(engine, later=True)
+        self._roster.kick(engine, later=True)
 
     def tick(self, now: float) -> None:
-        """Let time pass: end loads of engines that give no sign, and have the others asked what they evicted."""
+        """End loads of engines that give no sign of life, and ask the other engines what they evicted."""
         for load in list(self.running.values()):
-            patience = self._hub.frontend.patience
-            if silence_limit(load.engine.signs, now, patience, has_begun=False, has_tools=False) == 0.0:
+            if silence_limit(load.engine.signs, now, self._patience, has_begun=False, has_tools=False) == 0.0:
                 self.give_up(load.engine)
             elif not load.was_listed and now - load.last_byte_at >= EVICTED_AFTER:
                 load.was_listed = True
-                self._hub.kick(load.engine)
+                self._roster.kick(load.engine)
 
     async def _run(self, load: Load) -> None:
         order = load.order
@@ -107,7 +126,7 @@ class Loader:
             self._finish(load, end)
 
     async def _load(self, order: LoadOrder) -> LoadEnd:
-        link = self._hub.links[order.engine]
+        link = self._roster.links[order.engine]
         for model in order.unload:
             body = msgspec.json.encode({"model": _spelling(order.engine, model), "keep_alive": 0})
             await ask(link, UNLOAD_PATH, UNLOAD_TIMEOUT, body)
@@ -115,7 +134,7 @@ class Loader:
         if order.load_options:
             wanted["options"] = msgspec.Raw(order.load_options.encode())
         engine = order.engine
-        head, answer = await ask(link, LOAD_PATH, self._hub.frontend.patience.first_byte, msgspec.json.encode(wanted))
+        head, answer = await ask(link, LOAD_PATH, self._patience.first_byte, msgspec.json.encode(wanted))
         if head.status == 200:
             return LoadEnd.DONE
         said = one_line(answer[:200].decode(errors="replace"))
@@ -126,8 +145,11 @@ class Loader:
     def _finish(self, load: Load, end: LoadEnd) -> None:
         if self.running.pop(load.order, None) is None:
             return
-        self._hub.kick(load.engine)
-        self._hub.queue.load_finished(load.order, end)
+        order, engine = load.order, load.engine
+        seconds = round(max(self._now() - order.ordered_at, 0.0), 3)
+        self._events.append(EventKind.LOAD_ENDED, order.model, LoadEnded(engine.node, engine.id, end, seconds))
+        self._roster.kick(engine)
+        self._report(order, end)
 
 
 def _spelling(engine: Engine, key: str) -> str:

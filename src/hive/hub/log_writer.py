@@ -1,4 +1,4 @@
-"""Writes the log in a thread of its own: a reader of the log that stands still never stops the hub."""
+"""Writes the log in a thread of its own, so that a reader of the log that has stopped never stops the hub."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import deque
 from typing import BinaryIO
 
 MAX_WAITING_BYTES = 8 << 20
-FAREWELL = 1.0
-"""Seconds that `close` waits for the last lines to leave."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds that `close` waits for the last lines to be written."""
 
 
 class LogWriter:
-    """A file that takes whole lines and never blocks: what the reader does not take in time is dropped, and counted."""
+    """A file that takes whole lines and never blocks. Lines that are not read in time are dropped and counted."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -38,16 +38,16 @@ class LogWriter:
             self._changed.notify()
 
     def flush(self) -> None:
-        """Lines leave by themselves."""
+        """Do nothing: lines are written by themselves."""
 
     def close(self) -> None:
-        """Let the last lines leave, if anybody takes them."""
+        """Wait for the last lines to be written, but not for long."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
             thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join(FAREWELL)
+            thread.join(CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         while True:
@@ -65,7 +65,7 @@ class LogWriter:
                 self._out.write(data)
                 self._out.flush()
             except (OSError, ValueError):
-                pass  # nobody reads the log: no reason to lose a request
+                pass  # the log cannot be written: no reason to lose a request
             with self._changed:
                 self._waiting_bytes -= min(self._waiting_bytes, len(data))
                 if not self._waiting:

@@ -1,8 +1,8 @@
-"""Asks one engine, over and over, whether it lives, what it is, which models it has and which are loaded.
+"""Probes one engine regularly: whether it lives, its kind and version, its models, and the models in its memory.
 
-Liveness is the cheapest route of its kind, every `probe_interval`; listings are asked for beside it, every
-`models_interval`, and at once after something that the hub did may have changed them. A listing that fails or blocks
-says nothing of health: the last one stays.
+A probe asks the cheapest route of the engine's kind, every `probe_interval`. Listings are asked for beside it, every
+`models_interval`, and at once after an act of the hub that may have changed them. A listing that fails or blocks says
+nothing of health: the last one stays.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from hive.net.link import Link
 _log = logging.getLogger(__name__)
 
 LISTING_TIMEOUT = 10.0
-"""/api/ps can block for seconds while an Ollama is busy, so its silence says nothing of health."""
+"""Seconds. /api/ps can block for seconds while an Ollama is busy, so its silence says nothing of health."""
 SHORTEST_WAIT = 0.1
 RECHECK = 5.0
 LOADED_INTERVAL = 5.0
-"""What is in memory expires without a word."""
+"""Seconds. A model's expiry in an engine's memory is announced nowhere."""
 UNLOAD_TIME = 0.5
 _UNLISTED = frozenset({Health.JOINING, Health.DOWN})
 """States that an engine leaves only when its models are known."""
 
 
 class Prober:
-    """The one writer of what is known of an engine. `on_listing` is called after each look at what is loaded."""
+    """The only writer of what is known of a dialed engine. `on_listing` is called after each list of loaded models."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class Prober:
         self._loaded_due = float("-inf")
         self._listing: asyncio.Task[None] | None = None
         self.has_looked = asyncio.Event()
-        """Set after the first look, whatever it brought."""
+        """Set after the first look, whatever its result."""
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Probe for ever."""
         try:
             await self._run()
         finally:
@@ -78,7 +78,7 @@ class Prober:
             except Exception:
                 _log.exception("probe of the node %s", self._engine.node)
             if self._listing is None or self._engine.health is not Health.JOINING:
-                self.has_looked.set()  # else the first listing will
+                self.has_looked.set()  # otherwise the first listing will set it
             await asyncio.sleep(SHORTEST_WAIT)
             try:
                 async with asyncio.timeout(self._settings.probe_interval - SHORTEST_WAIT):
@@ -88,12 +88,12 @@ class Prober:
             self._kick.clear()
 
     def kick(self) -> None:
-        """Look again at once, and for some seconds at every probe: something may have changed."""
+        """Look again at once, and for some seconds list at every probe: something may have changed."""
         self._recheck_until = self._loop.time() + RECHECK
         self._kick.set()
 
     def kick_later(self) -> None:
-        """Look again as soon as an engine has done what it said."""
+        """Look again as soon as the engine has done what it confirmed (for example an unload)."""
         self._loop.call_later(UNLOAD_TIME, self.kick)
 
     async def _look(self) -> None:
@@ -117,7 +117,7 @@ class Prober:
             self._note_failure(fault)
 
     def _list_beside(self, kind: EngineKind, version: str) -> None:
-        """Ask for what is due, without keeping the next sign of life waiting."""
+        """Ask for the lists that are due, without delaying the next probe."""
         engine, now = self._engine, self._loop.time()
         is_new = engine.health in _UNLISTED or kind is not engine.known.kind or version != engine.known.version
         if is_new or now - self._listed_at >= self._settings.models_interval:
@@ -128,7 +128,7 @@ class Prober:
             self._listing = self._loop.create_task(self._guard(self._list_loaded()))
 
     async def _guard(self, listing: Coroutine[None, None, None]) -> None:
-        """Run a listing; a first one that fails is why the engine gets no work."""
+        """Run a listing. If the first one fails, its error says why the engine gets no work."""
         engine = self._engine
         try:
             await listing
@@ -144,7 +144,7 @@ class Prober:
             self.has_looked.set()
 
     async def _follow(self, steps: Steps) -> Identity:
-        """Ask what recognising an engine takes."""
+        """Carry out the steps that recognise an engine; return what was found."""
         settings = self._settings
         try:
             wanted = next(steps)
@@ -157,7 +157,7 @@ class Prober:
             return identity
 
     async def _list_all(self, kind: EngineKind, version: str) -> None:
-        """Ask for all models; who has told them gets work. Then ask for what is loaded, which may take long."""
+        """List all models, after which the engine may get work. Then list the loaded ones, which may take long."""
         engine = self._engine
         engine.known.is_stale = False
         began = self._loop.time()
@@ -172,7 +172,7 @@ class Prober:
             await self._list_loaded()
 
     async def _list_loaded(self) -> None:
-        """Ask for what is loaded."""
+        """List the loaded models."""
         self._engine.known.is_stale = False
         self._loaded_due = self._loop.time() + LOADED_INTERVAL
         body = await self._get("/api/ps", LISTING_TIMEOUT)
@@ -203,6 +203,6 @@ class Prober:
 
     def _note_failure(self, fault: Fault) -> None:
         if fault.kind is errors.OVERLOADED:
-            return  # the hub's own trouble says nothing of a node
-        if fault.kind is not errors.NODE_SILENT:  # silence alone is no death: exchanges on it may still bring bytes
+            return  # an error of the hub itself says nothing of a node
+        if fault.kind is not errors.NODE_SILENT:  # a silent engine is not yet down: its exchanges may bring bytes
             self._health.note_failure(self._engine, fault.message)

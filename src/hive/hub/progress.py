@@ -1,4 +1,4 @@
-"""How far an exchange that runs has come: what its client waits for now, and since when."""
+"""The progress of a running exchange: what its client waits for now, and since when."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import msgspec
 
 
 class Stage(StrEnum):
-    """Where an exchange is."""
+    """The stage of an exchange."""
 
     READING = "reading"
-    """Its body is unpacked, or its model looked for."""
+    """The body is being unpacked, or its model looked for."""
     QUEUED = "queued"
-    """It waits for a slot."""
+    """The exchange waits for a slot."""
     SENT = "sent"
-    """It has a slot; no byte of an answer has come yet."""
+    """The exchange has a slot. No byte of an answer has come yet."""
     ANSWERING = "answering"
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What an exchange shows of itself. Lengths are in seconds."""
+    """The progress that a running exchange shows. Durations are in seconds."""
 
     stage: Stage
     age: float
     queued: float
-    """All its waits for a slot so far, the one under way included."""
+    """All waits for a slot so far, including the present one."""
     first_byte: float | None
-    """From the request to the first byte of the answer under way."""
+    """From the request to the first byte of the present answer."""
     bytes_out: int

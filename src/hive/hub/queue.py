@@ -1,4 +1,4 @@
-"""The shell around the dispatcher: exchanges wait here for a lease, and whatever happens the slot comes back."""
+"""The shell around the dispatcher. Exchanges wait here for a lease, and every slot comes back, whatever happens."""
 
 from __future__ import annotations
 
@@ -13,48 +13,56 @@ from hive.scheduling.estimates import Estimates
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
 BLAMED_REST = 0.5
-"""Seconds of rest for each failure in a row: an engine that fails fast would get most of the work otherwise."""
+"""Seconds, times the failures in a row. Without a rest an engine that fails fast would get most of the work."""
 LONGEST_REST = 5.0
 MEASURE_PAUSE = 0.02
 """Seconds for which a measurement of an engine with a model is fresh."""
 
 
 class Queue:
-    """Turns the dispatcher's decisions into leases for the exchanges that wait."""
+    """Turns the dispatcher's decisions into leases for the tickets that wait."""
 
     def __init__(self, dispatcher: Dispatcher, start_load: Callable[[LoadOrder], None]) -> None:
         self._dispatcher = dispatcher
         self._start_load = start_load
-        """Begins an exchange that loads a model; its end goes to `load_finished`."""
+        """Begins an exchange that loads a model. At its end it calls `load_finished`."""
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[Ticket, asyncio.Future[Lease]] = {}
         self._is_held = False
 
     @property
     def estimates(self) -> Estimates:
-        """Return the estimates of how fast engines are."""
+        """Return the estimates of engines."""
         return self._dispatcher.estimates
 
     @property
+    def limit(self) -> int:
+        """How many tickets may wait."""
+        return self._dispatcher.queue.limit
+
+    @property
     def waiting_count(self) -> int:
-        """How many tickets wait."""
+        """Return how many tickets wait."""
         return self._dispatcher.waiting_count
 
     @property
     def served_per_second(self) -> float:
-        """How many leases end in a second, of late; 0 when that is not known."""
+        """Return how many leases end in a second, of late; 0 if that is unknown."""
         return self._dispatcher.demand.serves_per_second
 
     def try_lease(self, ticket: Ticket) -> Lease | None:
-        """Return a slot if there is one; else the ticket waits, for `wait`. Raises `Fault` (queue_full)."""
+        """Return a lease if a slot is free; otherwise None, and the ticket waits: call `wait`.
+
+        Raises `Fault` (queue_full).
+        """
         is_back = ticket.number
         lease = self._dispatcher.offer(ticket, self._loop.time())
         if is_back and lease is not None and self._dispatcher.waiting_count:
-            self.serve()  # other tickets may have the slot that it left
+            self.serve()  # other tickets may take the slot that this one gave back
         return lease
 
     async def wait(self, ticket: Ticket) -> Lease:
-        """Return a slot for a ticket that waits. Raises `Fault` (queue_timeout, no_node)."""
+        """Return a lease for a waiting ticket, once it gets one. Raises `Fault` (queue_timeout, no_node)."""
         waiter: asyncio.Future[Lease] = self._loop.create_future()
         self._waiters[ticket] = waiter
         if self._dispatcher.has_news:
@@ -63,42 +71,48 @@ class Queue:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.release(waiter.result())  # granted in the very moment of the departure
+                self.release(waiter.result())  # the slot came in the moment of the cancellation
             raise
         finally:
             self._waiters.pop(ticket, None)
 
     def forget(self, ticket: Ticket) -> None:
-        """Let a ticket wait no longer; nothing for one that was served."""
+        """Remove a ticket from the queue. Does nothing for a ticket that has left the queue."""
         self._dispatcher.cancel(ticket)
-        if self._dispatcher.has_news:  # the ticket's last slot, if it came back with one
+        if self._dispatcher.has_news:  # the ticket's last slot, if the ticket had come back with one
             self.serve()
 
     def release(self, lease: Lease, *, comes_back: bool = False) -> None:
-        """Give a slot back and serve the tickets that wait; not yet if the lease's own ticket `comes_back` at once."""
+        """Give a slot back and serve the tickets that wait.
+
+        With `comes_back` they are served after this ticket has returned.
+        """
         self._dispatcher.release(lease)
         if self._dispatcher.waiting_count and not comes_back:
             self.serve()
 
     def note_busy(self, engine: Engine) -> None:
-        """An engine said that it is busy."""
+        """Note that an engine refused an exchange because it is busy."""
         self._dispatcher.note_busy(engine, self._loop.time())
 
     def note_inside(self, lease: Lease) -> None:
-        """An exchange was found to wait inside its engine, behind another one; call it while the lease is held."""
+        """Note that an exchange waited inside its engine behind another one. Call it while the lease is held."""
         self._dispatcher.note_inside(lease, self._loop.time())
 
     def note_blamed(self, engine: Engine) -> None:
-        """An engine failed an exchange by its own fault: it rests, the longer the more it fails in a row."""
+        """Note that an engine failed an exchange by its own fault. It rests: the more failures in a row, the longer."""
         engine.signs.blames += 1
         self.rest(engine, min(engine.signs.blames * BLAMED_REST, LONGEST_REST))
 
     def rest(self, engine: Engine, seconds: float) -> None:
-        """Leave an engine alone for a while."""
+        """Give an engine no work for so many seconds."""
         self._dispatcher.rest(engine, self._loop.time() + seconds)
 
     def note_served(self, lease: Lease, measure: Callable[[], Measured]) -> None:
-        """An exchange was answered to its end; call it while the lease is held. Not every one of many is measured."""
+        """Note that an exchange was answered to its end. Call it while the lease is held.
+
+        Of many answers in a short time not each is measured.
+        """
         engine, now = lease.engine, self._loop.time()
         engine.signs.served += 1
         engine.signs.blames = engine.signs.busies = 0
@@ -107,17 +121,17 @@ class Queue:
             self._dispatcher.note_served(lease, measure(), now)
 
     def load_finished(self, order: LoadOrder, end: LoadEnd) -> None:
-        """Take note of a load's end, and serve the tickets that waited for it."""
+        """Note that a load is over, and serve the tickets that waited for it."""
         self._dispatcher.load_finished(order, end, self._loop.time())
         self.serve()
 
     def note_listing(self, engine: Engine) -> None:
-        """An engine was asked which models it has in memory, and the fleet has learned them."""
+        """Note that the fleet has learned which models an engine has loaded."""
         self._dispatcher.note_listing(engine, self._loop.time())
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Decide nothing until the end of the block: all changes in it are seen together."""
+        """Make no decision while the block runs. At its end all changes are seen together."""
         self._is_held = True
         try:
             yield
@@ -126,13 +140,13 @@ class Queue:
             self.serve()
 
     def serve(self) -> None:
-        """Serve the tickets that can be served: call it when an engine or a slot came free."""
+        """Serve the tickets that can be served. Call it when an engine or a slot became free."""
         if self._is_held:
             return
         self._act(self._dispatcher.serve(self._loop.time()))
 
     def tick(self) -> None:
-        """Let time pass: serve the tickets that can be served, refuse those that waited too long."""
+        """Serve the tickets that can be served, and refuse those that waited too long."""
         self._act(self._dispatcher.step(self._loop.time()))
 
     def _act(self, step: Step) -> None:

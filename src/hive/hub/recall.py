@@ -1,6 +1,6 @@
-"""What the hub remembers of its joined nodes over a restart: read once at the start, written a while after a change.
+"""What the hub remembers of its joined nodes over a restart. It is read at the start and written after changes.
 
-So a hub that has just started knows the models of nodes that have not dialed in again: requests for them wait.
+So a hub that has just started knows the models of nodes that have not dialed in again, and requests for them wait.
 """
 
 from __future__ import annotations
@@ -17,30 +17,33 @@ from hive.store.known_nodes import KnownNode, Profile, fitting
 from hive.store.store_error import StoreError
 
 WRITE_INTERVAL = 5.0
-"""Seconds at least between two writes: what changes meanwhile is written once."""
+"""The least seconds between two writes. Changes in between are written together."""
 DAY = 86_400.0
-"""Who has been here for so long is written anew, so that a hub that dies has not forgotten when it was seen."""
+"""A node that has been here for so many seconds is written again.
+
+So a hub that crashes still knows when it was seen.
+"""
 FORGOTTEN_AFTER = 30 * DAY
-"""Seconds for which nothing was heard of a node that is forgotten at the next start."""
+"""A node that was not heard of for so many seconds is forgotten at the next start."""
 
 _log = logging.getLogger(__name__)
 
 
 class NodeRecords(Protocol):
-    """What is needed of the store."""
+    """The part of the store that `Recall` needs."""
 
     async def nodes(self) -> list[KnownNode]:
-        """Return every node that is kept."""
+        """Return every stored node."""
 
     async def save_node(self, node: KnownNode) -> None:
-        """Add a node, or replace the one of its name."""
+        """Add a node, or replace the stored node of this name."""
 
     async def delete_node(self, name: str) -> None:
-        """Keep nothing more of a node."""
+        """Delete everything that is stored of a node."""
 
 
 class Recall:
-    """The one writer of the nodes that are kept: `load` before the first request, then `run`, at the end `write`."""
+    """The only writer of the stored nodes. Call `load` before the first request, then `run`, and `write` at the end."""
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Recall:
         now: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`now` is the hub's clock, `clock` the world's."""
+        """Prepare. `now` is the hub's monotonic clock, `clock` gives Unix time."""
         self._records = records
         self._joining = joining
         self._now = now
@@ -58,7 +61,7 @@ class Recall:
         self._trouble = ""
 
     async def load(self, keys: Iterable[Key]) -> None:
-        """Let the hub know the nodes that are kept and may still join with one of these keys; forget the others."""
+        """Add to the hub the stored nodes that may still join with one of these keys. Delete the others."""
         by_digest = {key.digest: key for key in keys if Right.WORK in key.rights}
         try:
             kept = await self._records.nodes()
@@ -83,20 +86,20 @@ class Recall:
         return f"not seen for {days:.0f} days" if days > FORGOTTEN_AFTER / DAY else ""
 
     async def run(self) -> None:
-        """Write what changed, now and then, for ever."""
+        """Write changes now and then, for ever."""
         while True:
             await asyncio.sleep(WRITE_INTERVAL)
             self.note_present(self._now())
             await self.write()
 
     def note_present(self, now: float) -> None:
-        """Once a day, have those written who are here: when they were seen has changed."""
+        """Once a day, mark the present nodes as changed: the time at which they were seen has changed."""
         if now - self._noted_at >= DAY:
             self._noted_at = now
             self._joining.changed.update(node.name for node in self._joining.nodes.values() if node.control is not None)
 
     async def write(self) -> None:
-        """Write what has changed until now, node by node; what the database does not take is kept for the next time."""
+        """Write all changes, node by node. A node that the database refuses is tried again at the next write."""
         changed = self._joining.changed
         for name in list(changed):
             changed.discard(name)
@@ -121,7 +124,7 @@ class Recall:
             await self._records.save_node(self._known(node))
 
     def _known(self, node: JoinedNode) -> KnownNode:
-        """Return what is worth remembering of a node that has come, here or not."""
+        """Return what must be remembered of a node that has joined once, whether it is here or not."""
         age = 0.0 if node.control is not None else self._now() - node.heartbeat_at
         engines = [known for joined in node.engines.values() if (known := joined.known()) is not None]
         kept = fitting(engines)

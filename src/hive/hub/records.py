@@ -1,7 +1,7 @@
-"""What is kept of every exchange: a line of the log and the tallies behind the metrics. No prompt, no secret.
+"""The record of every exchange: its line in the log and the sums behind the metrics. It holds no prompt and no secret.
 
-An exchange only hands its record in; lines and sums are made for many records at once, a few times a second,
-because code that runs in a tight loop costs a quarter of what it costs in between.
+An exchange only adds its record. Lines and sums are made for many records together, a few times a second, because code
+in a tight loop costs a quarter of what it costs in between.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_UNSETTLED = 1000
 class Outcome(StrEnum):
     """How an exchange ended, from the client's side."""
 
-    __hash__ = str.__hash__  # Enum's own is written in Python: every exchange asks for it
+    __hash__ = str.__hash__  # Enum's own is written in Python, and every exchange hashes an outcome
 
     OK = "ok"
     CLIENT_ERROR = "client_error"
@@ -40,7 +40,7 @@ _OUTCOMES = {Family.CLIENT: Outcome.CLIENT_ERROR, Family.NODE: Outcome.NODE_ERRO
 
 
 def outcome_of(kind: Kind) -> Outcome:
-    """Return how an exchange ends whose client gets this error."""
+    """Return the outcome of an exchange whose client gets this error."""
     return Outcome.CANCELLED if kind is CANCELLED else _OUTCOMES[kind.family]
 
 
@@ -56,27 +56,29 @@ def _whole_second(seconds: int) -> str:
 
 
 class Record(msgspec.Struct):
-    """One exchange, as its line in the log has it. Times are lengths in milliseconds."""
+    """One exchange, as its line in the log shows it. Times are in milliseconds."""
 
     time: str = ""
-    """When it ended, RFC 3339; filled in when it is settled."""
+    """The end of the exchange in RFC 3339. It is filled in when the record is settled."""
     event: str = "exchange"
     request_id: str = ""
     operation: str = ""
     key: str = ""
     """The key's name."""
+    key_id: str = ""
+    """Which key of this name it is: the start of its digest, in hexadecimal."""
     outcome: Outcome = Outcome.OK
     status: int = 0
     model: str = ""
-    """The canonical name; empty for one that no engine has."""
+    """The canonical name; empty for a model that no engine has."""
     node: str = ""
     why: str = ""
-    """Why this node."""
+    """Why this node was chosen."""
     attempts: int = 0
     error: str = ""
-    """The stable code of a fault."""
+    """The stable code of the error."""
     detail: str = ""
-    """What went wrong with the hub or a node, in the words that the client got; no word of a client or an engine."""
+    """What went wrong in the hub or at a node, as the client read it. It quotes neither client nor engine."""
     queued_ms: float = 0.0
     first_byte_ms: float | None = None
     total_ms: float = 0.0
@@ -85,7 +87,7 @@ class Record(msgspec.Struct):
 
 
 class Histogram:
-    """Counts of lengths of time by `SECONDS_BUCKETS`."""
+    """Counts of durations by `SECONDS_BUCKETS`."""
 
     __slots__ = ("counts", "total")
 
@@ -94,7 +96,7 @@ class Histogram:
         self.total = 0.0
 
     def add(self, milliseconds: float) -> None:
-        """Count one length of time."""
+        """Count one duration."""
         seconds = milliseconds / 1000
         self.counts[bisect_left(SECONDS_BUCKETS, seconds)] += 1
         self.total += seconds
@@ -102,7 +104,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class Tally:
-    """The sums of one kind of exchange."""
+    """The sums of all exchanges with the same operation, node and outcome."""
 
     count: int = 0
     bytes_in: int = 0
@@ -112,7 +114,7 @@ class Tally:
 
 
 class Tallies:
-    """All sums, by operation, node and outcome: as many as the configuration allows, whatever clients send."""
+    """All sums, by operation, node and outcome. The configuration bounds their number, whatever clients send."""
 
     def __init__(self) -> None:
         self.exchanges: dict[tuple[str, str, Outcome], Tally] = {}
@@ -141,14 +143,15 @@ class Tallies:
 
 
 class Records:
-    """Takes the records of exchanges that are over; settles them together: counted, then written."""
+    """Takes the records of ended exchanges and settles them together: it counts, writes and notes them as events."""
 
-    def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
+    def __init__(self, write: Callable[[Sequence[Record]], None], note: Callable[[Sequence[Record]], None]) -> None:
         self._write = write
+        self._note = note
         self._tallies = Tallies()
         self._unsettled: list[Record] = []
         self._ended_at: list[float] = []
-        """When each of them came, by the loop's clock."""
+        """When each record was added, by the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -159,7 +162,7 @@ class Records:
         return self._tallies
 
     def add(self, record: Record) -> None:
-        """Take the record of an exchange."""
+        """Add the record of an exchange."""
         self._unsettled.append(record)
         self._ended_at.append(self._loop.time())
         if self._timer is None:
@@ -168,7 +171,7 @@ class Records:
             self.settle()
 
     def settle(self) -> None:
-        """Date, count and write what was taken."""
+        """Date, count, write and note the records that were added."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -181,3 +184,4 @@ class Records:
             record.time = timestamp(offset + at)
             self._tallies.add(record)
         self._write(records)
+        self._note(records)

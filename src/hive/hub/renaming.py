@@ -1,4 +1,4 @@
-"""A model that its engine knows by another name than the client: only Ollama reads names in any spelling."""
+"""Names of models that the client spells differently from the engine: only Ollama accepts any spelling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hive.dialects.fields import RoutingFields, replace_model
 
 @dataclass(frozen=True, slots=True)
 class Renaming:
-    """The engine knows the model by another name: what stands in its answers, and what the client is to read."""
+    """The model's name as the engine writes it in its answers, and as the client must read it."""
 
     engine_text: tuple[bytes, ...]
     client_text: tuple[bytes, ...]
@@ -23,7 +23,7 @@ class Renaming:
 
 
 def rename(body: bytes, routing: RoutingFields, theirs: str) -> tuple[bytes, Renaming | None]:
-    """Return the body with the engine's own spelling, and what gives the client's back to it in the answer."""
+    """Return the body with the engine's spelling, and the renaming for its answer; None if both spell it the same."""
     ours = routing.model
     if theirs == ours and routing.is_exact:
         return body, None

@@ -1,10 +1,10 @@
 """Runs an exchange's coroutine without a task.
 
-It starts in the very call that begins it, and goes on in the very callback that ends what it waited for. An
+The coroutine starts inside the call that begins it, and continues inside the callback that ends its wait. An
 `asyncio.Task` costs four turns of the event loop and 8 us an exchange more.
 
-Such a coroutine may await `Promise`s and asyncio's futures and tasks. What needs a current task
-(`asyncio.timeout`, say) goes into a task of its own, which it awaits.
+Such a coroutine may await `Promise`s and asyncio's futures and tasks. Code that needs a current task (for example
+`asyncio.timeout`) goes into a task of its own, which the coroutine awaits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Promise(Generic[T]):
-    """A value that comes once; who awaits it is resumed in the call that keeps it."""
+    """A value that comes once. The coroutine that awaits it continues inside the call of `keep`."""
 
     __slots__ = ("is_kept", "resume", "value")
 
@@ -27,7 +27,7 @@ class Promise(Generic[T]):
         self.is_kept = False
         self.value: T | None = None
         self.resume: Callable[[], None] | None = None
-        """Whom to call when the value comes."""
+        """Called when the value comes."""
 
     def keep(self, value: T) -> None:
         """Set the value; only the first one counts."""
@@ -46,7 +46,7 @@ class Promise(Generic[T]):
 
 
 class Runner:
-    """One coroutine under way."""
+    """One running coroutine."""
 
     __slots__ = ("_coroutine", "_is_cancelled", "_is_running", "_waits_for", "is_over")
 
@@ -58,7 +58,7 @@ class Runner:
         self.is_over = False
 
     def start(self) -> None:
-        """Run to the first thing that must be waited for."""
+        """Run to the first await that must wait."""
         self._step()
 
     def cancel(self) -> None:

@@ -1,4 +1,4 @@
-"""The certificate of an HTTPS listener, read anew while the hub runs: new connections get the new one."""
+"""The certificate of an HTTPS listener. It can be read again while the hub runs; new connections get the new one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _MOST_BYTES = 1 << 20
 
 
 class CertificateError(Exception):
-    """One sentence: which option, which file, and what is wrong with it."""
+    """One sentence that names the option and the file, and says what is wrong."""
 
 
 class Certificate:
-    """A certificate and its key in files. `context` is the listener's, for as long as it listens."""
+    """A certificate and its key in files. The listener keeps `context` as long as it listens."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         """Read both files. Raises `CertificateError`."""
@@ -27,7 +27,7 @@ class Certificate:
         self.context.sni_callback = self._choose
 
     def reload(self) -> None:
-        """Read both files again, for new connections. Raises `CertificateError`; then the old ones stay."""
+        """Read both files again, for new connections. Raises `CertificateError`; then the old certificate stays."""
         self._current = self._read()
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
@@ -45,7 +45,7 @@ class Certificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
-            # Without a password OpenSSL would ask for one on the terminal.
+            # Without this password OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, password=lambda: "")
         except (ssl.SSLError, ValueError, OSError) as error:
             why = getattr(error, "reason", None) or str(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import sys
 from enum import Enum
 from typing import TYPE_CHECKING, cast
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from hive.net.server import Handler, HttpServer
 
 LINGER_BYTES = 1 << 20
+_RESETTING = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""Do not linger: a closed socket resets its connection."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -292,9 +295,16 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Reset the connection."""
+        """Close the connection now; what was written and has not left is lost."""
         if self._transport is not None:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """Close the connection now, in a way that its client cannot take for the end of an answer."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETTING)
+        self.abort()
 
     def close_if_idle(self) -> None:
         """Close a connection on which nothing is under way."""

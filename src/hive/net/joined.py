@@ -1,8 +1,8 @@
-"""The sockets that nodes dial to the hub, once HTTP has made them WebSockets: each tells what it is, then is that.
+"""The sockets that nodes dial to the hub, once they are WebSockets. The first message says which kind a socket is.
 
-`ArrivingSocket` waits for the first message; `ControlSocket` or `JoinedConnection` (`net.joined_data`) take its
-transport over. The machines of `wire.link*` judge what comes; here are their bytes and their time. One sweep ticks all
-sockets, a slice at a time: a socket costs no timer, and ten thousand of them delay nobody.
+`ArrivingSocket` waits for the first message. Then `ControlSocket` or `JoinedConnection` (`net.joined_data`) takes its
+transport over. The machines of `wire.link*` judge the messages; here are their bytes and their time. One sweep ticks
+all sockets, a slice at a time: a socket needs no timer, and ten thousand sockets delay no other.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _log = logging.getLogger(__name__)
 SWEEP_INTERVAL = 0.5
 SLICES = 10
 MAX_ARRIVING = 256
-"""Sockets of one key that have not said what they are."""
+"""The most sockets of one key whose first message has not come."""
 MAX_ARRIVING_BYTES = 32 << 20
-"""What all of them have sent: a first message may be long, but not everybody's at once."""
+"""The most bytes of first messages, of all arriving sockets together: each may be long, but not all at once."""
 MAX_UNSENT_BYTES = 4 << 20
-"""What may wait for a node that does not read its control socket."""
+"""The most bytes that may wait for a node that does not read its control socket."""
 CONTROL_BYTES_A_SWEEP = 1 << 20
 MAX_CONTROL_BURST = 16 << 20
-"""A control socket is read no faster than this: whoever floods the hub waits, and nobody else."""
+"""A control socket is read no faster than this. So a node that floods the hub delays only itself."""
 
 
 class JoinedSocket(asyncio.Protocol):
-    """What the kinds share: a transport, a machine, the way out and the end."""
+    """The common part of all kinds: a transport, a machine, the output and the end."""
 
     __slots__ = ("_machine", "_sockets", "_transport", "_unsent_bytes", "key")
 
@@ -68,7 +68,7 @@ class JoinedSocket(asyncio.Protocol):
         self._handle(self._machine.receive_eof(self._sockets.now()))
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Pass the time to the machine."""
         transport = self._transport
         if transport is None:
             return
@@ -77,10 +77,10 @@ class JoinedSocket(asyncio.Protocol):
         self._unsent_bytes = waiting
         self._handle(self._machine.tick(now, is_excused=is_excused))
         if self._machine.socket.is_finished and waiting:
-            transport.abort()  # it takes nothing more, not even the reason
+            transport.abort()  # the node reads nothing any more, not even the reason
 
     def shut(self, code: CloseCode, reason: str) -> None:
-        """Close with a reason; the owner hears nothing more."""
+        """Close with a reason. The owner gets no further event."""
         self._machine.close(code, reason)
         self.write_output()
 
@@ -90,7 +90,7 @@ class JoinedSocket(asyncio.Protocol):
             self._transport.abort()
 
     def write_output(self) -> None:
-        """Send what the machine has to say, and close the connection when that was the last."""
+        """Send the machine's output. Close the connection after the last output."""
         transport = self._transport
         socket = self._machine.socket
         data = socket.take_output()
@@ -104,7 +104,7 @@ class JoinedSocket(asyncio.Protocol):
 
     @property
     def _kept_bytes(self) -> int:
-        """What is to be sent and has not been given to the transport."""
+        """Return how many bytes wait to be sent and are not in the transport yet."""
         return 0
 
     def _is_excused(self, waiting: int) -> bool:
@@ -116,16 +116,16 @@ class JoinedSocket(asyncio.Protocol):
 
 
 class Desk(Protocol):
-    """Decides what becomes of those who arrive."""
+    """Decides about the sockets that arrive."""
 
     def take_control(self, control: ControlSocket, hello: Hello) -> None:
-        """A node says hello: welcome it, or close its socket with the reason."""
+        """Handle the hello of a node: welcome it, or close its socket with the reason."""
 
     def take_data(self, arrival: JoinData, key: Key) -> Callable[[LinkSocket], JoinedSocket]:
-        """Return what makes a data socket of it. Raises `TurnedAway`."""
+        """Return a function that makes the data socket from the arrival's socket. Raises `TurnedAway`."""
 
     def note(self, key: Key, closed: Closed) -> None:
-        """A socket was closed for what its node did."""
+        """Note that a socket was closed because of its node."""
 
 
 class TurnedAway(Exception):  # noqa: N818 - it names what happens to the socket
@@ -138,23 +138,23 @@ class TurnedAway(Exception):  # noqa: N818 - it names what happens to the socket
 
 
 class ControlOwner(Protocol):
-    """Takes what a control socket says."""
+    """Receives the events of a control socket."""
 
     def on_control(self, event: HubEvent) -> None:
-        """The node said something, or was silent for too long."""
+        """Handle an event: the node sent a message, or was silent for too long."""
 
     def on_control_closed(self, closed: Closed) -> None:
-        """The control socket is closed, and not by its owner; nothing more comes."""
+        """Note that the control socket is closed, and not by its owner. No event follows."""
 
 
 class JoinedSockets:
-    """All sockets that nodes have dialed, and the time that passes for them."""
+    """All sockets that nodes have dialed. It passes the time to them."""
 
     def __init__(self, outbox: Outbox, now: Callable[[], float]) -> None:
         self.outbox = outbox
         self.now = now
         self.arriving: Counter[bytes] = Counter()
-        """Undecided sockets by the digest of their key."""
+        """The number of arriving sockets by the digest of their key."""
         self.arriving_bytes: Counter[bytes] = Counter()
         self._slices: list[set[JoinedSocket]] = [set() for _ in range(SLICES)]
         self._slice_of: dict[JoinedSocket, int] = {}
@@ -177,7 +177,7 @@ class JoinedSockets:
         return ArrivingSocket(self, key, desk)
 
     def add(self, socket: JoinedSocket) -> None:
-        """Let time pass for a socket too."""
+        """Include a socket in the sweep."""
         number = min(range(SLICES), key=lambda index: len(self._slices[index]))
         self._slices[number].add(socket)
         self._slice_of[socket] = number
@@ -210,7 +210,7 @@ class JoinedSockets:
 
 
 class ArrivingSocket(JoinedSocket):
-    """A socket that has not said what it is."""
+    """A socket whose first message has not come."""
 
     __slots__ = ("_bytes", "_desk")
 
@@ -246,7 +246,7 @@ class ArrivingSocket(JoinedSocket):
                 control = ControlSocket(self._sockets, self.key, self._machine.socket)
                 self._become(control)
                 self._desk.take_control(control, event)
-                control.data_received(b"")  # what came along with the first message
+                control.data_received(b"")  # bytes that came with the first message
                 return
             else:
                 try:
@@ -270,7 +270,7 @@ class ArrivingSocket(JoinedSocket):
         other.connection_made(transport)
 
     def _leave(self) -> None:
-        """Be counted no longer."""
+        """Stop counting this socket as arriving."""
         digest = self.key.digest
         for counter, count in ((self._sockets.arriving, 1), (self._sockets.arriving_bytes, self._bytes)):
             counter[digest] -= count
@@ -279,7 +279,7 @@ class ArrivingSocket(JoinedSocket):
 
 
 class ControlSocket(JoinedSocket):
-    """Who is there, what runs, who lives: the one control socket of a session. Set `owner` first."""
+    """The one control socket of a session: the node's identity, its reports and its heartbeats. Set `owner` first."""
 
     __slots__ = ("_allowance", "_control", "_is_paused", "owner")
 
@@ -319,7 +319,7 @@ class ControlSocket(JoinedSocket):
         self.write_output()
 
     def refresh(self, engine: str) -> None:
-        """Ask for the models of an engine anew."""
+        """Ask the node to list the models of an engine again."""
         self._control.refresh(engine)
         self.write_output()
 

@@ -1,7 +1,7 @@
-"""The joined link: a node's data sockets as a pool for its engines, as large as they are used.
+"""The joined link: a node's data sockets as one pool for its engines. The pool follows its use.
 
-A node dials as many sockets as it is asked for (`links`). The pool asks for few and for more with use, up to what the
-slots allow, and for less when many have been idle for a while: so thousands of nodes fit.
+A node dials as many sockets as the hub asks for (`links`). The pool first asks for few. It asks for more with use, up
+to what the slots allow, and for fewer when many were idle for a while. So the hub has room for thousands of nodes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from hive.wire.link_rules import SPARE_LINKS, CloseCode, links_for
 from hive.wire.link_socket import Closed
 
 FEW_IDLE = 2
-"""With fewer spares the pool asks for more."""
+"""With fewer spares than this the pool asks for more."""
 SHRINK_SECONDS = 60.0
 NEW_SHARE = 0.3
-"""What a new measurement counts in a smoothed one."""
+"""The weight of a new measurement in a smoothed value."""
 ASK_AGAIN_SECONDS = 5.0
-"""A node that has dialed fewer sockets than it was asked for is asked again."""
+"""If a node has dialed fewer sockets than it was asked for, it is asked again after this time."""
 
 
 class JoinedPool:
-    """The data sockets of one node, whichever session they belong to; the spare used last goes first."""
+    """The data sockets of one node, of all its sessions. The spare that was used last is used first."""
 
     def __init__(self, node: str, connect_timeout: float, note: Callable[[Closed], None]) -> None:
-        """`note` hears of sockets that were closed, and not by us."""
+        """Make an empty pool. `note` is called for each socket that was closed by the node or lost."""
         self.node = node
         self.want = 0
         """How many sockets the node was asked for."""
@@ -44,7 +44,7 @@ class JoinedPool:
         self._peak = 0
         self._peak_since = 0.0
         self.round_trip = 0.0
-        """Seconds to the node and back, smoothed; 0 while that is not known."""
+        """Seconds to the node and back, smoothed; 0 while it is not known."""
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -55,23 +55,24 @@ class JoinedPool:
 
     @property
     def spares(self) -> int:
-        """How many sockets wait for an exchange."""
+        """Return how many sockets wait for an exchange."""
         return len(self._idle)
 
     @property
     def limit(self) -> int:
-        """How many sockets the node's slots allow."""
+        """Return how many sockets the node's slots allow."""
         return links_for(sum(self._slots.values()))
 
     @property
     def is_full(self) -> bool:
-        """Has the node dialed all that it was asked for?"""
+        """Has the node dialed all the sockets that it was asked for?"""
         return len(self._all) >= self.want
 
-    # --- its life ---
-
     def open(self, ask_node: Callable[[int], None]) -> Sequence[JoinedConnection]:
-        """A session begins, with `want` sockets; `ask_node` changes that. Return those of the last one, to be shut."""
+        """Begin a session with `want` sockets; `ask_node` asks for another number.
+
+        Return the old session's sockets, to be shut.
+        """
         left, self._all, self._idle = list(self._all), set(), []
         self._ask_node = ask_node
         self._peak, self._peak_since = len(self._waiters), self._loop.time()
@@ -80,7 +81,7 @@ class JoinedPool:
         return left
 
     def drop(self, code: CloseCode, reason: str) -> None:
-        """The session is over: close its sockets, fail what they carry and who waits."""
+        """End the session: close its sockets, fail their exchanges and the waiting ones."""
         self._ask_node = None
         self.want = 0
         dropped, self._all, self._idle = self._all, set(), []
@@ -92,7 +93,7 @@ class JoinedPool:
                 waiter.set_exception(Fault(errors.NODE_UNREACHABLE, f"node {self.node!r} has left"))
 
     def expect(self, link: JoinedLink, slots: int) -> None:
-        """Be ready for so many exchanges on an engine; 0 forgets this way to it."""
+        """Prepare for so many exchanges on an engine at a time. With 0 the pool forgets the link to that engine."""
         self._slots[link] = slots
         if not slots:
             del self._slots[link]
@@ -100,7 +101,7 @@ class JoinedPool:
             self._ask(min(self.limit, SPARE_LINKS))
 
     def tick(self, now: float) -> None:
-        """Let time pass: what is missing is asked for again, what was not used for a while is given up."""
+        """Ask again for sockets that are missing, and give up sockets that were idle for a while."""
         if len(self._all) < self.want and now - self._asked_at > ASK_AGAIN_SECONDS:
             self._ask(self.want)
         if now - self._peak_since < SHRINK_SECONDS:
@@ -110,15 +111,13 @@ class JoinedPool:
         if wanted < self.want:
             self._ask(wanted)
 
-    # --- its sockets ---
-
     def add(self, connection: JoinedConnection) -> None:
-        """The node has dialed a socket."""
+        """Add a socket that the node has dialed."""
         self._all.add(connection)
         self.put_back(connection)
 
     def put_back(self, connection: JoinedConnection) -> None:
-        """A socket is a spare: for who waits longest, or for later."""
+        """Make a socket a spare: for the exchange that waits longest, or for a later one."""
         if connection not in self._all or not connection.is_spare:
             return
         while self._waiters:
@@ -129,12 +128,12 @@ class JoinedPool:
         self._idle.append(connection)
 
     def note_round_trip(self, seconds: float) -> None:
-        """So long it took the node to accept an exchange."""
+        """Learn from an exchange that the node accepted after `seconds`."""
         share = NEW_SHARE if self.round_trip else 1.0
         self.round_trip += (seconds - self.round_trip) * share
 
     def forget(self, connection: JoinedConnection, closed: Closed) -> None:
-        """A socket is closed."""
+        """Remove a socket that is closed."""
         if connection not in self._all:
             return
         self._all.discard(connection)
@@ -143,7 +142,7 @@ class JoinedPool:
         self._note(closed)
 
     def take_idle(self, engine: str) -> JoinedConnection | None:
-        """Return the spare used last, if there is one, for an exchange on this engine."""
+        """Return the spare that was used last, for an exchange on this engine; None when there is no spare."""
         found: JoinedConnection | None = None
         while self._idle and found is None:
             connection = self._idle.pop()
@@ -181,7 +180,7 @@ class JoinedPool:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            self.put_back(waiter.result())  # granted in the very moment of the departure
+            self.put_back(waiter.result())  # the spare came in the same moment in which the exchange was cancelled
 
     @property
     def _busy(self) -> int:
@@ -203,11 +202,11 @@ class JoinedPool:
 
 
 class JoinedLink:
-    """The way to one engine of a node that joined."""
+    """The link to one engine of a joined node."""
 
     base_path = b""
     credential = b""
-    """The node adds the engine's own."""
+    """The hub sends no credential: the node adds the engine's own."""
 
     def __init__(self, pool: JoinedPool, engine: str) -> None:
         self._pool = pool
@@ -222,11 +221,14 @@ class JoinedLink:
         return self._pool.take_idle(self._engine)
 
     async def dial(self) -> JoinedConnection:
-        """Return a spare that comes free or that the node dials now. Raises `Fault`: node_unreachable or node_busy."""
+        """Return a spare that becomes free or that the node dials now.
+
+        Raises `Fault`: node_unreachable or node_busy.
+        """
         return await self._pool.wait(self._engine)
 
     def expect(self, slots: int) -> None:
-        """Let the pool grow for as many exchanges at the same time."""
+        """Prepare the pool for so many exchanges at the same time."""
         self._pool.expect(self, slots)
 
     def close(self) -> None:

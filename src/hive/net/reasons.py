@@ -1,4 +1,4 @@
-"""Why a connection failed, in words for people: the system's own, without its numbers and its classes."""
+"""Why a connection failed, in words for people: the system's words, without numbers and class names."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 import socket
 
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
-_UNTOLD = "Connect call failed"
-"""What asyncio says in place of the system's words, beside the address."""
+_ASYNCIO_TEXT = "Connect call failed"
+"""asyncio's text beside the address, where it leaves out the system's words."""
 _MOST_CHARACTERS = 200
 
 
 def in_words(error: BaseException) -> str:
-    """Return why a connection failed, in a few words; of an error with one of the system behind it, what that says."""
+    """Return in a few words why a connection failed. If an error of the system is the cause, its words are used."""
     found = _of_system(error)
     if isinstance(found, ConnectionRefusedError):
         return "connection refused"
@@ -22,14 +22,14 @@ def in_words(error: BaseException) -> str:
     if found is None:
         return _shown(str(error)) or type(error).__name__
     text = found.strerror or str(found)
-    # Of several addresses that failed asyncio makes one error that names the numbers of all.
-    numbers = [found.errno or 0] if text.startswith(_UNTOLD) else [int(each) for each in _NUMBER.findall(text)]
+    # When several addresses fail, asyncio makes one error that holds the numbers of all of them.
+    numbers = [found.errno or 0] if text.startswith(_ASYNCIO_TEXT) else [int(each) for each in _NUMBER.findall(text)]
     words = dict.fromkeys(_shown(os.strerror(number)) for number in numbers)
     return ", ".join(words) or _shown(text) or type(found).__name__
 
 
 def _of_system(error: BaseException) -> OSError | None:
-    """Return the error of the system behind an error, if there is one."""
+    """Return the error of the system that caused this error, if there is one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):

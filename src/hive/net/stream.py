@@ -88,7 +88,7 @@ class ClientStream:
             )
         )
         if self.head.method == "HEAD" or status in (204, 304):
-            if status == 204:
+            if status in (204, 304):
                 head = head.replace(b"Content-Length: 0\r\n", b"")
             body = b""
         self.bytes_sent = len(body)
@@ -103,7 +103,7 @@ class ClientStream:
         if length is not None:
             self._has_length = True
             framing = b"Content-Length: %d\r\n\r\n" % length
-        elif self.head.is_http11:
+        elif self.head.is_http11 and self.head.method != "HEAD":
             self._is_chunked = True
             framing = b"Transfer-Encoding: chunked\r\n\r\n"
         else:
@@ -144,7 +144,7 @@ class ClientStream:
             if self._is_chunked or self._has_length:
                 self._connection.close()
             else:
-                self._connection.abort()
+                self._connection.reset()
 
     # --- called by the connection ---
 

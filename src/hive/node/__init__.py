@@ -1,1 +1,1 @@
-"""The agent of a node: dials out to the hub, says what its engines have, and carries the hub's exchanges to them."""
+"""The agent of a node: it dials the hub, reports the node's engines, and carries the hub's exchanges to them."""

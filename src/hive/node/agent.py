@@ -1,4 +1,4 @@
-"""The agent: joins the hub, joins it again whenever it is lost, and leaves in order."""
+"""The agent: it joins the hub, joins again whenever the hub is lost, and leaves in good order."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from hive.wire.link_rules import PATH, CloseCode
 
 DRAIN_SECONDS = 30.0
 REPEAT_SECONDS = 600.0
-"""The same trouble is told again after this."""
+"""Seconds after which the same warning is logged again."""
 
 _log = logging.getLogger(__name__)
 
 
 class ExitCode(IntEnum):
-    """How the program ends; a wrong use is 2."""
+    """The exit codes of the program; 2 is a wrong use."""
 
     STOPPED = 0
     CUT_OFF = 1
@@ -45,7 +45,7 @@ class ExitCode(IntEnum):
 
 
 class AgentError(Exception):
-    """What only people can change; says what."""
+    """A problem that only a person can solve. The message says what it is."""
 
     def __init__(self, sentence: str, code: ExitCode) -> None:
         super().__init__(sentence)
@@ -53,26 +53,26 @@ class AgentError(Exception):
 
 
 class AgentVoice:
-    """Says what is wrong in one line, and the same line again only after a while."""
+    """Logs a warning in one line. The same warning is logged again only after a while."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._said: tuple[str, float] | None = None
 
     def say(self, sentence: str) -> None:
-        """Say it, unless it was the last that was said."""
+        """Log the sentence, unless it was the last one and is not old yet."""
         now = self._now()
         if self._said is None or self._said[0] != sentence or now - self._said[1] >= REPEAT_SECONDS:
             self._said = (sentence, now)
             _log.warning("%s", sentence)
 
-    def is_well(self) -> None:
-        """The trouble is over: what comes next is news."""
+    def note_recovery(self) -> None:
+        """Note that the problem is over, so that the next warning is logged."""
         self._said = None
 
 
 class Agent:
-    """One node. `run` it; `stop` it once to leave in order, twice to leave at once."""
+    """One node. Call `run`. Call `stop` once to leave in order, twice to leave at once."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Agent:
         environ: Mapping[str, str] | None = None,
         gpus: Callable[[], Gpus] = find_gpus,
     ) -> None:
-        """Raises `SettingsError`."""
+        """Prepare the agent. Raises `SettingsError`."""
         tls = make_tls(options.ca_file)
         proxy = find_proxy(options.hub, os.environ if environ is None else environ)
         agent = f"hive-node/{__version__}"
@@ -95,7 +95,7 @@ class Agent:
         self._hurrying = asyncio.Event()
 
     def stop(self) -> None:
-        """Finish what runs, then end; the second call ends at once."""
+        """Let running exchanges finish, then end. The second call ends at once."""
         if self._stopping.is_set():
             self._hurrying.set()
         self._stopping.set()
@@ -108,7 +108,7 @@ class Agent:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
-                    task.result()  # all but the last end with an error alone
+                    task.result()  # only the last task ends without an exception
             return await self._leave()
         finally:
             for task in tasks:
@@ -132,8 +132,6 @@ class Agent:
             hurrying.cancel()
             await asyncio.gather(leaving, hurrying, return_exceptions=True)
 
-    # --- the hub, again and again ---
-
     async def _stay_joined(self) -> None:
         await self._engines.first_look()
         attempt = 0
@@ -147,7 +145,7 @@ class Agent:
             await asyncio.sleep(max(delay, retry_after))
 
     async def _join(self, session: Session) -> tuple[int, float]:
-        """Run a session; return why it ended, and for how long the hub wants to be left alone. Raises `AgentError`."""
+        """Run a session. Return why it ended, and for how many seconds the hub wants no dial. Raises `AgentError`."""
         hub = self._dialer.hub
         try:
             closed = await session.run(self._hello)
@@ -179,7 +177,7 @@ class Agent:
         )
 
     def _greet(self, welcome: Welcome) -> None:
-        self._voice.is_well()
+        self._voice.note_recovery()
         engines = ", ".join(map(_described, self._engines.report())) or "none yet"
         _log.info("joined %s as %s (engines: %s)", self._dialer.hub, welcome.node, engines)
 
@@ -201,7 +199,7 @@ def _final(why: int, reason: str) -> str:
 
 
 def _refusal(hub: str, refused: Refused) -> str:
-    """Return what a hub, or what is in its place, does to this node."""
+    """Return how the hub, or another server in its place, refused this node."""
     if isinstance(refused, NoAnswer):
         hint = "; if the hub has a certificate, use https://" if hub.startswith("http:") else ""
         return f"closed the connection without an answer{hint}"
@@ -219,7 +217,7 @@ def _ending(hub: str, code: int, reason: str) -> str:
 
 
 def run_agent(options: NodeOptions) -> int:
-    """Run an agent until SIGTERM or SIGINT; return the program's exit code. Raises `SettingsError` or `AgentError`."""
+    """Run an agent until SIGTERM or SIGINT. Return the exit code. Raises `SettingsError` or `AgentError`."""
     try:
         import uvloop
     except ImportError:
@@ -240,5 +238,5 @@ async def _run(options: NodeOptions) -> int:
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(agent.stop))
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # an exchange leaves no cycles behind it
+    gc.set_threshold(50_000, 20, 50)  # an exchange leaves no cycles for the collector
     return await agent.run()

@@ -1,4 +1,4 @@
-"""What `hive node` is told, read and checked: the hub, the key, the engines, labels, certificates."""
+"""The options of `hive node`, read and checked: the hub, the key, the engines, labels, certificates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class EngineAddress:
-    """Where an engine listens, and the header line that it wants to see."""
+    """The address of an engine, and the header line with its credential."""
 
     host: str
     port: int
@@ -30,29 +30,29 @@ class EngineAddress:
 
     @property
     def url(self) -> str:
-        """Return it for people, without the credential."""
+        """Return the URL for people, without the credential."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What an agent runs with."""
+    """The settings of an agent."""
 
     hub: str
     key: Secret
     engines: tuple[EngineAddress, ...] = ()
-    """None: they are looked for."""
+    """The engines; None: the agent looks for engines."""
     slots: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
     engine_credential: bytes = field(default=b"", repr=False)
-    """For engines whose address has none."""
+    """The credential for engines whose address has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What flags said; the environment is asked for the rest."""
+    """The values of flags. The environment gives the missing ones."""
 
     hub: str | None = None
     key: str | None = None
@@ -64,7 +64,7 @@ class Given:
 
 
 def read_options(given: Given, environ: Mapping[str, str]) -> NodeOptions:
-    """Return what flags and, where they are silent, HIVE_* variables say. Raises `SettingsError`."""
+    """Return the options from flags, and from HIVE_* variables where a flag is missing. Raises `SettingsError`."""
     shared = environ.get("HIVE_ENGINE_KEY", "").strip()
     credential = _bearer(check_secret("HIVE_ENGINE_KEY", shared).value) if shared else b""
     engines = given.engines or _listed(environ, "HIVE_ENGINE")
@@ -143,7 +143,7 @@ def _labels(texts: Sequence[str]) -> dict[str, str]:
 
 
 def read_engine(text: str, credential: bytes = b"") -> EngineAddress:
-    """Return the address in an engine's URL; `credential` is for one without a user. Raises `SettingsError`."""
+    """Return the address in an engine's URL. `credential` is for a URL without a user. Raises `SettingsError`."""
     shown = text.rpartition("@")[2]
     wanted = f"--engine: expected a URL such as http://127.0.0.1:11434, got {shown!r}"
     if not text.isascii() or not text.isprintable() or " " in text or "?" in text or "#" in text:
@@ -162,7 +162,7 @@ def read_engine(text: str, credential: bytes = b"") -> EngineAddress:
 
 
 def _credential_of(url: SplitResult) -> bytes:
-    """Return the header line that a URL's user stands for: `KEY@` is a bearer token, `USER:PASSWORD@` is Basic."""
+    """Return the header line for a URL's user: `KEY@` is a bearer token, `USER:PASSWORD@` is Basic."""
     if url.username is None:
         return b""
     user = unquote(url.username)

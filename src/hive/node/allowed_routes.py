@@ -1,4 +1,4 @@
-"""What a hub can have an engine do: the closed list of methods and paths that a node passes on, and nothing else."""
+"""The routes of an engine that a hub may use: a closed list of methods and paths. A node passes on nothing else."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _ONE_MODEL = "/v1/models/"
 _LISTINGS = ("/", "/api/ps", "/api/tags", "/api/version", "/v1/models")
 _BLOB = re.compile(r"sha256[:-][0-9a-f]{64}\Z")
 _MODEL = re.compile(r"[A-Za-z0-9._~:@%+-]+(?:/[A-Za-z0-9._~:@%+-]+)*\Z")
-"""A model's name in a path."""
+"""The form of a model's name in a path."""
 
 ROUTES: Final[frozenset[tuple[str, str]]] = frozenset(
     {(each.method, each.path) for each in ENGINE_ROUTES.values() if each.path != _BLOBS}
     | {("GET", path) for path in (*_LISTINGS, *PROBES)}
 )
-"""Inference, models, listings and probes. Beside them: one model by name, and blobs by digest."""
+"""Inference, models, listings and probes. Also allowed are one model by name, and blobs by digest."""
 
 
 def refusal(head: RequestHead) -> str | None:
-    """Return why a request is not passed on; None when it is."""
+    """Return why a request is not passed on; None if it may pass."""
     method, path = head.method, head.path
     if head.path_key is not None:
         return "a key in a path"
@@ -40,6 +40,6 @@ def refusal(head: RequestHead) -> str | None:
 
 
 def _is_model(name: str) -> bool:
-    """Is it a name, and no way to elsewhere?"""
+    """Is the text a name, and not a path to another route?"""
     lowered = name.lower().replace("%2e", ".")
     return _MODEL.match(name) is not None and not {".", ".."} & set(re.split("/|%2f", lowered))

@@ -1,4 +1,4 @@
-"""Connects to the hub: through a proxy if there must be one, with TLS if the URL says so, until a socket is open."""
+"""Connects to the hub until a socket is open: through a proxy if one is set, with TLS if the URL is https."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ DEFAULT_PORT: Final = 4483
 
 
 class DialError(Exception):
-    """No connection to the hub; says why in a sentence."""
+    """No connection to the hub. The message says why in a sentence."""
 
 
 class Opening(Protocol):
-    """A protocol that opens a socket to the hub: `opened` ends when it has, or with `Refused`."""
+    """A protocol that opens a socket to the hub. `opened` is done when the socket is open, or fails with `Refused`."""
 
     opened: asyncio.Future[None]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begin on this transport."""
 
     def abort(self) -> None:
-        """Give the connection up, if there is one."""
+        """Drop the connection, if there is one."""
 
 
 class Dialer:
-    """The way to one hub."""
+    """Makes connections to one hub."""
 
     def __init__(self, hub: str, key: str, agent: str, proxy: Proxy | None, tls: ssl.SSLContext | None) -> None:
-        """`tls` is for https hubs and https proxies."""
+        """Remember how to connect. `tls` is used for https hubs and https proxies."""
         parts = urlsplit(hub)
         is_tls = parts.scheme == "https"
         self.hub = f"{parts.scheme}://{parts.netloc}"
@@ -51,7 +51,7 @@ class Dialer:
         self._proxy_tls = tls if proxy is not None and proxy.is_tls else None
 
     def begin(self) -> Dial:
-        """Return a new dial for a socket."""
+        """Return a new dial for one socket."""
         return Dial(self._url, self._key, self._agent)
 
     async def open(self, opening: Opening) -> None:
@@ -103,7 +103,7 @@ class Dialer:
 
 
 class _Tunnel(asyncio.Protocol):
-    """A connection to a proxy until it has answered CONNECT; who made it takes the transport over."""
+    """A connection to a proxy until CONNECT is answered. Its creator then takes the transport over."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request

@@ -1,4 +1,4 @@
-"""Where engines usually listen on this machine, and who of those found there is one."""
+"""The addresses on this machine where engines usually listen, and a probe that recognises an engine there."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from hive.node.engine_watcher import LISTING_TIMEOUT, ask_steps
 
 OLLAMA_PORT = 11434
 OTHER_PORTS = (8000, 8080, 1234)
-"""vLLM, llama.cpp, LM Studio."""
+"""The usual ports of vLLM, llama.cpp and LM Studio."""
 
 
 def candidates(environ: Mapping[str, str], own_addresses: frozenset[str], credential: bytes) -> list[EngineAddress]:
-    """Return where to look; OLLAMA_HOST says where Ollama listens, if that is this machine."""
+    """Return the addresses to look at. OLLAMA_HOST says where Ollama listens, if that is on this machine."""
     found = [EngineAddress("127.0.0.1", port, credential=credential) for port in (OLLAMA_PORT, *OTHER_PORTS)]
     named = read_ollama_host(environ.get("OLLAMA_HOST", ""))
     if named is not None and (is_loopback(named[0]) or named[0] in own_addresses):
@@ -33,7 +33,7 @@ def candidates(environ: Mapping[str, str], own_addresses: frozenset[str], creden
 
 
 def read_ollama_host(text: str) -> tuple[str, int] | None:
-    """Return host and port as Ollama reads OLLAMA_HOST (envconfig/config.go); None for what is not plain HTTP."""
+    """Return host and port as Ollama reads OLLAMA_HOST (envconfig/config.go); None if it is not plain HTTP."""
     text = text.strip().strip("'\"")
     scheme, separator, rest = text.rpartition("://")
     if not text or scheme not in ("", "http"):
@@ -52,7 +52,7 @@ def read_ollama_host(text: str) -> tuple[str, int] | None:
 
 
 async def probe(address: EngineAddress, outbox: Outbox, tls: ssl.SSLContext | None) -> EngineKind:
-    """Return what answers at an address. Raises `Fault` when it is no engine, or nobody."""
+    """Return the kind of engine at an address. Raises `Fault` when no engine answers there."""
     server = EngineServer(address, "candidate", outbox, tls)
     try:
         found = await ask_steps(server, identify())

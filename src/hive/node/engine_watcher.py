@@ -1,6 +1,6 @@
-"""Watches one engine: does it live, what is it, which models does it have and which are loaded.
+"""Watches one engine: whether it lives, its kind and version, its models, and the models in its memory.
 
-Two loops, because /api/ps can block for seconds while an Ollama loads, and its silence says nothing of health.
+There are two loops, because /api/ps can block for seconds while an Ollama loads. Its silence says nothing of health.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from hive.node.engine_server import EngineServer
 from hive.wire.link_messages import NOTHING, ReportedEngine, json_object, one_line
 
 PROBE_SECONDS = 2.0
-"""Between two probes, and for the answer to one."""
+"""Seconds between two probes, and the time for the answer to one."""
 SHORTEST_WAIT = 0.1
 LISTING_SECONDS = 2.0
 LISTING_TIMEOUT = 10.0
 REFRESH_SECONDS = 1.0
-"""Between two listings that the hub asks for."""
+"""Seconds between two listings that the hub asks for."""
 EXPIRY_SECONDS = 15.0
-"""Each answer of an Ollama moves the expiry of its model: that alone is reported no more often than this."""
+"""Each answer of an Ollama moves the expiry of its model. If only that changed, a report waits so many seconds."""
 MAX_LISTING_BYTES = 1 << 20
-"""64 engines with three lists each must fit into a message; most lists have less than 100 kB."""
+"""The most bytes of one list. 64 engines with three lists each must fit; most lists have less than 100 kB."""
 
 _log = logging.getLogger(__name__)
 _decode_ps = msgspec.json.Decoder(dict[str, Raw | list[dict[str, Raw]]]).decode
 
 
 class EngineWatcher:
-    """The one writer of what is known of an engine. `on_change` is called when that is worth a report."""
+    """The only writer of what this node knows of an engine. `on_change` is called when a new report is needed."""
 
     def __init__(self, server: EngineServer, slots: int | None, on_change: Callable[[], None]) -> None:
-        """`slots` overrides what the engine says of itself."""
+        """Watch `server`. `slots` overrides the number that the engine itself reports."""
         self.server = server
         self._slots = slots
         self._on_change = on_change
@@ -48,33 +48,33 @@ class EngineWatcher:
         self._own_slots: int | None = None
         self.is_alive = False
         self.is_silent = False
-        """Has it not answered the last probe in time? That alone is no death: it may only be busy."""
+        """Was the last probe not answered in time? The engine may only be busy, so this alone does not make it down."""
         self._answered_at = float("-inf")
         self._error = "not asked yet"
         self._listings = {"tags": NOTHING, "ps": NOTHING, "v1_models": NOTHING}
         self._loaded: object = None
-        """What /api/ps says without the expiries."""
+        """The answer of /api/ps without the expiries."""
         self._kick = asyncio.Event()
         self._is_refreshed = False
-        """Does the hub want a report, whatever it says?"""
+        """Must a report be sent even if nothing changed?"""
         self._is_wanted = False
         """Has the hub asked for a listing that has not begun?"""
         self._wanted_at = float("-inf")
         self._reported_at = float("-inf")
         self._reported_ps = NOTHING
         self.has_looked = asyncio.Event()
-        """Set after the first listing, or when the first look found nobody."""
+        """Set after the first listing, or when the first probe got no answer."""
 
     def __repr__(self) -> str:
         return f"<Watcher {self.server.id} {self._identity} {'alive' if self.is_alive else self._error}>"
 
     @property
     def kind(self) -> EngineKind:
-        """What the engine is, as far as is known."""
+        """Return the kind of the engine, as far as it is known."""
         return self._identity.kind if self._identity else EngineKind.UNKNOWN
 
     def report(self) -> ReportedEngine:
-        """Return what the hub is told."""
+        """Return what the hub is told of the engine."""
         self._reported_at = asyncio.get_running_loop().time()
         self._reported_ps = self._listings["ps"]
         return ReportedEngine(
@@ -90,7 +90,7 @@ class EngineWatcher:
         )
 
     def refresh(self) -> None:
-        """Ask for the models and report: at once, or a second after the last time. Calls in between are one."""
+        """List the models and report: at once, or a second after the last listing. Calls in between count once."""
         self._is_refreshed = self._is_wanted = True
         self._kick.set()
 
@@ -99,8 +99,6 @@ class EngineWatcher:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_life())
             group.create_task(self._watch_models())
-
-    # --- life ---
 
     async def _watch_life(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,7 +131,7 @@ class EngineWatcher:
         self._set_life(is_alive=True, error="")
 
     def _is_merely_silent(self, fault: Fault) -> bool:
-        """Take note of a probe without an answer; False for an engine that is taken for dead."""
+        """Note a probe that failed. Return False if the engine must be taken for down."""
         silence = asyncio.get_running_loop().time() - self._answered_at
         if not self.is_alive or fault.kind is not errors.NODE_SILENT or silence >= DOWN_AFTER:
             return False
@@ -152,11 +150,9 @@ class EngineWatcher:
                 self._on_change()
 
     def _say(self, level: int, fact: str) -> None:
-        """Log a fact; some name the engine themselves."""
+        """Log a fact. Some facts already name the engine; the name is not repeated."""
         url = self.server.address.url
         _log.log(level, "engine %s: %s", url, fact.removeprefix(f"{url}: "))
-
-    # --- models ---
 
     async def _watch_models(self) -> None:
         while True:
@@ -168,7 +164,7 @@ class EngineWatcher:
                 _log.exception("listing %s", self.server.address.url)
 
     async def _until_due(self) -> None:
-        """Wait until it is time to list."""
+        """Wait until the next listing is due."""
         try:
             async with asyncio.timeout(LISTING_SECONDS):
                 await self._kick.wait()
@@ -188,7 +184,7 @@ class EngineWatcher:
         except Fault as fault:
             self._say(logging.INFO, fault.message)
             has_changed = False
-            if fault.kind is errors.NODE_UNREACHABLE:  # the hub, which may have found that first, is not told otherwise
+            if fault.kind is errors.NODE_UNREACHABLE:  # the hub may know it: nothing must contradict that
                 self._set_life(is_alive=False, error=fault.message)
                 must_report = False
         self.has_looked.set()
@@ -196,7 +192,7 @@ class EngineWatcher:
             self._on_change()
 
     async def _read_listings(self) -> bool:
-        """Ask for what this kind of engine lists; return whether it is worth a report."""
+        """Ask for the lists of this kind of engine. Return whether a report is needed."""
         if self.kind is not EngineKind.OLLAMA:
             if self.kind is EngineKind.LLAMA_CPP and self._own_slots is None:
                 props = await self.server.ask("/props", LISTING_TIMEOUT)
@@ -238,7 +234,7 @@ def _without_expiry(ps: Raw) -> object:
 
 
 async def ask_steps(server: EngineServer, steps: Steps) -> Identity:
-    """Ask an engine what recognising it takes. Raises `Fault`."""
+    """Carry out the steps that recognise an engine; return what was found. Raises `Fault`."""
     try:
         wanted = next(steps)
         while True:

@@ -1,6 +1,6 @@
-"""One socket to the hub, from its dial to its last byte: bytes between a transport and a machine of `hive.wire`.
+"""One socket to the hub, from its dial to its end: it connects a transport with a machine of `hive.wire`.
 
-What the messages mean is said by the two kinds: `ControlSocket` here, `DataSocket` in `data_socket`.
+The two kinds of socket act on the messages: `HubControlSocket` here, `DataSocket` in `data_socket`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ E = TypeVar("E")
 
 
 class Turn:
-    """The sockets that have something to write at the end of this turn of the event loop.
+    """The sockets that will write at the end of this turn of the event loop.
 
-    So an answer's last bytes and the `ended` behind them leave in one write, and the hub is woken once.
+    So the last bytes of an answer and its `ended` leave in one write, and the hub wakes once.
     """
 
     def __init__(self) -> None:
@@ -50,17 +50,17 @@ class Turn:
 
 class _Writing(Protocol):
     def write_now(self) -> None:
-        """Write what there is to write."""
+        """Write what the socket has to write."""
 
     def abort(self) -> None:
-        """Give the connection up at once."""
+        """Drop the connection at once."""
 
 
 class HubSocket(asyncio.Protocol, Generic[E]):
-    """A connection that becomes a WebSocket; `opened` ends when it is one, or with `Refused`."""
+    """A connection that becomes a WebSocket. `opened` is done when it is one, or fails with `Refused`."""
 
     max_unsent_bytes: ClassVar[int]
-    """What may wait for a hub that does not read."""
+    """The most bytes that may wait for a hub that does not read."""
 
     def __init__(self, dial: Dial, turn: Turn) -> None:
         self._loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ class HubSocket(asyncio.Protocol, Generic[E]):
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
         self._waiting_bytes = 0
-        """What waited to be written at the last tick."""
+        """How many bytes waited to be written at the last tick."""
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.lost: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection has ended."""
@@ -81,18 +81,16 @@ class HubSocket(asyncio.Protocol, Generic[E]):
         raise NotImplementedError
 
     def begin(self, socket: LinkSocket, now: float) -> LinkMachine[E]:
-        """Make the machine: the socket is open."""
+        """Make the machine. It is called when the socket has opened."""
         raise NotImplementedError
 
     def on_event(self, event: E | Closed) -> None:
-        """Act upon a message, or the end."""
+        """Act on a message, or on the end of the socket."""
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Write what the messages of one read have brought about."""
+        """Write the answers to the messages of one read."""
         self.flush()
-
-    # --- the transport's callbacks ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -151,16 +149,14 @@ class HubSocket(asyncio.Protocol, Generic[E]):
             if not self.opened.done():
                 self.opened.set_exception(refused)
 
-    # --- out ---
-
     def flush(self) -> None:
-        """Write what the machine wants to send, at the end of this turn."""
+        """Write the machine's output at the end of this turn."""
         if not self._is_in_turn:
             self._is_in_turn = True
             self._turn.add(self)
 
     def write_now(self) -> None:
-        """Write it, and close the connection if the machine is done with it."""
+        """Write the machine's output now. Close the connection if the machine has finished."""
         self._is_in_turn = False
         link, transport = self.link, self._transport
         if link is None or transport is None or transport.is_closing():
@@ -172,7 +168,7 @@ class HubSocket(asyncio.Protocol, Generic[E]):
             transport.close()
 
     def tick(self, now: float) -> None:
-        """Let time pass, twice a second."""
+        """Pass the time to the machine; called twice a second."""
         link, transport = self.link, self._transport
         if link is None or transport is None:
             return
@@ -185,24 +181,24 @@ class HubSocket(asyncio.Protocol, Generic[E]):
             _log.warning("the hub does not read: %d bytes wait for it in %r, which is dropped", waiting, self)
             transport.abort()
         elif waiting and link.socket.is_finished:
-            transport.abort()  # it takes nothing more, not even the reason
+            transport.abort()  # the hub reads nothing any more, not even the reason
         else:
             self.flush()
 
     def pause_reading(self) -> None:
-        """Read no more until `resume_reading`."""
+        """Stop reading until `resume_reading`."""
         if self._transport is not None and not self._is_paused and not self._transport.is_closing():
             self._is_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Continue to read."""
         if self._transport is not None and self._is_paused and not self._transport.is_closing():
             self._is_paused = False
             self._transport.resume_reading()
 
     def close(self, code: CloseCode, reason: str = "") -> None:
-        """Say why, and close when the hub has answered; no event follows."""
+        """Send the code and the reason, and close when the hub has answered. No event follows."""
         link = self.link
         if link is None:
             self.abort()
@@ -212,7 +208,7 @@ class HubSocket(asyncio.Protocol, Generic[E]):
         self.flush()
 
     def abort(self) -> None:
-        """Give the connection up at once."""
+        """Drop the connection at once."""
         if self._transport is not None:
             self._transport.abort()
         if not self.opened.done():
@@ -220,19 +216,20 @@ class HubSocket(asyncio.Protocol, Generic[E]):
 
 
 class SessionOwner(Protocol):
-    """Whose control socket it is."""
+    """The owner of a control socket."""
 
     def on_control(self, event: NodeEvent | Closed) -> None:
-        """Act upon what the hub says."""
+        """Act on a message of the hub."""
 
     def report(self) -> tuple[ReportedEngine, ...]:
         """Return all engines as they are now."""
 
 
 class HubControlSocket(HubSocket[NodeEvent]):
-    """The control socket: says hello, then hands everything to its owner.
+    """The control socket. It says hello, then passes every event to its owner.
 
-    A report is made when it can leave: what changes while an older one waits for a slow hub is in the next.
+    A report is made when it can be sent. While an older one waits for a slow hub, changes are collected for the next
+    one.
     """
 
     max_unsent_bytes = MAX_CONTROL_BYTES
@@ -260,7 +257,7 @@ class HubControlSocket(HubSocket[NodeEvent]):
         self._owner.on_control(event)
 
     def report_soon(self) -> None:
-        """Report all engines as soon as nothing waits to be written."""
+        """Send a report of all engines as soon as nothing else waits to be written."""
         self._has_news = True
         self.flush()
 

@@ -1,4 +1,4 @@
-"""The engines of this node: those it was told of, or those it finds here; each has an id and a watcher."""
+"""The engines of this node: those that options name, or those that are found here. Each has an id and a watcher."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hive.wire.link_rules import MAX_CONTROL_BYTES
 
 SEARCH_SECONDS = 2.0
 STRANGER_SECONDS = 60.0
-"""Who answers, and is no engine, is asked again after this."""
+"""Seconds after which a server that answers but is no engine is probed again."""
 FIRST_LOOK_SECONDS = 3.0
 _MAX_ID = 32
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def engine_id(address: EngineAddress) -> str:
-    """Return the id of an engine: the same after each start, and no two addresses have one."""
+    """Return the id of an engine. It is the same after each start, and different for each address."""
     name = f"{address.host}-{address.port}"
     if address.host in ("127.0.0.1", "localhost"):
         name = f"port-{address.port}"
@@ -47,7 +47,7 @@ def engine_id(address: EngineAddress) -> str:
 
 
 def fitting(engines: Iterable[ReportedEngine], max_bytes: int = MAX_CONTROL_BYTES // 2) -> tuple[ReportedEngine, ...]:
-    """Return engines whose lists have room in one message; one that has none says so instead."""
+    """Return the engines, with lists that fit into one message. An engine whose lists do not fit says so instead."""
     fit: list[ReportedEngine] = []
     total = 0
     for engine in engines:
@@ -68,7 +68,7 @@ def own_addresses() -> frozenset[str]:
 
 
 class Engines:
-    """All engines of the node. `on_change` is called when something about them is worth a report."""
+    """All engines of the node. `on_change` is called when a new report is needed."""
 
     def __init__(self, options: NodeOptions, outbox: Outbox, tls: ssl.SSLContext | None, machine: MachineWatch) -> None:
         self._options = options
@@ -87,7 +87,7 @@ class Engines:
         return self._servers.get(name)
 
     def report(self) -> tuple[ReportedEngine, ...]:
-        """Return all engines as the hub is told of them; lists that would not fit into one message are left out."""
+        """Return all engines for a report. Lists that do not fit into one message are left out."""
         return fitting([watcher.report() for watcher in self._watchers.values()])
 
     def beats(self) -> dict[str, EngineBeat]:
@@ -105,7 +105,7 @@ class Engines:
             self._watchers[name].refresh()
 
     async def run(self) -> None:
-        """Watch for ever, and look for engines if none were named."""
+        """Watch for ever. If no engines were named, also look for engines."""
         try:
             async with asyncio.TaskGroup() as self._group:
                 for address in self._options.engines:
@@ -117,7 +117,7 @@ class Engines:
                 server.close()
 
     async def first_look(self) -> None:
-        """Wait until each engine was asked once, or for three seconds."""
+        """Wait until each engine was asked once, but at most three seconds."""
         try:
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
                 if not self._options.engines:
@@ -139,8 +139,6 @@ class Engines:
             self._machine.watch(name, address.port)
         self._group.create_task(watcher.run())
 
-    # --- looking for engines ---
-
     async def _search(self) -> None:
         places = candidates(os.environ, self._own_addresses, self._options.engine_credential)
         rests: dict[EngineAddress, float] = {}
@@ -161,7 +159,7 @@ class Engines:
             await asyncio.sleep(SEARCH_SECONDS)
 
     async def _try(self, address: EngineAddress) -> Fault | None:
-        """Return None for an engine, else why it is none."""
+        """Return None if an engine answers there, otherwise why not."""
         try:
             kind = await probe(address, self._outbox, self._tls)
         except Fault as fault:

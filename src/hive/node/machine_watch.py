@@ -1,5 +1,6 @@
-"""Looks at the machine every two seconds, in a thread of its own: a driver that hangs must stop neither heartbeats
-nor the end of the program.
+"""Looks at the machine every two seconds, in a thread of its own.
+
+A driver that hangs must stop neither heartbeats nor the end of the program.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ class Gpus(Protocol):
     """The graphics processors of one vendor."""
 
     def look(self) -> tuple[Gpu, ...]:
-        """Return what they do now."""
+        """Return the present state of each GPU."""
 
 
 class NoGpus:
-    """There are none, or nobody can look at them."""
+    """Stands for a machine without GPUs, or with GPUs that the agent cannot read."""
 
     def look(self) -> tuple[Gpu, ...]:
         return ()
 
 
 class NvidiaGpus:
-    """What NVML says. Raises `Exception` when there is no driver."""
+    """GPUs as NVML reports them. Raises `Exception` when there is no driver."""
 
     def __init__(self) -> None:
-        self._nvml = nvml = importlib.import_module("pynvml")  # has no types
+        self._nvml = nvml = importlib.import_module("pynvml")  # the package has no types
         nvml.nvmlInit()
         count = min(nvml.nvmlDeviceGetCount(), MAX_GPUS)
         self._devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
@@ -60,25 +61,25 @@ class NvidiaGpus:
             return None
         try:
             share = min(1.0, nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
-        except nvml.NVMLError:  # a part of a GPU (MIG) does not know
+        except nvml.NVMLError:  # a part of a GPU (MIG) does not report it
             share = None
         shown = one_line(name if isinstance(name, str) else name.decode(errors="replace"), 128)
         return Gpu(shown, int(memory.total), int(memory.used), share)
 
 
 def find_gpus() -> Gpus:
-    """Return the GPUs of this machine; those of other vendors than NVIDIA are absent, not wrong."""
+    """Return the NVIDIA GPUs of this machine. GPUs of other vendors are not reported."""
     try:
         return NvidiaGpus()
-    except Exception as error:  # no driver, no library, or one of another version: NVML has an error for each
+    except Exception as error:  # no driver, no library, or another version of it: NVML has an error for each
         _log.debug("no NVIDIA GPUs: %s", error)
         return NoGpus()
 
 
 def models_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Return the folder that models are kept in, or the nearest one above it that exists."""
+    """Return the folder where models are kept, or its nearest parent that exists."""
     folder = Path(environ["OLLAMA_MODELS"]) if environ.get("OLLAMA_MODELS") else home / ".ollama" / "models"
-    service = Path("/usr/share/ollama/.ollama/models")  # of Ollama's own installer for Linux
+    service = Path("/usr/share/ollama/.ollama/models")  # Ollama's own installer for Linux uses this folder
     if sys.platform == "linux" and not folder.exists() and service.exists():
         folder = service
     for each in (folder, *folder.parents):
@@ -88,14 +89,14 @@ def models_folder(environ: Mapping[str, str], home: Path) -> Path:
 
 
 def may_have_unseen_gpu(devices: Path = Path("/dev"), platform: str = sys.platform) -> bool:
-    """Could there be a GPU of which NVML does not tell? On Linux it would have a device file."""
+    """Could there be a GPU that NVML does not report? On Linux it would have a device file."""
     return platform != "linux" or any(any(devices.glob(name)) for name in ("kfd", "dri/renderD*", "accel*", "nvidia*"))
 
 
 def is_gpu_idle(gpus: Iterable[Gpu], *, may_be_more: bool) -> bool | None:
-    """Does no GPU compute? None when one of them does not say, or when none is seen and there may be one.
+    """Is every GPU idle? None if a GPU does not report it, or if no GPU is reported but there may be one.
 
-    Beside a GPU that is seen, another one is taken for that of the screen.
+    If NVML reports a GPU, a further one is assumed to serve only the screen.
     """
     shares = [gpu.utilization for gpu in gpus]
     if any(shares):
@@ -104,12 +105,12 @@ def is_gpu_idle(gpus: Iterable[Gpu], *, may_be_more: bool) -> bool | None:
 
 
 class MachineWatch:
-    """The last look at the machine and the engines' processes."""
+    """Holds the last look at the machine and at the engines' processes."""
 
     def __init__(self, now: Callable[[], float], gpus: Callable[[], Gpus] = find_gpus) -> None:
         self.machine = MachineState()
         self.activity: dict[str, Activity] = {}
-        """By engine."""
+        """What the processes do, by engine."""
         self._now = now
         self._find_gpus = gpus
         self._gpus: Gpus | None = None
@@ -123,10 +124,10 @@ class MachineWatch:
         self._processes[engine] = EngineProcesses(port)
 
     async def run(self) -> None:
-        """Look for ever. It ends at once when it is cancelled, even while a look hangs."""
+        """Look for ever. A cancellation ends it at once, even while a look hangs."""
         loop = asyncio.get_running_loop()
         is_over = threading.Event()
-        # Not an executor's thread: the interpreter would wait for it in the end, and a driver may never return.
+        # Not a thread of an executor: the interpreter would wait for it at its end, and a driver may never return.
         threading.Thread(target=self._look_on, args=(loop, is_over), name="machine", daemon=True).start()
         try:
             await loop.create_future()
@@ -134,7 +135,7 @@ class MachineWatch:
             is_over.set()
 
     def _look_on(self, loop: asyncio.AbstractEventLoop, is_over: threading.Event) -> None:
-        """Look until it is over; the thread's own."""
+        """Look until `is_over` is set. Runs in the thread."""
         while not is_over.is_set():
             try:
                 found = self.look()
@@ -151,7 +152,7 @@ class MachineWatch:
         self.machine, self.activity = found
 
     def look(self) -> tuple[MachineState, dict[str, Activity]]:
-        """Return the machine as it is, and what the engines' processes do."""
+        """Return the state of the machine, and what the engines' processes do."""
         if self._gpus is None:
             self._gpus = self._find_gpus()
         gpus = self._gpus.look()
@@ -163,7 +164,7 @@ class MachineWatch:
         return machine, activity
 
     def _cpu(self) -> float | None:
-        """Return the share of all processors since the last look; the first look has nothing to compare with."""
+        """Return the used share of all processors since the last look; None for the first look."""
         percent = psutil.cpu_percent(interval=None)
         is_first, self._has_cpu = not self._has_cpu, True
         return None if is_first else min(1.0, max(0.0, percent / 100))

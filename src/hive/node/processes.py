@@ -1,7 +1,7 @@
-"""An engine's processes on this machine: are they stopped, and for how long have they done nothing?
+"""The processes of an engine on this machine: are they stopped, and for how long have they been idle?
 
-Found by the port that the engine listens on, where this user may see whose it is; children are its runners. Whatever
-cannot be seen is not known, and nobody is blamed for it.
+They are found by the port on which the engine listens, if this user may see its owner. Child processes are the
+engine's runners. What cannot be seen is unknown, and never counts against an engine.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import psutil
 
 SEARCH_SECONDS = 10.0
-"""Between two searches for who listens: it reads every connection of the machine."""
+"""Seconds between two searches for the listening process: a search reads every connection of the machine."""
 IDLE_SHARE = 0.02
-"""Of one processor: a runner that is asked for its health from time to time still does nothing."""
+"""The share of one processor that still counts as idle: a runner may be asked for its health now and then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What an engine's processes do. `idle_s` is None when that is not known."""
+    """What the processes of an engine do. `idle_s` is None if it is unknown."""
 
     idle_s: float | None = None
     is_stopped: bool = False
 
 
 class EngineProcesses:
-    """The processes behind one port."""
+    """The processes that belong to one port."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -35,10 +35,10 @@ class EngineProcesses:
         self._cpu: dict[tuple[int, float], float] = {}
         self._looked_at: float | None = None
         self._busy_at: float | None = None
-        """When something was last seen to work."""
+        """When a process was last seen at work."""
 
     def look(self, now: float, *, is_gpu_idle: bool | None) -> Activity:
-        """Return what they do. `is_gpu_idle`: None when there are GPUs and nobody knows."""
+        """Return what the processes do. `is_gpu_idle` is None if that is unknown."""
         server = self._find(now)
         if server is None:
             self._looked_at = self._busy_at = None
@@ -48,7 +48,7 @@ class EngineProcesses:
             children = server.children(recursive=True)
             processes = [server, *children]
             is_stopped = any(_is_stopped(process) for process in processes)
-            # Questions of ours keep the server itself busy; work is done by its runners, if it has any.
+            # Our own probes keep the server process busy. If it has runners, only they count as work.
             has_worked = self._has_worked(children or processes, now)
         except (psutil.Error, OSError):
             self._server = None
@@ -67,7 +67,7 @@ class EngineProcesses:
         return self._server
 
     def _has_worked(self, processes: Iterable[psutil.Process], now: float) -> bool:
-        """Have they used more of a processor than nothing since the last look?"""
+        """Have the processes used noticeable processor time since the last look?"""
         used: dict[tuple[int, float], float] = {}
         for process in processes:
             try:
@@ -92,7 +92,7 @@ def _listener(port: int) -> psutil.Process | None:
     """Return the process that listens on a port, if this user may see it."""
     try:
         connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:  # macOS: only one's own processes
+    except psutil.AccessDenied:  # macOS shows a user only his own processes
         return _own_listener(port)
     except (psutil.Error, OSError):
         return None

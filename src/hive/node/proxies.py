@@ -1,4 +1,4 @@
-"""Which HTTP proxy stands before the hub, as the environment says, and how to get through it (CONNECT)."""
+"""The HTTP proxy before the hub, as the environment names it, and the request that gets through it (CONNECT)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: ([^\r\n]*))?\r?\n")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy; `credential` is the header line for it."""
+    """An HTTP proxy. `credential` is the header line for it."""
 
     host: str
     port: int
@@ -45,7 +45,7 @@ def find_proxy(url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def is_excepted(host: str, port: int, environ: Mapping[str, str]) -> bool:
-    """Does NO_PROXY name this host? By name, domain, address or network, each with a port or without."""
+    """Does NO_PROXY name this host: by name, domain, address or network, each with or without a port?"""
     host = host.lower().rstrip(".")
     for entry in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").lower().split(","):
         name = entry.strip()
@@ -93,7 +93,7 @@ def _read(text: str, name: str) -> Proxy:
 
 
 def read_answer(answer: bytes) -> str | None:
-    """Return why a proxy's whole answer opens no tunnel; None when it does."""
+    """Return why a proxy's whole answer opens no tunnel; None if it opens one."""
     line = _STATUS.match(answer)
     if line is None:
         return "the proxy does not answer as an HTTP proxy does"

@@ -1,6 +1,6 @@
 """One session with the hub: its control socket, and as many data sockets as the hub wants.
 
-It begins with a dial and ends with the control socket; the data sockets and what runs on them end with it.
+A session begins with a dial and ends with its control socket. Its data sockets and their exchanges end with it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from hive.wire.link_socket import Closed
 
 TICK_SECONDS = 0.5
 MAX_DIALING = 16
-"""Data sockets that are being dialed at a time."""
+"""The most data sockets that are dialed at the same time."""
 STEADY_SECONDS = 10.0
-"""A socket or session that lasted as long was a good one: the next is dialed soon."""
+"""A socket or session that lasted so many seconds was a good one. After it the next dial comes soon."""
 
 _log = logging.getLogger(__name__)
 
 
 class Session:
-    """One session: `run` it, `leave` it."""
+    """One session. Call `run`, and `leave` to end it in good order."""
 
     def __init__(
         self, dialer: Dialer, engines: Engines, machine: MachineWatch, on_welcome: Callable[[Welcome], None]
@@ -48,13 +48,13 @@ class Session:
         self._welcome: Welcome | None = None
         self._closed: asyncio.Future[Closed] = self._loop.create_future()
         self._data: set[DataSocket] = set()
-        """Until their connections are lost."""
+        """The data sockets whose connections are not lost."""
         self._untried: dict[DataSocket, float] = {}
-        """Those that have been of no use yet, and when they were opened."""
+        """The data sockets without an exchange so far, and when each was opened."""
         self._dialing: set[asyncio.Task[bool]] = set()
         self._want = 0
         self._failures = 0
-        """How often in a row data sockets were lost or not opened, and none was of use in between."""
+        """How many data sockets in a row were lost unused or not opened."""
         self._filling: asyncio.TimerHandle | None = None
         self._is_leaving = False
         self._is_idle = asyncio.Event()
@@ -63,7 +63,7 @@ class Session:
         return f"<Session {self._welcome.node if self._welcome else 'greeting'} {len(self._data)}/{self._want}>"
 
     async def run(self, hello: Callable[[], Hello]) -> Closed:
-        """Dial, then serve until the control socket ends; return how. Raises `DialError` or `Refused`."""
+        """Dial, then serve until the control socket ends. Return how it ended. Raises `DialError` or `Refused`."""
         control = HubControlSocket(self._dialer.begin(), self._turn, hello(), self)
         self._engines.on_change = control.report_soon
         ticker: asyncio.TimerHandle | None = None
@@ -86,11 +86,11 @@ class Session:
 
     @property
     def running(self) -> int:
-        """How many exchanges run now."""
+        """Return how many exchanges run now."""
         return sum(socket.is_busy for socket in self._data)
 
     async def leave(self, timeout: float) -> None:
-        """Ask for no more exchanges, let those that run end within the time, then close everything."""
+        """Ask for no more exchanges, give the running ones `timeout` seconds to end, then close everything."""
         control = self._control
         if self._welcome is None or control is None or control.link is None:
             return
@@ -124,7 +124,7 @@ class Session:
                 self._note_use(socket)
 
     def _drop(self) -> None:
-        """The session is over: leave everything at once."""
+        """End the session at once: drop every socket."""
         self._is_leaving = True
         self._is_idle.set()
         if self._filling is not None:
@@ -141,7 +141,7 @@ class Session:
     # --- the control socket ---
 
     def on_control(self, event: NodeEvent | Closed) -> None:
-        """Do what the hub says."""
+        """Act on a message of the hub."""
         if isinstance(event, HeartbeatDue):
             assert self._control is not None
             assert self._control.link is not None
@@ -178,14 +178,14 @@ class Session:
         return self._engines.get(name)
 
     def on_spare(self, socket: DataSocket) -> None:
-        """An exchange has ended: that may have been the last one, or the socket may be one too many."""
+        """Note that an exchange has ended: it may have been the last one, or its socket may be one too many."""
         self._is_idle.set()
         self._note_use(socket)
         if not self._is_leaving and len(self._data) > self._want:
             self._trim()
 
     def on_data_closed(self, socket: DataSocket, closed: Closed) -> None:
-        """A data socket is over: dial another one, or not."""
+        """Note that a data socket is closed, and dial another one if the hub wants it."""
         self._is_idle.set()
         if closed.code == CloseCode.SESSION_OVER:
             self._end(closed)
@@ -193,7 +193,7 @@ class Session:
             self._fill_later()
 
     def _note_use(self, socket: DataSocket) -> None:
-        """A data socket has carried an exchange or lived for a while: the next trouble is the first again."""
+        """Start the count of failures again: a data socket has carried an exchange or lived for a while."""
         if self._untried.pop(socket, None) is not None:
             self._failures = 0
 
@@ -201,7 +201,7 @@ class Session:
         return [socket for socket in self._data if socket.is_open]
 
     def _fill(self) -> None:
-        """Dial what is missing, unless one was lost a moment ago, or close spares that are too many."""
+        """Dial missing data sockets, unless a retry is due later; or close spares that are too many."""
         if self._is_leaving or self._welcome is None:
             return
         missing = self._want - len(self._open_sockets()) - len(self._dialing)
@@ -237,7 +237,7 @@ class Session:
             self._fill()
 
     async def _dial(self, welcome: Welcome) -> bool:
-        """Open one more data socket; return whether that worked."""
+        """Open one more data socket; return whether it opened."""
         socket = DataSocket(self._dialer.begin(), self._turn, welcome.session, welcome.ping_s, self, self._held)
         try:
             await self._dialer.open(socket)

@@ -1,1 +1,4 @@
-"""The parts of the simulated engine; connection, sender, performer, turns and host act, the rest is pure."""
+"""The simulated engine.
+
+`connection`, `sender`, `performer`, `turns` and `host` do input and output; the rest is pure.
+"""

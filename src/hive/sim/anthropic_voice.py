@@ -1,4 +1,4 @@
-"""The shape of /v1/messages: named events around one content block after another."""
+"""The shape of /v1/messages: named events for one content block after another."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ class AnthropicVoice:
         self._open = ""
 
     def opening(self) -> bytes:
-        """The start of the message."""
+        """Return the start of the message."""
         usage = {"input_tokens": self.speech.prompt_tokens, "output_tokens": 0}
         message = self._message | {"content": [], "usage": usage}
         return event({"type": "message_start", "message": message}, "message_start")
 
     def thought(self, word: Word) -> bytes:
-        """A delta of the thinking block, which it begins if need be."""
+        """Return a delta of the thinking block; the first one also begins the block."""
         begun = self._begin("thinking", {"type": "thinking", "thinking": ""})
         return begun + self._delta(b'"thinking_delta","thinking":' + word.json)
 
     def token(self, word: Word) -> bytes:
-        """A delta of the text block, which it begins if need be."""
+        """Return a delta of the text block; the first one also begins the block."""
         begun = self._begin("text", {"type": "text", "text": ""})
         return begun + self._delta(b'"text_delta","text":' + word.json)
 
     def call(self, call: ToolCall) -> bytes:
-        """A tool block with all its input."""
+        """Return a tool block with its whole input."""
         block: dict[str, object] = {"type": "tool_use", "id": "call_00000001", "name": call.name, "input": {}}
         partial = encode(encode(call.arguments).decode())
         return self._begin("tool_use", block) + self._delta(b'"input_json_delta","partial_json":' + partial)
 
     def closing(self, timings: Timings) -> bytes:
-        """The end of the open block, the reason, and the end of the message."""
+        """Return the end of the open block, the stop reason, and the end of the message."""
         delta = {"type": "message_delta", "delta": {"stop_reason": self._reason}, "usage": self._usage()}
         return self._end_block() + event(delta, "message_delta") + event({"type": "message_stop"}, "message_stop")
 
     def error(self, text: str) -> bytes:
-        """Anthropic's error event."""
+        """Return Anthropic's error event."""
         return event({"type": "error", "error": {"type": "api_error", "message": text}}, "error")
 
     def whole(self, timings: Timings) -> bytes:
-        """One message."""
+        """Return one message."""
         speech = self.speech
         blocks: list[dict[str, object]] = []
         if speech.thoughts:

@@ -1,4 +1,4 @@
-"""What the engine reads from request bodies: one loose structure for every route, and Ollama's keep_alive."""
+"""What the engine reads from request bodies: one structure for the bodies of all routes, and Ollama's keep_alive."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ABSENT = msgspec.Raw()
 
 
 class BodyError(Exception):
-    """A body that cannot be used, in the words of Go's decoder as far as they matter."""
+    """A body that the engine cannot use. The message is that of Go's decoder, as far as it matters."""
 
 
 class SamplingOptions(msgspec.Struct):
-    """Ollama's `options`, those that the engine obeys."""
+    """Ollama's `options`: those that the engine obeys."""
 
     num_predict: int | None = None
     num_ctx: int | None = None
@@ -33,7 +33,7 @@ class StreamOptions(msgspec.Struct):
 
 
 class Body(msgspec.Struct):
-    """Every field of any route that the engine obeys; the others are ignored."""
+    """Every field, of any route, that the engine obeys. Other fields are ignored."""
 
     model: str = ""
     name: str = ""
@@ -58,33 +58,33 @@ class Body(msgspec.Struct):
 
     @property
     def wanted_model(self) -> str:
-        """The model, under either of its names."""
+        """Return the model's name; the field has two names."""
         return self.model or self.name
 
     @property
     def num_ctx(self) -> int | None:
-        """The context that the request asks for."""
+        """Return the context that the request asks for."""
         return self.options.num_ctx if self.options else None
 
     @property
     def prompt_text(self) -> str:
-        """The prompt; a list of strings is joined."""
+        """Return the prompt; a list of strings is joined."""
         return "".join(as_texts(self.prompt))
 
     @property
     def asked(self) -> bytes:
-        """What the answer depends on: the JSON of prompt, messages or input."""
+        """Return what the answer depends on: prompt, messages or input, as JSON."""
         parts = [self.prompt, self.input, *(self.messages or ())]
         return b"".join(bytes(part) for part in parts)
 
     @property
     def keep_alive_seconds(self) -> float | None:
-        """Seconds, infinite for a negative one; None when it is not said."""
+        """Return the value in seconds: infinite for a negative one, None when the field is missing."""
         return parse_keep_alive(self.keep_alive)
 
 
 def parse_body(data: bytes | bytearray) -> Body:
-    """The body's fields; BodyError when there are none."""
+    """Return the body's fields. Raises BodyError when the body has none."""
     if not data:
         raise BodyError("missing request body")
     try:
@@ -96,7 +96,7 @@ def parse_body(data: bytes | bytearray) -> Body:
 
 
 def parse_keep_alive(value: float | str | None) -> float | None:
-    """Seconds from a number or a Go duration ("1h30m"); BodyError for anything else."""
+    """Return seconds, from a number or a Go duration ("1h30m"). Raises BodyError for anything else."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -117,7 +117,10 @@ def _parse_duration(text: str) -> float:
 
 
 def as_texts(value: msgspec.Raw) -> list[str]:
-    """A string or a list of strings as a list, nothing as none; BodyError for anything else."""
+    """Return a string, or a list of strings, as a list; an empty one for nothing.
+
+    Raises BodyError for anything else.
+    """
     if bytes(value) in (b"", b"null"):
         return []
     try:

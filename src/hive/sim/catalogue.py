@@ -21,7 +21,7 @@ class SimModel:
 
     @property
     def can_talk(self) -> bool:
-        """Is it more than an embedding model?"""
+        """Does the model generate text? (It is more than an embedding model.)"""
         return "completion" in self.capabilities
 
     @property
@@ -31,12 +31,12 @@ class SimModel:
 
     @property
     def can_think(self) -> bool:
-        """Does it think aloud first?"""
+        """Does the model write its thoughts before its answer?"""
         return "thinking" in self.capabilities
 
 
 def make_model(name: str, modified: float) -> SimModel:
-    """A model whose digest, size and abilities follow from its name, so that two engines agree about it."""
+    """Return a model. Digest, size and abilities depend on the name only, so two engines have the same model."""
     digest = hashlib.sha256(f"simulated {name.lower()}".encode()).hexdigest()
     capabilities: tuple[str, ...] = ("completion", "tools")
     if "embed" in name:
@@ -48,14 +48,14 @@ def make_model(name: str, modified: float) -> SimModel:
 
 @dataclass(slots=True)
 class Catalogue:
-    """The models by lower-cased full name; a name is found whatever its case."""
+    """The models, by their full names in lower case. A look-up ignores case."""
 
     models: dict[str, SimModel] = field(default_factory=dict)
     blobs: set[str] = field(default_factory=set)
-    """Digests that were uploaded, `sha256:` first."""
+    """Digests of uploaded blobs, with `sha256:` before each."""
 
     def add(self, name: str, modified: float) -> SimModel | None:
-        """Adds the model, or finds it; None when the name is none."""
+        """Add a model and return it. An existing one is returned as it is; None when the name is not valid."""
         full = full_name(name)
         if full is None:
             return None
@@ -64,18 +64,18 @@ class Catalogue:
         return model
 
     def find(self, name: str) -> SimModel | None:
-        """The model of this name."""
+        """Return the model of this name; None when there is none."""
         full = full_name(name)
         return None if full is None else self.models.get(full.lower())
 
     def copy(self, source: SimModel, name: str) -> None:
-        """Makes `name` (a full one) another name for the same digest."""
+        """Add `name`, which must be a full name, as another name for the same digest."""
         self.models[name.lower()] = replace(source, name=name)
 
     def remove(self, model: SimModel) -> None:
-        """Forgets the model."""
+        """Forget the model."""
         self.models.pop(model.name.lower(), None)
 
     def newest_first(self) -> list[SimModel]:
-        """In the order in which Ollama lists them."""
+        """Return the models in the order in which Ollama lists them."""
         return sorted(self.models.values(), key=lambda model: -model.modified)

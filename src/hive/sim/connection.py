@@ -1,4 +1,4 @@
-"""One client connection: one request after the other, and the end of an answer whose client leaves."""
+"""One client connection: it answers one request after the other, and stops an answer when its client leaves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class SimHandler(Protocol):
-    """Who answers."""
+    """The owner of the connections: it answers their requests."""
 
     def opened(self, connection: SimConnection) -> None:
         """A client has connected."""
@@ -26,14 +26,14 @@ class SimHandler(Protocol):
         """The client is gone."""
 
     def early_reply(self, head: SimRequest) -> SimReply | None:
-        """An answer that does not wait for the body."""
+        """Return an answer that does not wait for the body, if there is one."""
 
     async def answer(self, request: SimRequest, connection: SimConnection) -> bool:
-        """Answers; False when the connection has to end."""
+        """Answer a request. Return False when the connection must close."""
 
 
 class SimConnection(asyncio.Protocol):
-    """What asyncio makes for each client; as in Go's server, a half-close is a departure."""
+    """One client connection as asyncio sees it. As in Go's server, a client that half-closes has left."""
 
     def __init__(self, handler: SimHandler) -> None:
         self._handler = handler
@@ -44,18 +44,18 @@ class SimConnection(asyncio.Protocol):
         self._has_continued = False
         self._lost = asyncio.Event()
         self.has_departed = False
-        """Did the client go away, rather than the engine stop?"""
+        """Did the client leave? (Otherwise the engine stopped.)"""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Counts the connection."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
-        # asyncio does it only for sockets whose protocol is set; socket.create_server leaves it at 0
+        """Count the connection."""
+        self._transport = cast(asyncio.Transport, transport)  # a uvloop transport is not a subclass
+        # asyncio sets TCP_NODELAY only if the socket names its protocol. socket.create_server leaves the protocol at 0.
         link: socket.socket = transport.get_extra_info("socket")
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._handler.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Reads; the next request begins when the last one is answered."""
+        """Read bytes. The next request begins when the last one is answered."""
         try:
             self._parser.feed(data)
         except BadRequest as error:
@@ -64,44 +64,44 @@ class SimConnection(asyncio.Protocol):
         self._next()
 
     def eof_received(self) -> None:
-        """The client has said all it will say: it is gone."""
+        """The client half-closed: it has left."""
         self._depart()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """The client has left."""
         self._depart()
         self._lost.set()
         self._handler.closed(self)
 
     def pause_writing(self) -> None:
-        """The client does not take what we send."""
+        """The client does not read what we send."""
         self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The client reads again."""
         if self._writable and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
 
     def write(self, data: bytes) -> None:
-        """Sends the bytes, or drops them when the connection is closing."""
+        """Send the bytes, or drop them when the connection is closing."""
         if self._transport and not self._transport.is_closing():
             self._transport.write(data)
 
     async def drain(self) -> None:
-        """Waits while the client takes nothing."""
+        """Wait while the client does not read."""
         if self._writable:
             await self._writable
 
     def close(self) -> None:
-        """Ends the connection from the engine's side."""
+        """End the connection, from the engine's side."""
         if self._task:
             self._task.cancel()
         if self._transport:
             self._transport.abort()
 
     async def wait_closed(self) -> None:
-        """Returns when the socket is closed and no answer runs."""
+        """Wait until the socket is closed and no answer runs."""
         await self._lost.wait()
         if self._task:
             await asyncio.wait([self._task])

@@ -27,20 +27,20 @@ class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Controlled(Protocol):
-    """What can be controlled."""
+    """The engine as its control routes see it."""
 
     def state(self) -> SimState:
-        """A copy of what can be known."""
+        """Return a copy of the engine's state."""
 
     def set_fault(self, fault: InjectedFault) -> None:
-        """Sets a fault."""
+        """Set a fault."""
 
     def clear_faults(self) -> None:
-        """Removes all faults."""
+        """Remove all faults."""
 
 
 async def answer(engine: Controlled, request: SimRequest, connection: SimConnection) -> bool:
-    """Answers a request below /sim, which no fault touches; False when the connection has to end."""
+    """Answer a request below /sim. No fault affects it. Return False when the connection must close."""
     seen = SeenRequest(0, request.method, request.path, "", (), 0, "", None)
     sender = Sender(connection, request, {}, seen, frozen=lambda: None, hold=_hold_nothing)
     await sender.reply(_decide(engine, request))
@@ -48,26 +48,26 @@ async def answer(engine: Controlled, request: SimRequest, connection: SimConnect
 
 
 class ControlDesk:
-    """Answers on the control port: below /sim, and nothing else."""
+    """The handler of the control port: it answers requests below /sim and no others."""
 
     def __init__(self, engine: Controlled) -> None:
         self._engine = engine
         self.connections: set[SimConnection] = set()
 
     def opened(self, connection: SimConnection) -> None:
-        """Keeps the connection, to end it at the stop; it is counted nowhere."""
+        """Keep the connection, so that the stop can end it. It is not counted."""
         self.connections.add(connection)
 
     def closed(self, connection: SimConnection) -> None:
-        """Forgets it."""
+        """Forget the connection."""
         self.connections.discard(connection)
 
     def early_reply(self, head: SimRequest) -> SimReply | None:
-        """None."""
+        """Return None: every answer waits for its body."""
         return None
 
     async def answer(self, request: SimRequest, connection: SimConnection) -> bool:
-        """Answers one request; False when the connection has to end."""
+        """Answer one request. Return False when the connection must close."""
         return await answer(self._engine, request, connection)
 
 
@@ -96,7 +96,7 @@ def _set_fault(engine: Controlled, request: SimRequest) -> SimReply:
 
 
 async def _hold_nothing(fault: InjectedFault) -> None:
-    """No fault is planned here, so nothing is ever held."""
+    """Do nothing: no fault is planned on the control port, so no request is ever held."""
 
 
 def _faults(engine: Controlled) -> SimReply:

@@ -1,4 +1,4 @@
-"""What every route shares: the engine's knowledge, the models by name, and how a speech is composed."""
+"""What every route needs: the engine's state, the models by name, and the making of a speech."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hive.sim.words import Vocabulary, count_tokens
 from hive.sim.work import Settlement, Utterance, Work
 
 THOUGHTS = 4
-"""Tokens of thinking that precede the answer of a model that thinks."""
+"""The tokens of thinking before the answer, for a model that thinks."""
 
 
 class Refusal(Exception):  # noqa: N818 - becomes an answer
-    """A request that the engine answers with an error at once."""
+    """A request that the engine answers at once with an error."""
 
     def __init__(self, reply: SimReply) -> None:
         super().__init__(reply)
@@ -29,7 +29,7 @@ class Refusal(Exception):  # noqa: N818 - becomes an answer
 
 @dataclass(slots=True)
 class SimDesk:
-    """The state that routes read; they change the catalogue, and the machine only by `unload`."""
+    """The state that routes read. They may change the catalogue; of the machine they only call `unload`."""
 
     options: SimOptions
     catalogue: Catalogue
@@ -39,27 +39,27 @@ class SimDesk:
     monotonic_now: float = 0.0
     """The machine's clock, set before each decision."""
     has_wrong_digests: bool = False
-    """Is the request that is decided struck by the fault of this name?"""
+    """Does the fault `wrong-digests` strike the present request?"""
     answers: int = 0
 
     @property
     def kind(self) -> SimKind:
-        """What the engine passes for."""
+        """Return the kind of server that the engine imitates."""
         return self.options.kind
 
     def refuse(self, path: str, status: int, text: str) -> Refusal:
-        """The error as the path's surface words it."""
+        """Return the error in the form of the path's surface."""
         return Refusal(error_reply(self.kind, path, status, text))
 
     def number(self) -> int:
-        """The next number for an answer's id."""
+        """Return the next number for an answer's id."""
         self.answers += 1
         return self.answers
 
     def model(self, path: str, body: Body) -> SimModel:
-        """The model that the request names; Refusal when there is none."""
+        """Return the model that the request names. Raises Refusal when there is none."""
         name = body.wanted_model
-        if self.kind is SimKind.LLAMA_CPP:  # answers with its own model whatever the name
+        if self.kind is SimKind.LLAMA_CPP:  # it answers with its own model, whatever the name
             return self.catalogue.newest_first()[0]
         if not name:
             raise self.refuse(path, 400, "model is required")
@@ -71,7 +71,7 @@ class SimDesk:
         return model
 
     def missing_model(self, request: SimRequest) -> SimReply:
-        """404 for the model of this request, be it there or not."""
+        """Return a 404 for the model of this request, even if the model exists."""
         try:
             name = parse_body(request.body).wanted_model
         except BodyError:
@@ -79,7 +79,7 @@ class SimDesk:
         return self.missing(request.path, name)
 
     def missing(self, path: str, name: str) -> SimReply:
-        """404 in the words of the route."""
+        """Return a 404 in the words of the route."""
         if self.kind is not SimKind.OLLAMA:
             return error_reply(self.kind, path, 404, f"The model `{name}` does not exist.")
         if path in ("/api/embed", "/api/embeddings", "/v1/embeddings"):
@@ -91,11 +91,11 @@ class SimDesk:
         return error_reply(self.kind, path, 404, text)
 
     def echo(self, model: SimModel, body: Body) -> str:
-        """The name in the answer: what the client wrote, except where the server knows only its own."""
+        """Return the model's name for the answer: as the client wrote it, or the only name that the server knows."""
         return model.name.removesuffix(":latest") if self.kind is SimKind.LLAMA_CPP else body.wanted_model
 
     def speech(self, model: SimModel, body: Body, limit: int | None, *, thinks: bool) -> Speech:
-        """What the model says to this request, at most `limit` tokens of it."""
+        """Return what the model says to this request, at most `limit` tokens."""
         wanted = limit if limit is not None and limit >= 0 else self.options.default_tokens
         reason = "stop" if limit is None or limit < 0 else "length"
         words = self.vocabulary.sentence(model.name, body.asked, wanted)
@@ -106,8 +106,8 @@ class SimDesk:
         return Speech(tokens, words[len(thoughts) :], thoughts, reason=reason)
 
     def work(self, model: SimModel, body: Body, task: Utterance | Settlement) -> Work:
-        """The task, with what the scheduler has to know."""
-        if self.kind is not SimKind.OLLAMA:  # the others load once, at their start
+        """Return the task with the values that the scheduler needs."""
+        if self.kind is not SimKind.OLLAMA:  # the other kinds load once, at their start
             return Work(model.name, self.options.context_length, None, task)
         num_ctx = body.num_ctx or self.options.context_length
         return Work(model.name, num_ctx, body.keep_alive_seconds, task)

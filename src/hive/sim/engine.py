@@ -20,12 +20,12 @@ BACKLOG = 2048
 
 
 class SimulatedEngine:
-    """One engine on a port of its own, and a second port for its control; to be used in one event loop."""
+    """One engine on a port of its own, with a second port for its control. Use it in one event loop."""
 
     def __init__(self, options: SimOptions | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.options = options or SimOptions()
         self.port = port
-        """The port it listens on; 0 before the start lets the system choose."""
+        """The port it listens on. With 0 the system chooses a port at the start."""
         self.control_port = 0
         self._address = host
         self._host = Host(self.options)
@@ -41,12 +41,12 @@ class SimulatedEngine:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Return the engine's URL."""
         return _url(self._address, self.port)
 
     @property
     def control_url(self) -> str:
-        """Where it can be controlled whatever fault is set."""
+        """Return the URL of the control port, which answers whatever fault is set."""
         return _url(self._address, self.control_port)
 
     async def __aenter__(self) -> Self:
@@ -59,7 +59,7 @@ class SimulatedEngine:
         await self.stop()
 
     async def start(self) -> None:
-        """Listens; OSError when the port is taken."""
+        """Listen. Raises OSError when the port is taken."""
         listener = _bind(self._address, self.port)
         try:
             control = _bind(self._address, 0)
@@ -72,7 +72,7 @@ class SimulatedEngine:
         self._control = await self._serve(control, self._desk)
 
     async def stop(self) -> None:
-        """Stops listening and ends every connection."""
+        """Stop listening and end every connection."""
         if self._relisten:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._relisten
@@ -93,20 +93,20 @@ class SimulatedEngine:
         count: int | None = None,
         path: str | None = None,
     ) -> None:
-        """Sets a fault for all requests, the next `count`, or those for `path`; OptionError if it is none."""
+        """Set a fault for all requests, for the next `count`, or for those with `path`. Raises OptionError."""
         now = asyncio.get_running_loop().time()
         self._host.set_fault(make_fault(kind, argument, count=count, path=path, now=now))
 
     def clear_faults(self) -> None:
-        """Removes all faults; what they hold goes on."""
+        """Remove all faults. Requests that a fault holds go on."""
         self._host.clear_faults()
 
     def state(self) -> SimState:
-        """Counters and the last requests, as a copy."""
+        """Return counters and the last requests, as a copy."""
         return self._host.state()
 
     async def until(self, is_true: Callable[[SimState], bool]) -> SimState:
-        """Returns the first state for which the condition holds; for tests, instead of a sleep."""
+        """Return the first state for which the condition holds. Tests use it instead of a sleep."""
         await self._host.pulse.until(lambda: is_true(self.state()))
         return self.state()
 
@@ -128,7 +128,7 @@ class SimulatedEngine:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket, so that connections find it before the event loop does."""
+    """Return a listening socket. Clients can connect before the event loop accepts."""
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     sock.setblocking(False)

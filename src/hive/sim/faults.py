@@ -1,4 +1,4 @@
-"""The faults the engine can be told to have: one table, how one is written, which requests each strikes."""
+"""The faults that an engine can have: their table, their written form, and the requests that each one strikes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Reach(Enum):
 
 
 class Argument(Enum):
-    """What may stand after the colon."""
+    """What may follow the colon in a fault's written form."""
 
     NONE = "nothing"
     TOKENS = "a number of tokens"
@@ -62,7 +62,7 @@ class Argument(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FaultRow:
-    """One row of the table; `number` and `text` are what counts when the argument is left out."""
+    """One row of the table. `number` and `text` are the defaults of the argument."""
 
     effect: str
     argument: Argument = Argument.NONE
@@ -107,12 +107,12 @@ FAULTS: Mapping[FaultKind, FaultRow] = {
         "500, the runner of a model ends while it loads", Argument.TEXT, text="exit status 2"
     ),
 }
-"""The order here is the order in which faults that meet at one token strike."""
+"""The faults by kind. When several meet at one token, they strike in this order."""
 
 
 @dataclass(slots=True, eq=False)
 class InjectedFault:
-    """A fault that is set; `remaining` is None for every request until it is cleared."""
+    """A fault that is set. `remaining` is the number of requests it still strikes; None: all, until it is cleared."""
 
     kind: FaultKind
     number: float
@@ -120,11 +120,11 @@ class InjectedFault:
     remaining: int | None = None
     path: str | None = None
     since: float = 0.0
-    """When it was set, in the engine's clock."""
+    """When the fault was set, by the engine's clock."""
     is_cleared: bool = False
 
     def strikes(self, path: str, *, is_work: bool, is_list: bool) -> bool:
-        """Is a request for this path struck, as far as reach and count go?"""
+        """Does the fault strike a request for this path, by its reach and count?"""
         if self.is_cleared or self.remaining == 0:
             return False
         if self.path is not None:
@@ -133,7 +133,7 @@ class InjectedFault:
         return reach is Reach.EVERY or (is_work and reach is Reach.WORK) or (is_list and reach is Reach.TAGS)
 
     def ends_at(self, struck_at: float) -> float:
-        """When it lets go of what it holds: a counted fault from its strike on, others from their setting."""
+        """Return when the fault lets go: counted from its strike if it has a count, else from when it was set."""
         if FAULTS[self.kind].argument is not Argument.SECONDS:
             return math.inf
         return (self.since if self.remaining is None else struck_at) + self.number
@@ -144,7 +144,7 @@ Plan = Mapping[FaultKind, InjectedFault]
 
 
 def split_fault(text: str) -> tuple[str, str | None]:
-    """Kind and argument of a fault written `KIND` or `KIND:ARG`."""
+    """Return kind and argument of a fault in its written form, `KIND` or `KIND:ARG`."""
     kind, _, argument = text.partition(":")
     return kind, argument or None
 
@@ -157,7 +157,7 @@ def make_fault(
     path: str | None = None,
     now: float = 0.0,
 ) -> InjectedFault:
-    """A fault from its parts; OptionError for an unknown name or an argument of the wrong sort."""
+    """Return a fault. Raises OptionError for an unknown name or an argument of the wrong type."""
     if kind not in FAULTS:
         raise OptionError(f"fault '{kind}' is unknown; allowed are {', '.join(FAULTS)}")
     known = FaultKind(kind)
@@ -195,23 +195,23 @@ def _number(kind: FaultKind, wanted: Argument, argument: str | float) -> float:
 
 @dataclass(slots=True)
 class FaultBook:
-    """The faults that are set, one of a kind; one that has struck often enough stays until it is cleared."""
+    """The faults that are set, at most one of each kind. A fault with a used-up count stays until it is cleared."""
 
     faults: dict[FaultKind, InjectedFault] = field(default_factory=dict)
 
     def set(self, fault: InjectedFault) -> None:
-        """Sets a fault in place of the one of its kind."""
+        """Set a fault. It replaces the fault of its kind."""
         self.clear((fault.kind,))
         self.faults[fault.kind] = fault
 
     def clear(self, kinds: Iterable[FaultKind] | None = None) -> None:
-        """Removes these faults, or all; requests that one holds go on."""
+        """Remove these faults, or all. Requests that a removed fault holds go on."""
         for kind in tuple(self.faults) if kinds is None else kinds:
             if fault := self.faults.pop(kind, None):
                 fault.is_cleared = True
 
     def plan(self, path: str, *, is_work: bool, is_list: bool) -> Plan:
-        """The faults that strike this request as it arrives, in the table's order; counts them."""
+        """Return the faults that strike this arriving request, in the table's order, and count them."""
         if not self.faults:
             return {}
         struck = (
@@ -220,7 +220,7 @@ class FaultBook:
         return {kind: fault for kind, fault in struck if fault}
 
     def load_failure(self, path: str) -> InjectedFault | None:
-        """The fault that ends the load which a request for this path begins; counts it."""
+        """Return the fault that fails the load for a request with this path, and count it; None if there is none."""
         return self._strike(FaultKind.LOAD_FAILS, path, True, False)
 
     def _strike(self, kind: FaultKind, path: str, is_work: bool, is_list: bool) -> InjectedFault | None:
@@ -232,7 +232,7 @@ class FaultBook:
         return fault
 
     def freeze(self, path: str, now: float) -> InjectedFault | None:
-        """The freeze that stops everything on this path, begun streams too, if one is set."""
+        """Return the freeze, if one is set, that stops everything on this path, running streams too."""
         fault = self.faults.get(FaultKind.FREEZE)
         if fault is None or fault.remaining is not None or fault.path not in (None, path):
             return None

@@ -1,4 +1,4 @@
-"""The simulated engine without its sockets: takes requests from connections and sees to their answers."""
+"""The simulated engine without its sockets: it takes requests from connections and has them answered."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ class Host:
         self.pulse = Pulse()
         self.connections: set[SimConnection] = set()
         self.on_refuse: Callable[[bool], None] = lambda is_refusing: None
-        """Told when new connections are to be refused, and when no more."""
+        """Called with True when new connections must be refused, and with False when no longer."""
         self.urls = ("", "")
         self._desk = _make_desk(options)
         self._turns = SimTurns(self._desk.machine, self.pulse)
         self._performer = Performer(options, self._turns, self.ledger, time.time_ns, self.hold)
 
     def set_fault(self, fault: InjectedFault) -> None:
-        """Sets a fault in place of the one of its kind."""
+        """Set a fault. It replaces the fault of its kind."""
         self.book.set(fault)
         if fault.kind is FaultKind.REFUSE:
             self.on_refuse(True)
         self.pulse.beat()
 
     def clear_faults(self) -> None:
-        """Removes all faults; what they hold goes on."""
+        """Remove all faults. Requests that a fault holds go on."""
         was_refusing = FaultKind.REFUSE in self.book.faults
         self.book.clear()
         if was_refusing:
@@ -64,7 +64,7 @@ class Host:
         self.pulse.beat()
 
     async def hold(self, fault: InjectedFault) -> None:
-        """Waits until the fault is cleared or over."""
+        """Wait until the fault is cleared or has ended."""
         now = asyncio.get_running_loop().time()
         left = fault.ends_at(now) - now
         with contextlib.suppress(TimeoutError):
@@ -72,7 +72,7 @@ class Host:
                 await self.pulse.until(lambda: fault.is_cleared)
 
     def state(self) -> SimState:
-        """A copy of what can be known."""
+        """Return a copy of the engine's state."""
         machine, ledger = self._desk.machine, self.ledger
         return SimState(
             url=self.urls[0],
@@ -96,20 +96,23 @@ class Host:
         )
 
     def opened(self, connection: SimConnection) -> None:
-        """Counts a connection."""
+        """Count a connection."""
         self.connections.add(connection)
         self.ledger.connections_open += 1
         self.ledger.connections_total += 1
         self.pulse.beat()
 
     def closed(self, connection: SimConnection) -> None:
-        """Counts it out."""
+        """Count a connection as closed."""
         self.connections.discard(connection)
         self.ledger.connections_open -= 1
         self.pulse.beat()
 
     def early_reply(self, head: SimRequest) -> SimReply | None:
-        """Ollama answers an upload that it has before it reads the body (routes.go, CreateBlobHandler)."""
+        """Return Ollama's answer to the upload of a blob that it already has: it comes before the body is read.
+
+        The source is routes.go, CreateBlobHandler.
+        """
         digest = head.path.removeprefix("/api/blobs/")
         if head.method != "POST" or digest not in self._desk.catalogue.blobs:
             return None
@@ -118,7 +121,7 @@ class Host:
         return SimReply(200)
 
     async def answer(self, request: SimRequest, connection: SimConnection) -> bool:
-        """Answers one request; False when the connection has to end."""
+        """Answer one request. Return False when the connection must close."""
         if request.path.startswith("/sim/"):
             return await control.answer(self, request, connection)
         path = request.path
@@ -145,7 +148,7 @@ class Host:
         return not sender.must_close
 
     def stop(self) -> None:
-        """Ends the timer."""
+        """Stop the timer."""
         self._turns.stop()
 
     def _sender(self, request: SimRequest, connection: SimConnection, plan: Plan, seen: SeenRequest) -> Sender:
@@ -211,5 +214,5 @@ def _make_desk(options: SimOptions) -> SimDesk:
 
 
 def _is_work(request: SimRequest) -> bool:
-    """Does it make a model work? To embed nothing only loads one."""
+    """Does the request make a model work? (A request to embed nothing only loads a model.)"""
     return request.path in WORK_PATHS and not (request.path == "/api/embed" and b'"input"' not in request.body)

@@ -1,4 +1,4 @@
-"""What the engine has seen and done so far: counters and the last requests, made for assertions."""
+"""The history of an engine, made for assertions: counters and the last requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BODY_SHOWN_BYTES = 256 * 1024
 
 
 class SeenRequest(msgspec.Struct):
-    """One request as it arrived, without what was said in it."""
+    """One request as it arrived, without its prompt or messages."""
 
     number: int
     method: str
@@ -23,32 +23,32 @@ class SeenRequest(msgspec.Struct):
     body_bytes: int
     body_sha256: str
     body: dict[str, object] | None
-    """The top level of a JSON object without messages, prompt and the like; None for any other body."""
+    """The top level of a JSON object, without messages, prompt and similar fields. None for any other body."""
     faults: list[str] = []
     status: int = 0
-    """The status that was sent; 0 before the head."""
+    """The status that was sent; 0 until the head is sent."""
     outcome: str = "open"
-    """open, finished, cancelled (the client left) or cut (a fault ended it)."""
+    """`open`, `finished`, `cancelled` (the client left) or `cut` (a fault ended it)."""
 
 
 class SimState(msgspec.Struct, frozen=True):
-    """The engine at one moment."""
+    """The state of the engine at one moment."""
 
     url: str
     control_url: str
-    """Reachable whatever fault is set."""
+    """The control port's URL; it answers whatever fault is set."""
     received: dict[str, int]
-    """Requests by path, control requests left out."""
+    """The number of requests by path, without control requests."""
     running: int
-    """Requests that hold a slot."""
+    """The number of requests that hold a slot."""
     waiting: int
-    """Requests that wait for a slot or a load."""
+    """The number of requests that wait for a slot or a load."""
     finished: int
-    """Requests that held a slot and were answered to the end."""
+    """The number of requests that held a slot and were fully answered."""
     cancelled: int
-    """Requests whose client went away before the end of the answer."""
+    """The number of requests whose client left before the end of the answer."""
     cut: int
-    """Requests that a fault ended."""
+    """The number of requests that a fault ended."""
     tokens: int
     loads: int
     loads_aborted: int
@@ -59,11 +59,11 @@ class SimState(msgspec.Struct, frozen=True):
     connections_total: int
     faults: list[str]
     requests: list[SeenRequest]
-    """The last ones, oldest first."""
+    """The last requests, oldest first."""
 
 
 class Ledger:
-    """Counts; written by the engine alone."""
+    """The counters. Only the engine writes them."""
 
     def __init__(self, remember: int) -> None:
         self.received: dict[str, int] = {}
@@ -77,7 +77,7 @@ class Ledger:
         self._number = 0
 
     def note(self, request: SimRequest) -> SeenRequest:
-        """Records the request as it arrives."""
+        """Record a request that arrives; return the record."""
         path, _, query = request.target.partition("?")
         self.received[path] = self.received.get(path, 0) + 1
         self._number += 1

@@ -1,4 +1,4 @@
-"""Ollama's routes about models rather than with them: lists, details, pull, create, copy, delete, blobs."""
+"""Ollama's routes that manage models: lists, details, pull, create, copy, delete, blobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EMBEDDING_WIDTH = 64
 FOREVER_NS = 2**63 - 1
 _NANOSECONDS = 1_000_000_000
 UNKNOWN_MODELS = ("missing", "no-such")
-"""Names that begin so are in no registry: pulling one fails."""
+"""The registry has no model whose name begins with one of these: pulling it fails."""
 
 
 def tags(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
@@ -33,7 +33,7 @@ def tags(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def ps(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
-    """GET /api/ps: what is loaded, longest expiry first; what still loads is absent, as in Ollama."""
+    """GET /api/ps: the loaded models, longest expiry first. As in Ollama, a model that still loads is not listed."""
     shown = []
     ready = [runner for runner in desk.machine.runners.values() if runner.loader is None]
     for runner in sorted(ready, key=lambda runner: -runner.expires_at):
@@ -81,7 +81,7 @@ def show(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def pull(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
-    """POST /api/pull: every name exists, except those that say they do not."""
+    """POST /api/pull: every name exists, except those that begin as in `UNKNOWN_MODELS`."""
     name = body.wanted_model
     if full_name(name) is None:
         raise desk.refuse(request.path, 400, "invalid model name")
@@ -110,7 +110,7 @@ def push(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def create(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
-    """POST /api/create: the model appears, whatever it is made from."""
+    """POST /api/create: the model is added, whatever the request says of its content."""
     model = desk.catalogue.add(body.wanted_model, desk.clock() / _NANOSECONDS)
     if model is None:
         raise desk.refuse(request.path, 400, "invalid model name")
@@ -154,7 +154,7 @@ def has_blob(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def upload_blob(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
-    """POST /api/blobs/{digest}: only the digest is kept."""
+    """POST /api/blobs/{digest}: only the digest is kept, not the content."""
     digest, actual = _blob(request), f"sha256:{hashlib.sha256(request.body).hexdigest()}"
     if digest != actual:
         raise desk.refuse(request.path, 400, f'digest mismatch, expected "{digest}", got "{actual}"')
@@ -167,7 +167,7 @@ def _blob(request: SimRequest) -> str:
 
 
 def _told(body: Body, *lines: bytes) -> Decision:
-    """The lines, or the last one alone for a client that wants no stream."""
+    """Return the lines as a stream, or only the last line for a client that wants no stream."""
     return SimReply(200, lines[-1].rstrip()) if body.stream is False else Lines(lines)
 
 

@@ -1,8 +1,12 @@
-"""Which request may run: loaded models, their slots, the loads and the queue inside the engine.
+"""The scheduler of a simulated engine: loaded models, their slots, the loads, and the queue inside the engine.
 
-The rules are Ollama's (server/sched.go), as far as a client can tell: one load at a time; a request whose
-model is loaded passes the queue; the head of the queue waits until a runner falls idle, and everything behind
-it waits too; a request that leaves takes its load with it; what a runner cannot serve yet waits in order.
+The rules are Ollama's (server/sched.go), as far as a client can see them:
+
+* One load runs at a time.
+* A request whose model is loaded passes the queue.
+* The head of the queue waits until a runner is idle. Everything behind the head waits too.
+* A request that leaves aborts the load that it began.
+* Requests that wait for a slot of a loaded model are served in order.
 """
 
 from __future__ import annotations
@@ -23,14 +27,14 @@ class Job:
     model: str
     num_ctx: int
     keep_alive: float | None = None
-    """Seconds; None keeps what the runner has."""
+    """Seconds. None keeps the runner's value."""
     load_fails: bool = False
-    """Does the load end in failure when this request starts it?"""
+    """Does the load fail if this job starts it?"""
 
 
 @dataclass(slots=True, eq=False)
 class SimRunner:
-    """One loaded model, or one that loads (`loader` is set)."""
+    """One model that is loaded, or that is being loaded (then `loader` is set)."""
 
     model: str
     num_ctx: int
@@ -43,13 +47,13 @@ class SimRunner:
 
     @property
     def is_idle(self) -> bool:
-        """Does nobody use it or wait for it?"""
+        """Is no job running on the model or waiting for it?"""
         return not self.active and not self.waiting
 
 
 @dataclass(frozen=True, slots=True)
 class SimStep:
-    """What a step decided: jobs that hold a slot now, jobs whose load failed, and when to look again."""
+    """The decisions of a step: the jobs that got a slot, the jobs whose load failed, and when to step again."""
 
     granted: tuple[Job, ...]
     failed: tuple[Job, ...]
@@ -74,16 +78,16 @@ class SimMachine:
 
     @property
     def running(self) -> int:
-        """Jobs that hold a slot."""
+        """Return the number of jobs that hold a slot."""
         return sum(len(runner.active) for runner in self.runners.values())
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for a slot or a load."""
+        """Return the number of jobs that wait for a slot or a load."""
         return len(self.pending) + sum(len(runner.waiting) for runner in self.runners.values())
 
     def preload(self, model: str, num_ctx: int) -> None:
-        """Has the model in memory for good, as an engine does that serves one model."""
+        """Put the model into memory for good, as an engine that serves one model does."""
         self.runners[model] = SimRunner(model, num_ctx, math.inf, 0.0, None)
 
     def has_loaded(self, model: str, num_ctx: int) -> bool:
@@ -92,7 +96,7 @@ class SimMachine:
         return runner is not None and runner.loader is None and runner.num_ctx == num_ctx
 
     def submit(self, job: Job) -> None:
-        """Takes the job in; QueueFull when it would have to wait behind too many."""
+        """Add a job. Raises QueueFull when too many wait already."""
         if self.has_loaded(job.model, job.num_ctx):
             runner = self.runners[job.model]
             if len(runner.active) >= self.slots and self.waiting >= self.max_queue:
@@ -104,7 +108,7 @@ class SimMachine:
             self.pending.append(job)
 
     def leave(self, job: Job, now: float) -> None:
-        """The job is over or its client went away; a load that it began and that is not done is aborted."""
+        """Remove a job that is over or whose client left. If the job's own load is not done, abort the load."""
         if job in self.pending:
             self.pending.remove(job)
             return
@@ -122,14 +126,14 @@ class SimMachine:
             runner.expires_at = now + runner.session
 
     def unload(self, model: str, now: float) -> None:
-        """The model leaves memory as soon as nobody uses it."""
+        """Mark a model to be unloaded as soon as no job uses it."""
         if runner := self.runners.get(model):
             runner.session = 0.0
             if runner.is_idle:
                 runner.expires_at = now
 
     def step(self, now: float) -> SimStep:
-        """Ends loads, expires runners, starts the next load and hands out slots, as far as `now` allows."""
+        """End loads, expire runners, start the next load and give out slots, as far as the time `now` allows."""
         failed = self._end_load(now)
         for runner in [r for r in self.runners.values() if r.is_idle and r.expires_at <= now]:
             self._drop(runner)
@@ -153,7 +157,7 @@ class SimMachine:
         return []
 
     def _place_head(self, now: float) -> bool:
-        """Moves the head of the queue to its runner, or starts its load; False when it has to wait."""
+        """Move the head of the queue to its runner, or start its load. Return False when it must wait."""
         if not self.pending or any(runner.loader for runner in self.runners.values()):
             return False
         head = self.pending[0]

@@ -10,7 +10,7 @@ _DEFAULTS = ("registry.ollama.ai/", "library/")
 
 
 def full_name(name: str) -> str | None:
-    """`llama3` as `llama3:latest`, default host and namespace dropped; None for what is no name."""
+    """Return the full name (`llama3:latest` of `llama3`), without default host and namespace; None if it is invalid."""
     short = name
     for default in _DEFAULTS:
         short = short.removeprefix(default)

@@ -50,7 +50,7 @@ def embed(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
     """POST /api/embed."""
     model = desk.model(request.path, body)
     texts = as_texts(body.input)
-    if texts:  # to embed nothing only loads a model, of whatever kind
+    if texts:  # a request to embed nothing only loads the model, of any kind
         _demand_embedding(desk, request, model)
 
     def reply(timings: Timings) -> SimReply:
@@ -63,7 +63,7 @@ def embed(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def embeddings(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
-    """POST /api/embeddings, the old one."""
+    """POST /api/embeddings, the older route."""
     model = desk.model(request.path, body)
     text = body.prompt_text
     _demand_embedding(desk, request, model)

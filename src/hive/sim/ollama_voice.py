@@ -8,7 +8,7 @@ from hive.sim.words import Word
 
 
 class OllamaVoice:
-    """NDJSON lines; a chat says `message`, a generation `response`."""
+    """NDJSON lines. The text field is `message` in a chat and `response` in a generation."""
 
     content_type = NDJSON
     headers: tuple[tuple[str, str], ...] = ()
@@ -29,39 +29,39 @@ class OllamaVoice:
         return b'"response":%b%b' % (text, b"".join(more))
 
     def opening(self) -> bytes:
-        """Nothing."""
+        """Return nothing."""
         return b""
 
     def token(self, word: Word) -> bytes:
-        """A line with one word."""
+        """Return a line with one word."""
         return self._line(self._said(word.json), b',"done":false}\n')
 
     def thought(self, word: Word) -> bytes:
-        """A line with one word of thinking."""
+        """Return a line with one word of thinking."""
         return self._line(self._said(b'""', b',"thinking":', word.json), b',"done":false}\n')
 
     def call(self, call: ToolCall) -> bytes:
-        """A line with the whole call."""
+        """Return a line with the whole call."""
         return self._line(self._said(b'""', _calls(call)), b',"done":false}\n')
 
     def closing(self, timings: Timings) -> bytes:
-        """The line with `done`."""
+        """Return the line with `done`."""
         return self._line(self._said(b'""'), self._end(timings) + b"\n")
 
     def error(self, text: str) -> bytes:
-        """An error line."""
+        """Return an error line."""
         return encode({"error": text}) + b"\n"
 
     def whole(self, timings: Timings) -> bytes:
-        """One object."""
+        """Return the whole answer as one object."""
         return self._line(self._all_said(), self._end(timings))
 
     def unfinished(self) -> bytes:
-        """One object without its end: what Ollama answers when its runner ends early."""
+        """Return the whole answer without its end, as Ollama does when its runner stops too early."""
         return self._line(self._all_said(), b',"done":false}')
 
     def lifecycle(self, reason: str) -> bytes:
-        """One object that says the model was loaded or unloaded."""
+        """Return an object that says that the model was loaded or unloaded."""
         return self._line(self._said(b'""'), b',"done":true,"done_reason":%b}' % encode(reason))
 
     def _all_said(self) -> bytes:

@@ -63,7 +63,7 @@ def messages(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def count_message_tokens(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
-    """POST /v1/messages/count_tokens, which Ollama has not."""
+    """POST /v1/messages/count_tokens, which Ollama does not have."""
     desk.model(request.path, body)
     return SimReply(200, encode({"input_tokens": count_tokens(body.asked)}), JSON)
 
@@ -109,7 +109,7 @@ def one_model(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def plain_name(model: SimModel) -> str:
-    """The name as a server shows it that knows no tags."""
+    """Return the name as servers show it that have no tags."""
     return model.name.removesuffix(":latest")
 
 

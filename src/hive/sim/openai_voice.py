@@ -14,29 +14,29 @@ _FINGERPRINTS = {SimKind.OLLAMA: "fp_ollama", SimKind.LLAMA_CPP: "b0-unknown"}
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an OpenAI answer carries beside its words."""
+    """The fields of an OpenAI answer besides its text."""
 
     number: int
-    """The engine's own count of answers; becomes part of the id."""
+    """The engine's own count of answers. It is part of the id."""
     model: str
     kind: SimKind
     include_usage: bool
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        """`system_fingerprint`, where the server has one."""
+        """Return `system_fingerprint`, if the server has one."""
         text = _FINGERPRINTS.get(self.kind)
         return {"system_fingerprint": text} if text else {}
 
 
 def usage(speech: Speech) -> dict[str, object]:
-    """OpenAI's usage object."""
+    """Return OpenAI's usage object."""
     prompt, completion = speech.prompt_tokens, speech.tokens
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 class ChatVoice:
-    """Chat completions. Ollama's first chunk has role and word; other servers send the role alone first."""
+    """Chat completions. Ollama's first chunk holds role and word; other servers send the role in a chunk of its own."""
 
     content_type = EVENT_STREAM
     headers: tuple[tuple[str, str], ...] = ()
@@ -66,24 +66,24 @@ class ChatVoice:
         return b'%b%b%b},"finish_reason":null}]}\n\n' % (self._head, role, delta)
 
     def opening(self) -> bytes:
-        """The role, where it comes alone."""
+        """Return the chunk with the role, if the server sends it alone."""
         return b"" if self._facts.kind is SimKind.OLLAMA else self._delta(b'"content":""')
 
     def token(self, word: Word) -> bytes:
-        """A chunk with one word."""
+        """Return a chunk with one word."""
         return self._delta(b'"content":' + word.json)
 
     def thought(self, word: Word) -> bytes:
-        """A chunk with one word of reasoning."""
+        """Return a chunk with one word of reasoning."""
         empty = b'"content":"",' if self._facts.kind is SimKind.OLLAMA else b""
         return self._delta(b'%b"%b":%b' % (empty, self._reasoning.encode(), word.json))
 
     def call(self, call: ToolCall) -> bytes:
-        """A chunk with the whole call."""
+        """Return a chunk with the whole call."""
         return self._delta(b'"content":"","tool_calls":' + encode(_calls(call, in_stream=True)))
 
     def closing(self, timings: Timings) -> bytes:
-        """Finish reason, usage if it was asked for, and [DONE]."""
+        """Return finish reason, usage if it was asked for, and [DONE]."""
         choice: dict[str, object] = {"index": 0, "delta": {}, "finish_reason": self._reason}
         chunks = event(self._object("chat.completion.chunk") | {"choices": [choice]})
         if self._facts.include_usage:
@@ -91,11 +91,11 @@ class ChatVoice:
         return chunks + DONE
 
     def error(self, text: str) -> bytes:
-        """An error event, then [DONE] as vLLM sends it."""
+        """Return an error event, and [DONE] after it, as vLLM sends them."""
         return openai_error_event(text)
 
     def whole(self, timings: Timings) -> bytes:
-        """One object."""
+        """Return the whole answer as one object."""
         speech = self.speech
         message: dict[str, object] = {"role": "assistant", "content": speech.text}
         if speech.thoughts:
@@ -111,7 +111,7 @@ class ChatVoice:
 
 
 class CompletionVoice:
-    """Text completions; thoughts and tool calls do not exist here."""
+    """Text completions. This shape has no thoughts and no tool calls."""
 
     content_type = EVENT_STREAM
     headers: tuple[tuple[str, str], ...] = ()
@@ -134,40 +134,40 @@ class CompletionVoice:
         )
 
     def opening(self) -> bytes:
-        """Nothing."""
+        """Return nothing."""
         return b""
 
     def token(self, word: Word) -> bytes:
-        """A chunk with one word."""
+        """Return a chunk with one word."""
         return event(self._object([{"text": word.text, "index": 0, "finish_reason": None}]))
 
     def thought(self, word: Word) -> bytes:
-        """Nothing: the shape has no place for it."""
+        """Return nothing: the shape has no thoughts."""
         return b""
 
     def call(self, call: ToolCall) -> bytes:
-        """Nothing: the shape has no place for it."""
+        """Return nothing: the shape has no tool calls."""
         return b""
 
     def closing(self, timings: Timings) -> bytes:
-        """An empty chunk with the finish reason, usage if it was asked for, and [DONE]."""
+        """Return an empty chunk with the finish reason, usage if it was asked for, and [DONE]."""
         chunks = event(self._object([{"text": "", "index": 0, "finish_reason": self.speech.reason}]))
         if self._facts.include_usage:
             chunks += event(self._object([]) | {"usage": usage(self.speech)})
         return chunks + DONE
 
     def error(self, text: str) -> bytes:
-        """An error event, then [DONE] as vLLM sends it."""
+        """Return an error event, and [DONE] after it, as vLLM sends them."""
         return openai_error_event(text)
 
     def whole(self, timings: Timings) -> bytes:
-        """One object."""
+        """Return the whole answer as one object."""
         choice: object = {"text": self.speech.text, "index": 0, "finish_reason": self.speech.reason}
         return encode(self._object([choice], is_chunk=False) | {"usage": usage(self.speech)}) + b"\n"
 
 
 def openai_error_event(text: str) -> bytes:
-    """An error inside an OpenAI stream."""
+    """Return an error inside an OpenAI stream."""
     return event({"error": {"message": text, "type": "api_error", "param": None, "code": None}}) + DONE
 
 

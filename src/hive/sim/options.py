@@ -1,4 +1,4 @@
-"""What a simulated engine is told at its start, with every default, and what it looks like to a probe."""
+"""The options of a simulated engine with their defaults, and what a probe sees of each kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hive.sim.names import full_name
 
 
 class SimKind(StrEnum):
-    """Which server the engine passes for: its probe routes, error shapes and `Server` header."""
+    """The server that the engine imitates: its probe routes, error shapes and `Server` header."""
 
     OLLAMA = "ollama"
     LLAMA_CPP = "llama.cpp"
@@ -30,7 +30,7 @@ DEFAULT_MODELS = ("tiny",)
 
 
 class OptionError(ValueError):
-    """An option that cannot be used; the message is one sentence that names it."""
+    """An option that the engine cannot use. The message is one sentence that names the option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +43,30 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class SimOptions:
-    """How the engine behaves; times in seconds."""
+    """How the engine behaves; times are in seconds."""
 
     models: tuple[str, ...] = DEFAULT_MODELS
     kind: SimKind = SimKind.OLLAMA
     version: str = ""
-    """What it calls itself; empty means the version we recorded for its kind."""
+    """The version it reports. Empty: the version that we recorded for its kind."""
     slots: int = 1
-    """Requests that one loaded model answers at a time (OLLAMA_NUM_PARALLEL)."""
+    """Requests that one loaded model answers at the same time (OLLAMA_NUM_PARALLEL)."""
     max_loaded: int = 3
     max_queue: int = 512
-    """Requests that wait inside before the next one is told 503 busy."""
+    """Requests that may wait inside the engine. The next one gets 503 busy."""
     load_time: float = 0.0
     ttft: float = 0.0
-    """From holding a slot to the first token."""
+    """Seconds from the start in a slot to the first token."""
     tokens_per_second: float = 0.0
-    """Of each stream; 0 means as fast as the client reads."""
+    """The speed of each stream. 0: as fast as the client reads."""
     default_tokens: int = 24
-    """Length of an answer when the request does not say."""
+    """The length of an answer when the request does not set one."""
     context_length: int = 4096
     keep_alive: float = 300.0
     tool_call: ToolCall | None = None
     seed: int = 0
     remember: int = 100
-    """Requests that the state shows."""
+    """The number of requests in the state."""
 
     def __post_init__(self) -> None:
         for name in ("slots", "max_loaded", "default_tokens", "context_length"):
@@ -84,10 +84,10 @@ class SimOptions:
 
     @property
     def shown_version(self) -> str:
-        """The version a probe reads."""
+        """Return the version that a probe reads."""
         return self.version or VERSIONS[self.kind]
 
     @property
     def token_interval(self) -> float:
-        """Seconds from one token to the next."""
+        """Return seconds from one token to the next."""
         return 1 / self.tokens_per_second if self.tokens_per_second else 0.0

@@ -1,4 +1,4 @@
-"""Carries out a decision: waits for a slot, keeps the pace, lets faults strike where they should."""
+"""Carries out a decision: it waits for a slot, keeps the pace, and lets faults strike at the right place."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hive.sim.voices import EVENT_STREAM, NDJSON, Clock, Timings, Voice, encode
 from hive.sim.work import Lines, Settlement, Work
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
-"""Two spaces, as in server/sched.go."""
+"""Ollama's text has two spaces, as in server/sched.go."""
 LOAD_FAILED = "llama runner process has terminated: "
 RUNNER_ERROR = "an error was encountered while running the model: unexpected EOF"
 BREATHER = 32
-"""Frames after which a stream without a pace lets the others on."""
+"""A stream without a pace lets other tasks run after this many frames."""
 
 _STREAM_FAULTS = (
     FaultKind.FREEZE_STREAM,
@@ -38,7 +38,7 @@ _STREAM_FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A stream before it is sent: frames in order, how many, what ends it, what breaks it."""
+    """A stream that will be sent: its frames in order, their number, its end, and its error."""
 
     content_type: str
     headers: tuple[tuple[str, str], ...]
@@ -60,7 +60,7 @@ class Performer:
     hold: Callable[[InjectedFault], Awaitable[None]]
 
     async def work(self, work: Work, path: str, sender: Sender, plan: Plan, load_failure: InjectedFault | None) -> None:
-        """Does the work and answers; errors of the scheduler are answers too."""
+        """Do the work and answer. Errors of the scheduler are answers too."""
         job = Job(work.model, work.num_ctx, work.keep_alive, load_failure is not None)
         asked = self.clock()
         try:
@@ -74,7 +74,7 @@ class Performer:
             await sender.reply(error_reply(self.options.kind, path, 500, text))
 
     async def lines(self, lines: Lines, sender: Sender, plan: Plan) -> None:
-        """Streams the lines of a pull or the like."""
+        """Send the lines of a pull or of a similar task as a stream."""
         *frames, closing = lines.frames
         script = Script(NDJSON, (), iter(frames), len(frames), 0.0, lambda: closing, _error_line)
         await self._stream(script, sender, plan)
@@ -101,7 +101,7 @@ class Performer:
         await sender.reply(self._whole(voice, path, plan, self._timings(asked, granted, began)))
 
     def _timings(self, asked: int, granted: int, began: int) -> Timings:
-        """Return what an engine tells of itself: the wait for its slot is in the total alone, as with a real one."""
+        """Return the times that an engine reports. As with a real one, only the total includes the wait for a slot."""
         now = self.clock()
         load = max(1, min(granted - asked, int(self.options.load_time * 1e9)))
         return Timings(now - asked, load, began - granted, now - began)
@@ -143,7 +143,7 @@ class Performer:
             await asyncio.sleep(0)
 
     async def _strike(self, kind: FaultKind, frame: bytes, script: Script, sender: Sender, plan: Plan) -> bool:
-        """Lets one fault happen before this frame; True when the stream is over."""
+        """Let one fault happen before this frame. Return True when the stream is over."""
         match kind:
             case FaultKind.FREEZE_STREAM:
                 await sender.flush()
@@ -167,7 +167,7 @@ class Performer:
 
 
 def _frames(voice: Voice) -> Iterator[bytes]:
-    """One frame for each token, made when its time has come; the opening goes out with the first."""
+    """Yield one frame for each token, when its time has come. The opening is part of the first frame."""
     opening = voice.opening()
     speech = voice.speech
     if speech.call:
@@ -182,7 +182,7 @@ def _frames(voice: Voice) -> Iterator[bytes]:
 
 
 def _strikes(plan: Plan, count: int) -> dict[int, list[FaultKind]]:
-    """Which faults strike before which frame; those beyond the end strike before the end mark."""
+    """Return which faults strike before which frame. A position beyond the end means: before the end mark."""
     strikes: dict[int, list[FaultKind]] = {}
     for kind in _STREAM_FAULTS:
         if kind in plan:

@@ -1,4 +1,4 @@
-"""What each kind of engine answers to those who want to know who it is and how it feels."""
+"""The answers of each kind of engine to probes: its kind and version, and its state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def status(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def account(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
-    """POST /api/me of an Ollama nobody signed in to."""
+    """POST /api/me of an Ollama that is not signed in."""
     return SimReply(401, encode({"error": "unauthorized", "signin_url": "https://ollama.com/connect"}))
 
 

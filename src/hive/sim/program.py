@@ -1,4 +1,4 @@
-"""The simulated engine as a program: reads the command line's words, serves until a signal ends it."""
+"""The simulated engine as a program: it reads texts of the command line and serves until a signal ends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hive.sim.options import OptionError, SimKind, SimOptions, ToolCall
 
 
 def read_kind(text: str) -> SimKind:
-    """The kind of this name; OptionError names the allowed ones."""
+    """Return the kind of this name. Raises OptionError with the allowed names."""
     try:
         return SimKind(text)
     except ValueError:
@@ -24,7 +24,7 @@ def read_kind(text: str) -> SimKind:
 
 
 def read_tool_call(text: str) -> ToolCall | None:
-    """The call written `NAME` or `NAME:{"argument": ...}`; None for no text."""
+    """Return the call written as `NAME` or `NAME:{"argument": ...}`; None for an empty text."""
     name, _, arguments = text.partition(":")
     if not text:
         return None
@@ -35,13 +35,13 @@ def read_tool_call(text: str) -> ToolCall | None:
 
 
 def check_faults(faults: Sequence[str]) -> None:
-    """OptionError when one of them is no fault."""
+    """Raise OptionError when one of the texts is not a fault."""
     for text in faults:
         make_fault(*split_fault(text))
 
 
 def fault_table() -> str:
-    """Every fault with its argument and effect, one a line."""
+    """Return every fault with its argument and effect, one a line."""
     lines = []
     for kind, row in FAULTS.items():
         takes = "" if row.argument is Argument.NONE else f" [{row.argument.value}]"
@@ -50,7 +50,7 @@ def fault_table() -> str:
 
 
 def serve(options: SimOptions, host: str, port: int, faults: Sequence[str] = ()) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit code, 1 when the address cannot be had."""
+    """Serve until SIGTERM or SIGINT. Return the exit code: 1 when the address cannot be used."""
     try:
         asyncio.run(_serve(options, host, port, faults))
     except KeyboardInterrupt:  # before the handlers are set

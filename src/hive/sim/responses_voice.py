@@ -8,7 +8,7 @@ from hive.sim.words import Word
 
 
 class ResponsesVoice:
-    """OpenAI's Responses as Ollama serves them: no state, no [DONE]; thoughts are left out."""
+    """OpenAI's Responses as Ollama serves them: without state and without [DONE]. Thoughts are left out."""
 
     content_type = EVENT_STREAM
     headers = (("Cache-Control", "no-cache"),)
@@ -28,7 +28,7 @@ class ResponsesVoice:
         return event(dict(sorted(fields.items())), name)
 
     def opening(self) -> bytes:
-        """Created, in progress, and the item that is begun."""
+        """Return the events for created, in progress, and the first item."""
         begun = self._response("in_progress")
         chunks = self._event("response.created", response=begun)
         chunks += self._event("response.in_progress", response=begun)
@@ -45,15 +45,15 @@ class ResponsesVoice:
         return chunks + self._event("response.content_part.added", part=_text(""), **self._place())
 
     def thought(self, word: Word) -> bytes:
-        """Nothing: reasoning items are not simulated."""
+        """Return nothing: reasoning items are not simulated."""
         return b""
 
     def token(self, word: Word) -> bytes:
-        """A delta of text."""
+        """Return a delta of text."""
         return self._event("response.output_text.delta", delta=word.text, logprobs=[], **self._place())
 
     def call(self, call: ToolCall) -> bytes:
-        """The function call from its beginning to its end."""
+        """Return the events of the whole function call."""
         done = self._call_item(call)
         place: dict[str, object] = {"item_id": self._ids[2], "output_index": 0}
         begun = done | {"arguments": "", "status": "in_progress"}
@@ -67,7 +67,7 @@ class ResponsesVoice:
         )
 
     def closing(self, timings: Timings) -> bytes:
-        """The ends of part, item and response."""
+        """Return the ends of part, item and response."""
         chunks = b""
         if not self.speech.call:
             text = self.speech.text
@@ -77,11 +77,11 @@ class ResponsesVoice:
         return chunks + self._event("response.completed", response=self._response("completed"))
 
     def error(self, text: str) -> bytes:
-        """OpenAI's error event."""
+        """Return OpenAI's error event."""
         return self._event("error", code="server_error", message=text, param=None)
 
     def whole(self, timings: Timings) -> bytes:
-        """One response object."""
+        """Return one response object."""
         return encode(self._response("completed")) + b"\n"
 
     def _place(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The table of routes: for each kind of engine, which method and path is answered by whom."""
+"""The table of routes: for each kind of engine, which function answers a method and path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hive.sim.work import Decision
 
 Route = Callable[[SimDesk, SimRequest, Body], Decision]
 Table = Mapping[str, Mapping[str, Route]]
-"""Path, then method; a path that ends in a slash takes one more part."""
+"""Path, then method. A path that ends in a slash accepts one more part."""
 
 WORK_PATHS = frozenset(
     {
@@ -99,7 +99,7 @@ TABLES: Mapping[SimKind, Table] = {
 
 
 def decide(desk: SimDesk, request: SimRequest) -> Decision:
-    """What the engine does about the request; errors are replies."""
+    """Return the engine's decision about the request. Errors are replies."""
     try:
         route = _find(desk.kind, request)
         if isinstance(route, SimReply):
@@ -135,7 +135,7 @@ def _check_browser(request: SimRequest) -> SimReply | None:
 
 
 def cors(kind: SimKind, request: SimRequest) -> tuple[tuple[str, str], ...]:
-    """The headers that let a browser's page read the answer."""
+    """Return the headers that allow a page in a browser to read the answer."""
     if kind is SimKind.LLAMA_CPP:
         return (("Access-Control-Allow-Origin", request.header("origin") or ""),)
     origin = request.header("origin") if kind is SimKind.OLLAMA else None

@@ -1,4 +1,4 @@
-"""Writes one answer on a connection, with the faults that are about bytes: framing, heads, lengths, pace."""
+"""Writes one answer on a connection, with the faults of bytes: framing, heads, lengths, pace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from hive.sim.surfaces import SimReply
 from hive.sim.wire import LAST_CHUNK, Headers, SimRequest, chunk, head_bytes
 
 GO_BUFFER_BYTES = 2048
-"""Go counts an answer of up to this size and chunks a larger one (net/http, bufferBeforeChunkingSize)."""
+"""Go sends an answer of up to this size with its length, and a larger one in chunks (net/http,
+bufferBeforeChunkingSize).
+"""
 
 
 _CUTS = frozenset({FaultKind.DROP, FaultKind.RESET, FaultKind.CUT_LINE})
@@ -23,7 +25,7 @@ _FRAMINGS = frozenset({FaultKind.CLOSE_DELIMITED, FaultKind.LYING_LENGTH})
 
 
 class Cut(Exception):  # noqa: N818 - an instruction for the connection
-    """The connection ends here and now."""
+    """End the connection here and now."""
 
     def __init__(self, *, is_reset: bool = False) -> None:
         super().__init__()
@@ -31,13 +33,13 @@ class Cut(Exception):  # noqa: N818 - an instruction for the connection
 
 
 class Outlet(Protocol):
-    """Where bytes go."""
+    """Where bytes are sent."""
 
     def write(self, data: bytes) -> None:
-        """Sends the bytes, or drops them when the connection is closing."""
+        """Send the bytes, or drop them when the connection is closing."""
 
     async def drain(self) -> None:
-        """Waits while the peer takes nothing."""
+        """Wait while the peer does not read."""
 
 
 class Framing(Enum):
@@ -46,11 +48,11 @@ class Framing(Enum):
     CHUNKED = "chunked"
     CLOSE = "close"
     COLLECT = "collect"
-    """Kept until the end, then sent with a length that lies."""
+    """The body is kept until its end, then sent with a false length."""
 
 
 class Sender:
-    """One answer: either `reply`, or `begin`, `piece` as often as needed, and `end`."""
+    """One answer. Call `reply`; or call `begin`, `piece` any number of times, and `end`."""
 
     def __init__(
         self,
@@ -72,16 +74,16 @@ class Sender:
         self._hold = hold
         self._headers = headers
         self._counts_up_to = counts_up_to
-        """The longest answer with a Content-Length; None for any."""
+        """The longest answer with a Content-Length; None for any length."""
         self._held = b""
-        """A head that goes out with the first piece."""
+        """A head that will be sent with the first piece."""
         self._collected = bytearray()
         self._framing = Framing.CHUNKED
         self._start: tuple[int, str, Headers] = (200, "", ())
         self.must_close = request.wants_close
 
     async def reply(self, reply: SimReply) -> None:
-        """Sends a whole answer; faults of a stream strike it in the middle, unless it is an error already."""
+        """Send a whole answer. Faults of a stream strike in its middle, unless it is an error already."""
         body = b"" if self._request.method == "HEAD" else reply.body
         struck = self._plan.keys() if reply.status == 200 else frozenset()
         if FaultKind.FREEZE_STREAM in struck:
@@ -112,7 +114,7 @@ class Sender:
         return is_long and self._plan.keys().isdisjoint(_CUTS)
 
     async def begin(self, content_type: str, headers: Headers = (), *, status: int = 200) -> None:
-        """Starts a stream; its head goes out with the first piece."""
+        """Start a stream. Its head is sent with the first piece."""
         self._start = (status, content_type, headers)
         if FaultKind.LYING_LENGTH in self._plan:
             self._framing = Framing.COLLECT
@@ -123,7 +125,7 @@ class Sender:
         await self._send_head(status, content_type, headers, framing)
 
     async def piece(self, data: bytes) -> None:
-        """Sends a part of the body as one chunk."""
+        """Send a part of the body as one chunk."""
         if not data:
             return
         if self._framing is Framing.COLLECT:
@@ -135,17 +137,17 @@ class Sender:
         await self._put(framed)
 
     async def flush(self) -> None:
-        """Sends the head if it still waits for a first piece."""
+        """Send the head if it still waits for the first piece."""
         if self._held:
             await self._put(self._take_held())
 
     async def bad_chunk(self) -> None:
-        """Sends a chunk whose size is no number, then ends the connection."""
+        """Send a chunk whose size is not a number, then end the connection."""
         await self._put(self._take_held() + b"zz\r\nnot a chunk\r\n")
         raise Cut
 
     async def end(self) -> None:
-        """Ends the stream."""
+        """End the stream."""
         if self._framing is Framing.COLLECT:
             status, content_type, headers = self._start
             length = len(self._collected) + int(self._plan[FaultKind.LYING_LENGTH].number)
@@ -157,7 +159,7 @@ class Sender:
         await self._after()
 
     async def _send_head(self, status: int, content_type: str, headers: Headers, framing: Headers) -> None:
-        """Makes the head wait for the first piece, or sends it alone where a fault wants that."""
+        """Keep the head for the first piece, or send it alone if a fault requires that."""
         if hints := self._plan.get(FaultKind.EARLY_HINTS):
             link = (("Link", "</style.css>; rel=preload"),) if hints.number == 103 else ()
             await self._put(head_bytes(int(hints.number), link))

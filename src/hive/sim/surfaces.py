@@ -1,4 +1,4 @@
-"""Which of the engine's interfaces a path belongs to, and how that interface words an error."""
+"""The surface that a path belongs to, and the form of an error there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Surface(Enum):
 
 
 def surface_of(path: str) -> Surface:
-    """The surface that owns the path."""
+    """Return the surface that owns the path."""
     if path.startswith("/v1/messages"):
         return Surface.ANTHROPIC
     return Surface.OPENAI if path.startswith("/v1/") else Surface.NATIVE
@@ -63,7 +63,7 @@ _ANTHROPIC_TYPES = {
 
 
 def error_reply(kind: SimKind, path: str, status: int, text: str) -> SimReply:
-    """The error as this kind of engine words it on the surface of this path."""
+    """Return the error in the words of this kind of engine, on the surface of this path."""
     surface = surface_of(path)
     if surface is Surface.NATIVE:
         return SimReply(status, encode({"error": text}))
@@ -76,13 +76,13 @@ def error_reply(kind: SimKind, path: str, status: int, text: str) -> SimReply:
         if kind in _TYPES:
             shape["code"] = status
         body = encode({"error": shape})
-    if status == 400:  # Ollama's middleware writes these itself, without a line end
+    if status == 400:  # Ollama's middleware writes these errors itself, without a line end
         return SimReply(status, body)
     return SimReply(status, body + b"\n", JSON)
 
 
 def unknown_path(kind: SimKind) -> SimReply:
-    """The answer for a path that no route has."""
+    """Return the answer for a path that no route has."""
     match kind:
         case SimKind.OLLAMA:
             return SimReply(404, b"404 page not found", TEXT)
@@ -95,7 +95,7 @@ def unknown_path(kind: SimKind) -> SimReply:
 
 
 def wrong_method(kind: SimKind, allowed: str) -> SimReply:
-    """The answer for a path whose routes have other methods."""
+    """Return the answer for a path that exists only with other methods."""
     match kind:
         case SimKind.OLLAMA:
             return SimReply(405, b"405 method not allowed", TEXT, (("Allow", allowed),))
@@ -106,7 +106,7 @@ def wrong_method(kind: SimKind, allowed: str) -> SimReply:
 
 
 def is_host_allowed(host: str | None) -> bool:
-    """Would an Ollama on a loopback address answer this Host header (routes.go, allowedHost)?"""
+    """Would an Ollama on a loopback address accept this Host header (routes.go, allowedHost)?"""
     name = urlsplit(f"//{host or ''}").hostname or ""
     if name in ("", "localhost") or name.endswith((".localhost", ".local", ".internal")):
         return True
@@ -118,7 +118,7 @@ def is_host_allowed(host: str | None) -> bool:
 
 
 def is_origin_allowed(origin: str) -> bool:
-    """Is a browser's page of this origin let in without OLLAMA_ORIGINS?"""
+    """Would Ollama allow a browser's page of this origin without OLLAMA_ORIGINS?"""
     parts = urlsplit(origin)
     if parts.scheme in ("app", "file", "tauri", "vscode-webview", "vscode-file"):
         return True

@@ -1,4 +1,4 @@
-"""Makes requests wait for their turn: the machine's decisions as futures, its times as timers."""
+"""Makes requests wait for their turn. The machine's decisions become futures; its times become timers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class LoadFailed(Exception):  # noqa: N818 - the fact, in the words the client g
 
 
 class Pulse:
-    """Wakes whoever waits for the engine's state to change."""
+    """Wakes the tasks that wait for a change of the engine's state."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
 
     def beat(self) -> None:
-        """Something has changed."""
+        """Wake them: something has changed."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     async def until(self, is_true: Callable[[], bool]) -> None:
-        """Returns when the condition holds; looks at every change."""
+        """Wait until the condition holds. It is tested at every change."""
         while not is_true():
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
@@ -38,7 +38,7 @@ class Pulse:
 
 
 class SimTurns:
-    """Drives one machine; the only one that changes it."""
+    """Drives one machine. Nothing else changes that machine."""
 
     def __init__(self, machine: SimMachine, pulse: Pulse) -> None:
         self.machine = machine
@@ -48,7 +48,7 @@ class SimTurns:
 
     @asynccontextmanager
     async def slot(self, job: Job) -> AsyncIterator[None]:
-        """A slot for the length of the block; QueueFull or LoadFailed instead of one."""
+        """Hold a slot while the block runs. Raises QueueFull or LoadFailed when there is none to have."""
         loop = asyncio.get_running_loop()
         self.machine.submit(job)
         turn = self._futures[job] = loop.create_future()
@@ -62,12 +62,12 @@ class SimTurns:
             self.pump()
 
     def unload(self, model: str) -> None:
-        """The model leaves memory when nobody uses it."""
+        """Unload the model when no job uses it."""
         self.machine.unload(model, asyncio.get_running_loop().time())
         self.pump()
 
     def pump(self) -> None:
-        """Lets the machine decide, tells those concerned, and comes back when it is time."""
+        """Let the machine decide, wake the jobs it decided about, and set a timer for the next decision."""
         loop = asyncio.get_running_loop()
         step = self.machine.step(loop.time())
         for job in step.granted:
@@ -82,6 +82,6 @@ class SimTurns:
         self._pulse.beat()
 
     def stop(self) -> None:
-        """Forgets the timer."""
+        """Stop the timer."""
         if self._timer:
             self._timer.cancel()

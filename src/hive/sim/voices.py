@@ -1,4 +1,4 @@
-"""How an answer is put on the wire: the speech, and what each dialect's voice has to do with it."""
+"""How an answer is written: the speech, and what the voice of each dialect must do with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one answer went, in nanoseconds."""
+    """The times of one answer, in nanoseconds."""
 
     total: int = 0
     load: int = 0
@@ -31,7 +31,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """What will be said: thoughts, then either words or a tool call."""
+    """The content of an answer: thoughts, then either words or a tool call."""
 
     prompt_tokens: int
     words: list[Word] = field(default_factory=list)
@@ -41,57 +41,57 @@ class Speech:
 
     @property
     def tokens(self) -> int:
-        """The answer's length; a tool call counts as the words it would have been."""
+        """Return the length in tokens. A tool call counts as the words that it replaces."""
         return len(self.words) + len(self.thoughts)
 
     @property
     def text(self) -> str:
-        """The words joined."""
+        """Return the words joined."""
         return "" if self.call else "".join(word.text for word in self.words)
 
     @property
     def thinking(self) -> str:
-        """The thoughts joined."""
+        """Return the thoughts joined."""
         return "".join(word.text for word in self.thoughts)
 
 
 class Voice(Protocol):
-    """Puts one speech on the wire; every method returns the bytes of one HTTP chunk."""
+    """Writes one speech in a dialect. Every method returns the bytes of one HTTP chunk."""
 
     content_type: str
     speech: Speech
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """What its streams say in the head beside the content type."""
+        """Return the header fields of a stream, besides the content type."""
 
     def opening(self) -> bytes:
-        """What precedes the first token; it goes out with it."""
+        """Return what comes before the first token, in the same chunk."""
 
     def thought(self, word: Word) -> bytes:
-        """One token of thinking."""
+        """Return one token of thinking."""
 
     def token(self, word: Word) -> bytes:
-        """One token of the answer."""
+        """Return one token of the answer."""
 
     def call(self, call: ToolCall) -> bytes:
-        """A whole tool call."""
+        """Return a whole tool call."""
 
     def closing(self, timings: Timings) -> bytes:
-        """All that follows the last token, the end mark last."""
+        """Return everything after the last token; the end mark is last."""
 
     def error(self, text: str) -> bytes:
-        """The dialect's error inside a stream."""
+        """Return the dialect's error inside a stream."""
 
     def whole(self, timings: Timings) -> bytes:
-        """The answer when nobody asked for a stream."""
+        """Return the answer as one body, when the client wants no stream."""
 
 
 _seconds: tuple[int, bytes] = (0, b"")
 
 
 def timestamp(now_ns: int) -> bytes:
-    """RFC 3339 in UTC with nanoseconds, as Go writes it."""
+    """Return RFC 3339 in UTC with nanoseconds, as Go writes it."""
     global _seconds
     seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
     if _seconds[0] != seconds:
@@ -100,11 +100,11 @@ def timestamp(now_ns: int) -> bytes:
 
 
 def encode(value: object) -> bytes:
-    """Compact JSON."""
+    """Return compact JSON."""
     return msgspec.json.encode(value)
 
 
 def event(value: object, name: str = "") -> bytes:
-    """A server-sent event with this JSON."""
+    """Return a server-sent event with this JSON."""
     head = f"event: {name}\n".encode() if name else b""
     return b"%bdata: %b\n\n" % (head, encode(value))

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as the engine speaks it: bytes in, requests out, heads and chunks back; no socket and no clock."""
+"""HTTP/1.1 as the engine speaks it: bytes in, requests out, heads and chunks back. No socket and no clock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class BadRequest(Exception):  # noqa: N818 - becomes an answer
-    """Bytes that are no request; the message is what the client reads."""
+    """Bytes that are not a request. The message is what the client reads."""
 
 
 @dataclass(slots=True, eq=False)
 class SimRequest:
-    """One request; `body` grows until the parser has handed it out."""
+    """One request. `body` grows until the parser hands the request out."""
 
     method: str
     target: str
@@ -31,11 +31,11 @@ class SimRequest:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """Return the target without its query."""
         return self.target.partition("?")[0]
 
     def header(self, name: str) -> str | None:
-        """The first header of this lower-case name."""
+        """Return the first header of this lower-case name."""
         return next((value for key, value in self.headers if key.lower() == name), None)
 
     @property
@@ -45,7 +45,7 @@ class SimRequest:
         return "close" in options or (self.is_http_1_0 and "keep-alive" not in options)
 
     def digest(self) -> str:
-        """SHA-256 of the body, in hex."""
+        """Return the SHA-256 of the body, in hex."""
         return hashlib.sha256(self.body).hexdigest()
 
 
@@ -67,15 +67,15 @@ class RequestParser:
         self._await = _Await.HEAD
         self._missing = 0
         self.head: SimRequest | None = None
-        """The request whose head has arrived and that is not taken yet."""
+        """The request whose head has arrived and that was not taken yet."""
 
     def feed(self, data: bytes) -> None:
-        """Adds bytes from the peer; BadRequest when they cannot become a request."""
+        """Add bytes from the peer. Raises BadRequest when they cannot become a request."""
         self._buffer += data
         self._advance()
 
     def take(self) -> SimRequest | None:
-        """The next whole request, or None."""
+        """Return the next whole request, or None."""
         if self._await is not _Await.TAKEN:
             return None
         request, self.head = self.head, None
@@ -184,14 +184,14 @@ def _parse_head(lines: list[str]) -> SimRequest:
 
 
 def head_bytes(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """A response head, its blank line included."""
+    """Return a response head, its blank line included."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:
-    """The data as one HTTP chunk."""
+    """Return the data as one HTTP chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 

@@ -1,4 +1,4 @@
-"""What the engine says: words and vectors that follow from seed, model and prompt, and nothing else."""
+"""What the engine says: words and vectors that depend on seed, model and prompt only."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ EMBEDDING_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One token: its text, and the same as JSON."""
+    """One token: its text, and the same text as JSON."""
 
     text: str
     json: bytes
 
 
 def make_word(text: str) -> Word:
-    """The token of this text."""
+    """Return the token of this text."""
     return Word(text, msgspec.json.encode(text))
 
 
 class Vocabulary:
-    """A ring of words that a seed fixes; each answer reads it from a place that its prompt fixes."""
+    """A ring of words that depends on the seed. Each answer reads it from a place that depends on its prompt."""
 
     def __init__(self, seed: int) -> None:
         chooser = random.Random(seed)  # noqa: S311 - words, not secrets
@@ -48,14 +48,14 @@ class Vocabulary:
         self._seed = seed
 
     def sentence(self, model: str, prompt: bytes, length: int) -> list[Word]:
-        """`length` tokens; the same for the same seed, model and prompt."""
+        """Return `length` tokens: the same tokens for the same seed, model and prompt."""
         start = zlib.crc32(prompt, zlib.crc32(model.encode(), self._seed & 0xFFFFFFFF)) % _RING_SIZE
         turns = 1 + (start + length) // _RING_SIZE
         return (self._ring * turns)[start : start + length] if turns > 1 else self._ring[start : start + length]
 
 
 def embedding(text: str, dimensions: int | None = None) -> list[float]:
-    """A unit vector that depends on the text alone."""
+    """Return a unit vector that depends only on the text."""
     chooser = random.Random(hashlib.sha256(text.encode()).digest())  # noqa: S311 - a vector, not a secret
     values = [chooser.gauss(0.0, 1.0) for _ in range(min(dimensions or EMBEDDING_LENGTH, EMBEDDING_LENGTH))]
     length = math.hypot(*values)
@@ -63,5 +63,5 @@ def embedding(text: str, dimensions: int | None = None) -> list[float]:
 
 
 def count_tokens(text: bytes) -> int:
-    """A prompt's length in tokens: four bytes each."""
+    """Return a prompt's length in tokens: four bytes are a token."""
     return 1 + len(text) // 4

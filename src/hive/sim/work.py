@@ -1,4 +1,4 @@
-"""What a route decides: an answer that is ready, lines that follow one another, or work for a model."""
+"""The decision of a route: an answer that is ready, a list of lines, or work for a model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hive.sim.voices import Timings, Voice
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """NDJSON lines of a pull or a create; the last one is the end mark."""
+    """The NDJSON lines of a pull or a create. The last one is the end mark."""
 
     frames: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A speech in a voice."""
+    """A speech with its voice."""
 
     voice: Voice
     is_stream: bool
@@ -26,19 +26,19 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One reply that is made when a slot is held: embeddings, or the news that the model is loaded."""
+    """One reply that is made once a slot is held: embeddings, or the notice that the model is loaded."""
 
     reply: Callable[[Timings], SimReply]
     is_instant: bool
-    """Does it come without the time to a first token?"""
+    """Is the reply sent without the time to a first token?"""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something that needs a slot of a model."""
+    """A task that needs a slot of a model."""
 
     model: str
-    """Its full name."""
+    """The model's full name."""
     num_ctx: int
     keep_alive: float | None
     task: Utterance | Settlement

@@ -1,1 +1,1 @@
-"""What survives a restart: the data directory, its database and the records in it."""
+"""The data that survives a restart: the data directory, its database and the records in it."""

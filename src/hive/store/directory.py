@@ -1,4 +1,4 @@
-"""The data directory: its mode, its files, and the lock that keeps it for one process."""
+"""The data directory: its mode, its files, and the lock that reserves it for one process."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ else:
 
 DATABASE = "hive.db"
 LOCK = "hive.lock"
-_NOT_OURS_TO_MIND = frozenset({"lost+found"})
+_IGNORED_ENTRIES = frozenset({"lost+found"})
 _LOCKED_BYTE = 1 << 20
-"""Windows locks bytes and lets nobody read them: one far behind the process id that the file holds."""
+"""On Windows a locked byte cannot be read. So the lock takes a byte far behind the process id in the file."""
 
 
 class DataDirectory:
-    """A directory that this process alone may use until `release`."""
+    """A directory that only this process may use until `release`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,11 +30,11 @@ class DataDirectory:
 
     @property
     def database(self) -> Path:
-        """Return where the database is."""
+        """Return the path of the database."""
         return self.path / DATABASE
 
     def claim(self) -> None:
-        """Make the directory if it is missing, close it to others, and lock it, or raise StoreError."""
+        """Create the directory if it is missing, close it to other users, and lock it. Raises StoreError."""
         try:
             self._prepare()
             self._lock()
@@ -43,7 +43,7 @@ class DataDirectory:
             raise StoreError(f"data directory {self.path}: cannot be used ({error_fact(error)})") from error
 
     def release(self) -> None:
-        """Give the directory back; a second call does nothing."""
+        """Unlock the directory. A second call does nothing."""
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
@@ -52,13 +52,13 @@ class DataDirectory:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if sys.platform == "win32" or not self.path.stat().st_mode & 0o077:
             return
-        content = {entry.name for entry in self.path.iterdir()} - _NOT_OURS_TO_MIND
+        content = {entry.name for entry in self.path.iterdir()} - _IGNORED_ENTRIES
         if content and DATABASE not in content and LOCK not in content:
             raise StoreError(
                 f"data directory {self.path}: is open to other users and holds other files; "
                 "give the hub a directory of its own"
             )
-        # A mounted volume may belong to root: the files in it are 0600 all the same.
+        # A mounted volume may belong to root. The files in it have mode 0600 in any case.
         with contextlib.suppress(PermissionError):
             self.path.chmod(0o700)
 

@@ -1,4 +1,4 @@
-"""What is kept of a node that joined: who it is, and what it said of itself and its engines, packed."""
+"""What the database keeps of a joined node: its identity, and what it said of itself and its engines, packed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from hive.wire.link_messages import Engines, ReportedEngine
 from hive.wire.link_rules import MAX_CONTROL_BYTES
 
 MAX_LISTS_BYTES = MAX_CONTROL_BYTES
-"""Of all engines of a node: what it can say in one message is kept whole. Packed, it takes a fifth."""
+"""The limit for the lists of all engines of a node: as much as a node can say in one message. Packed it is a fifth."""
 _MAX_UNPACKED_BYTES = 2 * MAX_LISTS_BYTES
 _LEVEL = 1
-"""9 MB of lists become 1.7 MB in 56 ms; the usual level makes 1.5 MB of them, in 90 ms."""
+"""This level packs 9 MB of lists into 1.7 MB in 56 ms. The usual level packs them into 1.5 MB in 90 ms."""
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What a node said, without what changes by the minute. It is stored: what is added needs a default."""
+    """What a node said, without what changes every minute. It is stored, so a new field needs a default."""
 
     agent: str = ""
     platform: str = ""
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     engines: Engines = ()
-    """As it would report them, with nothing in memory."""
+    """The engines as the node would report them with no model in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownNode:
-    """A node as it was when it was last heard of."""
+    """A node as it was when the hub last heard of it."""
 
     name: str
     key_digest: bytes
@@ -40,7 +40,7 @@ class KnownNode:
 
 
 def fitting(engines: Iterable[ReportedEngine]) -> tuple[ReportedEngine, ...]:
-    """Return the engines whose lists have room within `MAX_LISTS_BYTES`, the first ones first."""
+    """Return the first engines whose lists together fit into `MAX_LISTS_BYTES`."""
     kept, room = [], MAX_LISTS_BYTES
     for engine in engines:
         size = sum(len(memoryview(each)) for each in (engine.tags, engine.ps, engine.v1_models))
@@ -56,7 +56,7 @@ def pack(profile: Profile) -> bytes:
 
 
 def unpack(packed: bytes) -> Profile:
-    """Return the profile that was packed. Raises `ValueError`."""
+    """Return the profile that `pack` compressed. Raises `ValueError`."""
     try:
         return _decode(zlib.decompressobj().decompress(packed, _MAX_UNPACKED_BYTES))
     except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

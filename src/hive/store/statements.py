@@ -1,4 +1,4 @@
-"""Every SQL statement of the hub: each function takes a connection and speaks in the hub's own types."""
+"""Every SQL statement of the hub. Each function takes a connection, and takes and returns the hub's own types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_revision(connection: Connection) -> str | None:
-    """Return the migration that the database stands at; None for an empty one."""
+    """Return the revision of the database's schema; None for an empty database."""
     has_table = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'")
     if connection.execute(has_table).first() is None:
         return None
@@ -25,13 +25,13 @@ def read_revision(connection: Connection) -> str | None:
 
 
 def stamp_revision(connection: Connection, revision: str) -> None:
-    """Mark a database that was made whole as standing at `revision`, in Alembic's own table."""
+    """Write `revision` into Alembic's own table, for a database that was made from `tables`."""
     connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
     connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": revision})
 
 
 def read_keys(connection: Connection) -> list[Key]:
-    """Return every key, the revoked ones too, oldest first."""
+    """Return every key, the oldest first. Revoked keys are included."""
     return [
         Key(
             name=row.name,
@@ -47,7 +47,7 @@ def read_keys(connection: Connection) -> list[Key]:
 
 
 def write_keys(connection: Connection, changed: Iterable[Key]) -> None:
-    """Add keys, or replace those with the same digest, in the order given."""
+    """Add keys in the given order. A key replaces a stored key with the same digest."""
     for key in changed:
         values = {
             "name": key.name,
@@ -62,7 +62,7 @@ def write_keys(connection: Connection, changed: Iterable[Key]) -> None:
 
 
 def read_nodes(connection: Connection) -> list[KnownNode]:
-    """Return every node that is kept, by name; one whose profile cannot be read has an empty one."""
+    """Return every stored node, by name. A node whose profile cannot be read has an empty profile."""
     return [
         KnownNode(row.name, row.key_digest, row.seen_at, _profile(row.name, row.profile))
         for row in connection.execute(select(nodes).order_by(nodes.c.name))
@@ -78,12 +78,12 @@ def _profile(name: str, packed: bytes) -> Profile:
 
 
 def write_node(connection: Connection, node: KnownNode) -> None:
-    """Add a node, or replace the one of its name."""
+    """Add a node, or replace the stored node of this name."""
     values = {"key_digest": node.key_digest, "seen_at": node.seen_at, "profile": pack(node.profile)}
     statement = insert(nodes).values(name=node.name, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=[nodes.c.name], set_=values))
 
 
 def delete_node(connection: Connection, name: str) -> None:
-    """Keep nothing more of a node."""
+    """Delete everything that is stored of a node."""
     connection.execute(delete(nodes).where(nodes.c.name == name))

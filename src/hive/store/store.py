@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Store:
-    """Async methods over a synchronous database; `open` before, `close` after. Errors are StoreError."""
+    """Async methods over a synchronous database. Call `open` first and `close` last. Errors are StoreError."""
 
     def __init__(self, data_dir: Path) -> None:
         self._directory = DataDirectory(data_dir)
@@ -47,36 +47,36 @@ class Store:
         try:
             await self._run(self._open)
         except BaseException:
-            # If the caller was cancelled, `_open` runs on: what it takes is given back after it.
+            # If the caller was cancelled, `_open` still runs on. What it takes is given back after it.
             self._thread.submit(self._close)
             self._thread.shutdown(wait=False)
             raise
 
     async def close(self) -> None:
-        """Finish what was begun, close the database and give the directory back."""
+        """Finish the work that has begun, close the database and unlock the directory."""
         try:
             await self._run(self._close)
         finally:
             self._thread.shutdown(wait=False)
 
     async def keys(self) -> list[Key]:
-        """Return every key ever made, oldest first."""
+        """Return every key that was ever made, the oldest first."""
         return await self._transaction(records.read_keys)
 
     async def save_keys(self, *changed: Key) -> None:
-        """Add keys or replace those of the same digest, all or none, in the order given."""
+        """Add keys in the given order, all or none. A key replaces a stored key with the same digest."""
         await self._transaction(lambda connection: records.write_keys(connection, changed))
 
     async def nodes(self) -> list[KnownNode]:
-        """Return every node that is kept."""
+        """Return every stored node."""
         return await self._transaction(records.read_nodes)
 
     async def save_node(self, node: KnownNode) -> None:
-        """Add a node, or replace the one of its name."""
+        """Add a node, or replace the stored node of this name."""
         await self._transaction(lambda connection: records.write_node(connection, node))
 
     async def delete_node(self, name: str) -> None:
-        """Keep nothing more of a node; nothing happens if none has the name."""
+        """Delete everything that is stored of a node. Does nothing if no node has the name."""
         await self._transaction(lambda connection: records.delete_node(connection, name))
 
     async def _transaction(self, work: Callable[[Connection], T]) -> T:
@@ -91,7 +91,7 @@ class Store:
         return await self._run(run)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Run `work` in the store's thread, to its end even if the caller is cancelled."""
+        """Run `work` in the store's thread. It runs to its end even if the caller is cancelled."""
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
     def _open(self) -> None:
@@ -116,12 +116,12 @@ class Store:
 
 
 def make_engine(database: Path) -> Engine:
-    """Return an engine whose transactions are SQLite's own, schema changes included."""
+    """Return an engine (SQLAlchemy's) that leaves transactions to SQLite, schema changes included."""
     engine = create_engine(URL.create("sqlite", database=str(database)))
 
     @event.listens_for(engine, "connect")
     def configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # else Python's driver begins and commits by rules of its own
+        connection.isolation_level = None  # otherwise Python's driver begins and commits by its own rules
         cursor = connection.cursor()
         for pragma in (
             "journal_mode = WAL",

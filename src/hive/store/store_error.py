@@ -2,7 +2,7 @@
 
 
 class StoreError(Exception):
-    """One sentence for the operator: the directory or the file, and the fact."""
+    """One sentence for the operator: it names the directory or the file, and says what is wrong."""
 
 
 class DirectoryInUseError(StoreError):
@@ -10,7 +10,7 @@ class DirectoryInUseError(StoreError):
 
 
 def error_fact(error: Exception) -> str:
-    """Return what the database or the system said, without the statement and its values."""
+    """Return the message of the database or the system, without the statement and its values."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(getattr(error, "orig", None) or type(error).__name__)

@@ -1,11 +1,11 @@
-"""The tables of the database, as they are today; `migrations/` holds how they came to be."""
+"""The tables of the database as they are today. `migrations/` holds the steps that led to them."""
 
 from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Float, Index, LargeBinary, MetaData, String, Table, text
 
 REVISION = "0002"
-"""The newest migration: what a database of these tables is stamped with."""
+"""The newest migration. A new database of these tables is marked with it."""
 
 metadata = MetaData()
 
@@ -21,7 +21,7 @@ keys = Table(
     Column("revoked_at", Float),
     Index("keys_live_name", "name", unique=True, sqlite_where=text("revoked_at IS NULL")),
 )
-"""Every key the hub ever knew: a name is one live key's, a revoked key's digest stays."""
+"""Every key that the hub ever made. A name belongs to one live key. The digest of a revoked key stays."""
 
 nodes = Table(
     "nodes",
@@ -31,4 +31,4 @@ nodes = Table(
     Column("seen_at", Float, nullable=False),
     Column("profile", LargeBinary, nullable=False),
 )
-"""Each node that joined, as it was when it was last heard of; `hive.store.known_nodes` packs the profile."""
+"""Each joined node as it was when the hub last heard of it. `hive.store.known_nodes` packs the profile."""

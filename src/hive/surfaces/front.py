@@ -55,6 +55,7 @@ class Front:
     def __init__(self, hub: Hub, door: Door, origins: Origins, surfaces: Sequence[Surface]) -> None:
         """`surfaces`: the first one that has a path answers it, and the very first one what none of them has."""
         self._hub = hub
+        self._services = hub.services
         self._door = door
         self._origins = origins
         self._surfaces = tuple(surfaces)
@@ -138,7 +139,9 @@ class Front:
         if dialect is None:
             dialect = surface.dialect_of(head.path if head is not None else "/")
         status, fields, body = error_answer(surface.errors[dialect], fault, request_id)
-        self._hub.note_refusal(methods.get(head.method) if head is not None else None, request_id, fault, len(body))
+        self._hub.register.note_refusal(
+            methods.get(head.method) if head is not None else None, request_id, fault, len(body)
+        )
         if head is not None:
             fields += self._fields(head, request_id)
         return status, fields, body
@@ -149,7 +152,7 @@ class Front:
         """Answer a request."""
         plan = stream.plan
         if isinstance(plan, Plan):
-            Exchange(self._hub, stream, plan).start()
+            Exchange(self._services, stream, plan).start()
         elif isinstance(plan, _AnswerOfSurface):
             self._answer_of_surface(stream, plan.surface, plan.plan)
         elif isinstance(plan, _Joins):

@@ -35,7 +35,7 @@ class _HubCollector(Collector):
         yield from self._nodes()
         yield from self._links()
         yield GaugeMetricFamily("hive_queue_waiting", "Tickets that wait.", value=self._hub.queue.waiting_count)
-        yield GaugeMetricFamily("hive_exchanges_running", "Exchanges under way.", value=len(self._hub.exchanges))
+        yield GaugeMetricFamily("hive_exchanges_running", "Exchanges under way.", value=len(self._hub.register.running))
         connections = len(self._server.connections)
         yield GaugeMetricFamily("hive_client_connections", "Open connections of clients.", value=connections)
         held = self._server.held_body_bytes
@@ -47,7 +47,7 @@ class _HubCollector(Collector):
         received = CounterMetricFamily("hive_received_bytes", "Request bodies.", labels=_EXCHANGE_LABELS)
         sent = CounterMetricFamily("hive_sent_bytes", "Answer bodies.", labels=_EXCHANGE_LABELS)
         seconds = HistogramMetricFamily("hive_exchange_seconds", "From request to end.", labels=_EXCHANGE_LABELS)
-        for (operation, node, outcome), tally in self._hub.records.tallies.exchanges.items():
+        for (operation, node, outcome), tally in self._hub.register.records.tallies.exchanges.items():
             labels = [operation, node, outcome.value]
             count.add_metric(labels, tally.count)
             attempts.add_metric(labels, tally.attempts)
@@ -58,12 +58,12 @@ class _HubCollector(Collector):
 
     def _times(self) -> Iterator[Metric]:
         queued = HistogramMetricFamily("hive_queued_seconds", "Waited for a slot.")
-        waited = self._hub.records.tallies.queued
+        waited = self._hub.register.records.tallies.queued
         queued.add_metric([], _buckets(waited), waited.total)
         first = HistogramMetricFamily(
             "hive_first_byte_seconds", "From request to the answer's first byte.", labels=["node"]
         )
-        for node, histogram in self._hub.records.tallies.first_byte.items():
+        for node, histogram in self._hub.register.records.tallies.first_byte.items():
             first.add_metric([node], _buckets(histogram), histogram.total)
         yield from (queued, first)
 

@@ -1,4 +1,4 @@
-"""What Hive ships for tests: an engine that is simulated, honest about it, and faulty on demand."""
+"""Test doubles that Hive ships: a simulated engine, a scripted engine, an agent, and a whole hub."""
 
 from hive.sim.engine import SimulatedEngine
 from hive.sim.ledger import SeenRequest, SimState

@@ -1,4 +1,4 @@
-"""A double of the agent, in a thread of its own: it joins a hub and relays to engines; tests make it misbehave."""
+"""A double of the agent, in a thread of its own. It joins a hub and relays to engines; a test can make it misbehave."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _LOOK_INTERVAL = 1.0
 _TICK = 0.1
 _REDIAL = 0.1
 _SOON = 0.1
-"""Seconds until it looks again when it is asked to: as soon as the hub's own probes."""
+"""Seconds until the double looks at its engines again when the hub asks for that: as soon as the hub's own probes."""
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class _EngineVersion(msgspec.Struct):
 
 
 class AgentDouble:
-    """One node. Its own loop's; from other threads use `ThreadedAgent`."""
+    """One node. It belongs to one event loop; from other threads use `ThreadedAgent`."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class AgentDouble:
         credential: str = "",
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """`engines` are URLs by id."""
+        """Make an agent. `engines` holds URLs by engine id."""
         self._hub = hub
         self._key = key
         self._context = context
@@ -79,19 +79,19 @@ class AgentDouble:
         self.instance = secrets.token_hex(8)
         self.urls = dict(engines)
         self.beats = True
-        """Does it send heartbeats?"""
+        """Does the double send heartbeats?"""
         self.is_deaf = False
-        """Does it take exchanges and do nothing with them?"""
+        """Does the double accept exchanges and then do nothing with them?"""
         self.redials = True
         self.closes: list[tuple[int, str]] = []
-        """What ended its control sockets: close codes, or the status of a refusal, and the reasons."""
+        """How its control sockets ended: the close code or the status of a refusal, and the reason."""
         self.byes: list[str] = []
-        """What hubs said before they closed a session."""
+        """The reasons in the `bye` messages of hubs."""
         self.want = 0
         self.control: NodeSocket | None = None
         self.data: set[Serving] = set()
         self.edit: Callable[[ReportedEngine], ReportedEngine] = lambda engine: engine
-        """Changes what is reported: for lies."""
+        """Changes a report before it is sent, so that a test can let the node lie."""
         self._session = ""
         self._may_dial = False
         self._known: dict[str, ReportedEngine] = {}
@@ -101,15 +101,13 @@ class AgentDouble:
         self._looking = asyncio.Lock()
         self._dialing = 0
 
-    # --- its life ---
-
     def start(self) -> None:
-        """Join, and join again whenever the hub is lost."""
+        """Join the hub, and join again whenever the connection is lost."""
         for coroutine in (self._run(), self._tick(), self._look_for_ever()):
             self._spawn(coroutine)
 
     async def stop(self) -> None:
-        """Leave in good order."""
+        """Leave the hub in good order."""
         self.redials = False
         sockets = [self.control, *(serving.socket for serving in self.data)]
         for socket in sockets:
@@ -129,19 +127,19 @@ class AgentDouble:
         await asyncio.sleep(0)
 
     def kill(self) -> None:
-        """Lose every connection at once, as when the machine dies; it comes back if it may."""
+        """Break every connection at once, as when the machine dies. Join again afterwards if `redials` is set."""
         for socket in [self.control, *(serving.socket for serving in self.data)]:
             if socket is not None:
                 socket.abort()
 
     def drain(self) -> None:
-        """Ask the hub for no new work."""
+        """Ask the hub to send no new work."""
         if self.control is not None and isinstance(self.control.machine, NodeControl):
             self.control.machine.say_draining()
             self.control.flush()
 
     async def report(self, *, look: bool = True) -> None:
-        """Look at the engines and send what was found."""
+        """Look at the engines and send a report."""
         if look:
             await self._look()
         if self.control is not None and isinstance(self.control.machine, NodeControl) and self._session:
@@ -181,8 +179,6 @@ class AgentDouble:
                     socket.tick()
             self._fill()
 
-    # --- the control socket ---
-
     def _make_control(self, socket: LinkSocket, now: float) -> NodeControl:
         hello = Hello(self.instance, "hive.testing 1", "Testing 1.0", self._labels, self._engines(), MACHINE)
         return NodeControl(socket, hello, now)
@@ -212,10 +208,8 @@ class AgentDouble:
             alive = {each.id: EngineBeat(each.is_alive and not each.is_silent) for each in self._engines()}
             self.control.machine.heartbeat(MACHINE, alive)
 
-    # --- data sockets ---
-
     def _fill(self) -> None:
-        """Dial what is missing; give up spares that are too many."""
+        """Dial the data sockets that are missing, and close spare sockets that are too many."""
         if not self._session or not self._may_dial:
             return
         for _ in range(self.want - len(self.data) - self._dialing):
@@ -241,12 +235,10 @@ class AgentDouble:
         self.data.discard(serving)
 
     def make_deaf(self) -> None:
-        """Take exchanges from now on, and do nothing with them."""
+        """Accept exchanges from now on, but do nothing with them."""
         self.is_deaf = True
         for serving in self.data:
             serving.is_deaf = True
-
-    # --- the engines ---
 
     def _engines(self) -> tuple[ReportedEngine, ...]:
         return tuple(self.edit(engine) for engine in self._known.values())
@@ -306,14 +298,14 @@ def _version(body: bytes | None) -> str:
 
 
 class ThreadedAgent:
-    """A running agent, callable from any thread."""
+    """A running agent. Its methods may be called from any thread."""
 
     def __init__(self, agent: AgentDouble, loop: asyncio.AbstractEventLoop) -> None:
         self._agent = agent
         self._loop = loop
 
     def call(self, function: Callable[[AgentDouble], T]) -> T:
-        """Call a function with the agent inside its event loop; return its result."""
+        """Call a function with the agent inside its event loop; return the function's result."""
 
         async def call() -> T:
             return function(self._agent)
@@ -321,18 +313,18 @@ class ThreadedAgent:
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(_CALL_TIMEOUT)
 
     def report(self) -> None:
-        """Look at the engines now and tell the hub."""
+        """Look at the engines now and send a report to the hub."""
         asyncio.run_coroutine_threadsafe(self._agent.report(), self._loop).result(_CALL_TIMEOUT)
 
     @property
     def closes(self) -> list[tuple[int, str]]:
-        """Return what ended its control sockets so far."""
+        """Return how its control sockets have ended so far."""
         return self.call(lambda agent: list(agent.closes))
 
 
 @contextmanager
 def run_agent(hub: str, key: str, engines: Mapping[str, str], **more: object) -> Iterator[ThreadedAgent]:
-    """A running agent for the length of the block; `more` as for `Agent`."""
+    """Run an agent while the block runs. `more` holds further arguments of `AgentDouble`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="agent", daemon=True)
     thread.start()

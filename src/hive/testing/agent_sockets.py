@@ -1,4 +1,4 @@
-"""The sockets of the agent's double: what it dials to a hub, and what it connects to an engine for an exchange."""
+"""The sockets of the agent's double: those it dials to a hub, and those it connects to an engine for an exchange."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_HEAD_BYTES = 1 << 20
 
 
 class NodeSocket(asyncio.Protocol):
-    """One connection to a hub: HTTP until it is open, then a machine's."""
+    """One connection to a hub. It speaks HTTP until it is open; then a machine (`hive.wire`) reads and writes it."""
 
     def __init__(
         self, dial: Dial, make: Callable[[LinkSocket, float], LinkMachine[Any]], on_event: Callable[[Any], None]
@@ -33,7 +33,7 @@ class NodeSocket(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.on_pause: Callable[[bool], None] = lambda is_paused: None
         self.opened: asyncio.Future[None] = self._loop.create_future()
-        """Fails with `Refused`."""
+        """Done when the socket is open; fails with `Refused`."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,13 +74,13 @@ class NodeSocket(asyncio.Protocol):
         self.on_pause(False)
 
     def handle(self, events: Sequence[Any]) -> None:
-        """Take the machine's events, then send what it has to say."""
+        """Handle the machine's events, then send what the machine has to send."""
         for event in events:
             self._on_event(event)
         self.flush()
 
     def flush(self) -> None:
-        """Send what the machine has to say."""
+        """Send what the machine has to send."""
         if self.machine is None or self.transport is None or self.transport.is_closing():
             return
         data = self.machine.socket.take_output()
@@ -90,12 +90,12 @@ class NodeSocket(asyncio.Protocol):
             self.transport.close()
 
     def tick(self) -> None:
-        """Let time pass."""
+        """Tell the machine the time."""
         if self.machine is not None:
             self.handle(self.machine.tick(self._loop.time()))
 
     def abort(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a close message."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -125,7 +125,7 @@ async def dial(
 
 
 class Serving:
-    """A data socket: each exchange gets a connection of its own to its engine."""
+    """A data socket. Each exchange has a connection of its own to its engine."""
 
     def __init__(self, session: str, urls: dict[str, str], credential: bytes) -> None:
         self._session = session
@@ -135,7 +135,7 @@ class Serving:
         self._engine: DoubleEngineSocket | None = None
         self._accepting: asyncio.TimerHandle | None = None
         self.is_deaf = False
-        """It takes exchanges and does nothing with them."""
+        """Does the socket accept exchanges and then do nothing with them?"""
         self.socket: NodeSocket
         self.reader = ResponseReader(_MAX_HEAD_BYTES)
 
@@ -147,11 +147,11 @@ class Serving:
         return machine
 
     def make(self, socket: LinkSocket, now: float) -> NodeData:
-        """Return the machine of the socket that has just opened."""
+        """Return the machine for the socket that has just opened."""
         return NodeData(socket, self._session, now)
 
     def take(self, event: object) -> None:
-        """Take an event of the machine."""
+        """Handle an event of the machine."""
         if self.is_deaf:
             return
         if isinstance(event, Open):
@@ -159,7 +159,7 @@ class Serving:
         elif isinstance(event, bytes):
             if self._engine is not None:
                 self._engine.write(event)
-        else:  # a cancel, or the end of the socket
+        else:  # a cancel, or the socket has ended
             self._drop()
             if isinstance(event, Closed):
                 self.socket.flush()
@@ -180,13 +180,13 @@ class Serving:
         self.socket.flush()
 
     def answer(self, engine: DoubleEngineSocket, data: bytes) -> None:
-        """Pass bytes of an engine's answer on."""
+        """Pass on bytes of an engine's answer."""
         if engine is self._engine:
             self.machine.answer(engine.exchange, data)
             self.socket.flush()
 
     def end(self, engine: DoubleEngineSocket, error: EndError | None) -> None:
-        """End the exchange of an engine's connection."""
+        """End the exchange that uses this connection to an engine."""
         if engine is self._engine and self.machine.state is not NodeState.CLOSED:
             self.machine.end(engine.exchange, error)
             self.socket.flush()
@@ -202,10 +202,10 @@ class Serving:
 
 
 class DoubleEngineSocket(asyncio.Protocol):
-    """One exchange's connection to an engine."""
+    """The connection to an engine for one exchange."""
 
     def __init__(self, owner: Serving, exchange: str, lines: bytes) -> None:
-        """`lines` stand in the request's head in place of Host, which comes second."""
+        """Make the connection. `lines` replace the Host line of the request, which is its second line."""
         self.exchange = exchange
         self.connecting: asyncio.Task[None]
         self._owner = owner
@@ -219,7 +219,7 @@ class DoubleEngineSocket(asyncio.Protocol):
         self._is_over = False
 
     async def connect(self, url: str) -> None:
-        """Connect, and send what was held; an engine that cannot be reached ends the exchange."""
+        """Connect and send the bytes that waited. If the engine cannot be reached, end the exchange."""
         parts = urlsplit(url)
         try:
             await asyncio.get_running_loop().create_connection(lambda: self, parts.hostname or "", parts.port or 80)
@@ -237,12 +237,12 @@ class DoubleEngineSocket(asyncio.Protocol):
             self._transport.write(data)
 
     def pause(self, is_paused: bool) -> None:
-        """Let the hub's pace govern the engine."""
+        """Stop or resume reading from the engine, as fast as the hub takes the answer."""
         if self._transport is not None and not self._transport.is_closing():
             (self._transport.pause_reading if is_paused else self._transport.resume_reading)()
 
     def abort(self) -> None:
-        """Drop the connection; the engine stops."""
+        """Drop the connection, so that the engine stops."""
         self._is_over = True
         self.connecting.cancel()
         if self._transport is not None:

@@ -1,4 +1,4 @@
-"""A whole hub in the process of a test: its own thread and event loop, a free port, a temporary directory."""
+"""A whole hub in the process of a test, with its own thread and event loop, a free port and a temporary directory."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from hive.testing.agent_double import ThreadedAgent, run_agent
 
 _CALL_TIMEOUT = 10.0
 _STOP_TIMEOUT = 40.0
-"""Longer than the longest drain."""
+"""Seconds. It is longer than the longest drain."""
 _POLL_INTERVAL = 0.005
 _SETTLE_TIMEOUT = 2.0
 
 usual_link = "dialed"
-"""How hubs of tests reach their nodes, if not said."""
+"""The link between a test's hub and its nodes, unless a test names one."""
 
 T = TypeVar("T")
 Nodes = Mapping[str, str | NodeSettings]
-"""Dialed nodes by name: a URL, or settings (whose name is then replaced by the key)."""
+"""Dialed nodes by name: a URL, or settings. The name in the settings is replaced by the key of the mapping."""
 
 
 class HubNotClean(AssertionError):  # noqa: N818 - the fact, as a failed assertion
-    """The hub left something behind: a task, a socket, or an error that nobody handled."""
+    """The hub left something behind: a task, a socket, or an error that was not handled."""
 
 
 class ThreadedHub:
-    """A running hub, callable from any thread."""
+    """A running hub. Its methods may be called from any thread."""
 
     def __init__(self, server: HubServer, loop: asyncio.AbstractEventLoop, admin_key: str) -> None:
         self._server = server
@@ -51,7 +51,7 @@ class ThreadedHub:
         self.admin_key = admin_key
         self.data_dir: Path = server.settings.data_dir
         self.agents: dict[str, ThreadedAgent] = {}
-        """Those that joined with `link="joined"`, by the names of their nodes."""
+        """The agents that joined with `link="joined"`, by the names of their nodes."""
 
     def __repr__(self) -> str:
         return f"<ThreadedHub {self.url}>"
@@ -90,11 +90,11 @@ class ThreadedHub:
             time.sleep(_POLL_INTERVAL)
 
     def begin_stop(self) -> None:
-        """Let the hub stop as SIGTERM does, without waiting for the end."""
+        """Start to stop as on SIGTERM, without waiting for the end."""
         self.call(lambda _: self._stop_once())
 
     def stop(self) -> None:
-        """Stop the hub as SIGTERM does, and wait for the end; stopping twice does no harm."""
+        """Stop the hub as on SIGTERM and wait for the end. A second call does no harm."""
 
         async def stop(_: HubServer) -> None:
             await asyncio.shield(self._stop_once())
@@ -117,14 +117,14 @@ def run_hub(
     link: str | None = None,
     **settings: object,
 ) -> Iterator[ThreadedHub]:
-    """A hub for the length of the block, with these nodes and any of `hive.config.Settings` as keywords.
+    """Run a hub while the block runs, with these nodes. Other keywords are fields of `hive.config.Settings`.
 
-    `link`: `dialed`, or `joined`: then a double of the agent (`hive.testing.agent_double`) joins for each node;
-    `usual_link` if not said.
+    `link` is `dialed` or `joined`; the default is `usual_link`. With `joined`, a double of the agent
+    (`hive.testing.agent_double`) joins for each node. `use_uvloop`: by default as in `hive serve`.
 
-    It has looked at every node once before the block begins, if not told `wait=False`. Exchanges that run at
-    the end are given up, if `drain_timeout` does not say otherwise. `use_uvloop`: as `hive serve` does if not
-    said. Raises `HubNotClean` at the end for a task, a socket or an error that the hub left behind.
+    The hub has probed every node once before the block begins, unless `wait=False`. Exchanges that still run at the end
+    are given up, unless `drain_timeout` is set. At the end a task, a socket or an error that the hub left behind raises
+    `HubNotClean`.
     """
     admin_key = admin_key or f"test-admin-{secrets.token_hex(12)}"
     selector = selectors.DefaultSelector()
@@ -145,7 +145,7 @@ def run_hub(
                     if is_joined:
                         _join(hub, nodes or {}, agents, wait=wait)
                     elif wait:
-                        hub.until(lambda server: server.hub.has_looked, _CALL_TIMEOUT)
+                        hub.until(lambda server: server.hub.roster.has_looked, _CALL_TIMEOUT)
                     yield hub
                 finally:
                     hub.stop()
@@ -160,7 +160,7 @@ def run_hub(
 
 
 def _join(hub: ThreadedHub, nodes: Nodes, agents: ExitStack, *, wait: bool) -> None:
-    """Let an agent join for each node, and wait until the hub has heard of all their engines."""
+    """Join one agent for each node, and wait until the hub knows all their engines."""
     for node in _nodes(nodes):
         credential = node.api_key.value if node.api_key is not None else ""
         hub.agents[node.name] = agents.enter_context(
@@ -192,7 +192,7 @@ def _make_loop(use_uvloop: bool | None, selector: selectors.BaseSelector) -> asy
 def _close(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.close()
-    except OSError as error:  # uvloop's way to say that a socket is still at work
+    except OSError as error:  # uvloop raises this if a socket is still in use
         raise HubNotClean(f"the hub left behind: a socket ({error})") from None
 
 
@@ -215,7 +215,7 @@ async def _start(settings: Settings) -> HubServer:
 
 
 async def _leftovers(server: HubServer, selector: selectors.BaseSelector) -> list[str]:
-    """Return what a stopped hub left in its loop, after it had the time to close what it closes."""
+    """Return what a stopped hub left in its loop, after it had time to close its connections."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _SETTLE_TIMEOUT
     while (left := _left_now(server, selector)) and loop.time() < deadline:  # noqa: ASYNC110
@@ -227,7 +227,7 @@ def _left_now(server: HubServer, selector: selectors.BaseSelector) -> list[str]:
     current = asyncio.current_task()
     left = [f"the task {task.get_name()} ({task.get_coro()!r})" for task in asyncio.all_tasks() if task is not current]
     left += [repr(connection) for connection in server.server.connections]
-    sockets = len(selector.get_map()) - 1  # the loop's own, if it is an asyncio one
+    sockets = len(selector.get_map()) - 1  # an asyncio loop registers one socket of its own
     return left + ([f"{sockets} sockets"] if sockets > 0 else [])
 
 

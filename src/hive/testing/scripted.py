@@ -1,4 +1,4 @@
-"""An engine that sends any bytes a test likes: probes take it for an Ollama, for work it plays a script."""
+"""An engine that sends any bytes a test wants. It answers probes as an Ollama, and plays a script for each request."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class _Gone(Exception):  # noqa: N818 - not an error: the hub closed its connect
 
 @dataclass(eq=False)
 class Call:
-    """One request for work: what arrived, and the means to answer it byte by byte."""
+    """One request for work: what arrived, and methods to answer it byte by byte."""
 
     head: bytes
     body: bytes
     number: int
-    """The how manyth request for work of this engine, from 0."""
+    """The number of this request for work at this engine, from 0."""
     connection: int
-    """The how manyth connection of this engine, from 0."""
+    """The number of the connection at this engine, from 0."""
     sock: socket.socket = field(repr=False)
     is_over: bool = False
     """Did the script end the connection?"""
@@ -52,7 +52,7 @@ class Call:
         self.sock.sendall(data)
 
     def answer(self, body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = "") -> None:
-        """Send a whole counted answer; `more` are header lines."""
+        """Send a whole answer with its length. `more` holds further header lines."""
         head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(body)}\r\n\r\n"
         self.send(head.encode("latin-1") + body)
 
@@ -61,7 +61,7 @@ class Call:
         self.send(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{more}Transfer-Encoding: chunked\r\n\r\n".encode())
 
     def chunk(self, data: bytes) -> None:
-        """Send one chunk; an empty one ends the answer."""
+        """Send one chunk. An empty chunk ends the answer."""
         self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Call:
         self.sock.close()
 
     def wait_for_departure(self, timeout: float = _PATIENCE) -> float:
-        """Return after how many seconds the hub closed the connection. Raises `TimeoutError`."""
+        """Wait until the hub closes the connection; return after how many seconds. Raises `TimeoutError`."""
         began = time.monotonic()
         self.sock.settimeout(timeout)
         self.is_over = True
@@ -101,9 +101,9 @@ def _load(call: Call) -> None:
 
 
 class ScriptedEngine:
-    """Plays `scripts` one after the other, the last one for ever; each request for work (a POST) gets one.
+    """An engine that plays `scripts` in order, one for each request for work (a POST). The last script is repeated.
 
-    A request to embed nothing is a load, which is the hub's own doing: `on_load` answers it, and no script.
+    A request to embed nothing is a load, which the hub sends by itself. `on_load` answers it; it takes no script.
     """
 
     def __init__(self, *scripts: Script, models: Sequence[str] = ("tiny:latest",)) -> None:
@@ -111,13 +111,13 @@ class ScriptedEngine:
         self.on_load: Script = _load
         self.models = tuple(models)
         self.relayed: tuple[str, ...] = ()
-        """What it lists as models for which another machine works."""
+        """The models that the engine lists as cloud models: it only relays them to another machine."""
         self.loaded = self.models
-        """What it lists as in its memory."""
+        """The models that the engine lists as loaded."""
         self.calls: list[Call] = []
         self.loads: list[Call] = []
         self.errors: list[BaseException] = []
-        """What scripts raised, but for a hub that went away."""
+        """The exceptions that scripts raised, except when the hub had closed the connection."""
         self.connections = 0
         self.probe_heads: list[bytes] = []
         self.closes_after_probe = False
@@ -132,7 +132,7 @@ class ScriptedEngine:
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are now."""
+        """Return the number of connections that are open now."""
         return len(self._open)
 
     def until(self, is_true: Callable[[ScriptedEngine], bool], timeout: float = _PATIENCE) -> None:
@@ -142,18 +142,18 @@ class ScriptedEngine:
                 raise TimeoutError(f"{self.url}: the condition did not come true within {timeout:g} s")
 
     def call_number(self, number: int) -> Call:
-        """Return a request for work, once it has arrived."""
+        """Return the request for work with this number, once it has arrived."""
         self.until(lambda engine: len(engine.calls) > number)
         return self.calls[number]
 
     def drop_connections(self) -> None:
-        """Close every connection, as a server does with idle ones."""
+        """Close every connection, as a server closes idle ones."""
         for sock in list(self._open):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Stop; every script still at work finds its connection closed."""
+        """Stop. Every script that still runs finds its connection closed."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -247,7 +247,7 @@ class ScriptedEngine:
 
 @contextmanager
 def run_scripted(*scripts: Script, models: Sequence[str] = ("tiny:latest",)) -> Iterator[ScriptedEngine]:
-    """A running scripted engine for the length of the block; raises what its scripts raised."""
+    """Run a scripted engine while the block runs. At its end, raise the first exception of its scripts."""
     engine = ScriptedEngine(*scripts, models=models)
     try:
         yield engine

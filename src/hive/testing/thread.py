@@ -1,4 +1,4 @@
-"""The simulated engine for synchronous tests: its own event loop in a thread of its own."""
+"""The simulated engine for synchronous tests. It has its own event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class ThreadedEngine:
-    """The engine's methods, callable from any thread."""
+    """The methods of the engine, callable from any thread."""
 
     def __init__(self, engine: SimulatedEngine, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
@@ -36,19 +36,19 @@ class ThreadedEngine:
         count: int | None = None,
         path: str | None = None,
     ) -> None:
-        """Sets a fault, as `SimulatedEngine.set_fault` does."""
+        """Set a fault, as `SimulatedEngine.set_fault` does."""
         self._call(lambda: self._engine.set_fault(kind, argument, count=count, path=path))
 
     def clear_faults(self) -> None:
-        """Removes all faults."""
+        """Remove all faults."""
         self._call(self._engine.clear_faults)
 
     def state(self) -> SimState:
-        """Counters and the last requests."""
+        """Return counters and the last requests."""
         return self._call(self._engine.state)
 
     def until(self, is_true: Callable[[SimState], bool], timeout: float = _CALL_TIMEOUT) -> SimState:
-        """Blocks until the condition holds, which the loop asks; TimeoutError when it does not in time."""
+        """Wait until the condition holds. The engine's loop evaluates it. Raises `TimeoutError`."""
         return self._run(self._engine.until(is_true), timeout)
 
     def _call(self, function: Callable[[], Result]) -> Result:
@@ -70,7 +70,7 @@ class ThreadedEngine:
 def run_in_thread(
     options: SimOptions | None = None, *, host: str = "127.0.0.1", port: int = 0
 ) -> Iterator[ThreadedEngine]:
-    """A running engine for the length of the block."""
+    """Run an engine while the block runs."""
     loop = asyncio.new_event_loop()
     engine = SimulatedEngine(options, host=host, port=port)
     thread = threading.Thread(target=loop.run_forever, name="simulated engine", daemon=True)

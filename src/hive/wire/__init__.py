@@ -1,1 +1,1 @@
-"""Bytes in, values out: HTTP messages without sockets or clocks."""
+"""The protocols that Hive reads and writes, as pure code: bytes in, values out, without sockets and clocks."""

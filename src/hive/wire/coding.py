@@ -1,4 +1,4 @@
-"""Decodes request bodies that a client compressed, with a bound on the result."""
+"""Decodes request bodies that a client compressed. The size of the result is bounded."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import zlib
 from hive.errors import BAD_REQUEST, BODY_TOO_LARGE, UNSUPPORTED_ENCODING, Fault
 
 _ZSTD_STEP_BYTES = 256
-"""A block of 4 bytes can mean 128 KiB of output: a step decodes to 8 MiB at most."""
+"""Four bytes of zstd can mean 128 KiB of output. So one step decodes to at most 8 MiB."""
 
 
 def decode_body(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """Return a body without its Content-Encoding. Raises `Fault` (415, 413 or 400)."""
+    """Return the body, decoded from its Content-Encoding. Raises `Fault` (415, 413 or 400)."""
     name = encoding.strip().lower().decode("latin-1")
     if name in ("", "identity"):
         return body
@@ -44,7 +44,7 @@ def _inflate(body: bytes, window: int, max_bytes: int, name: str) -> bytes:
 def _decode_zstd(body: bytes, max_bytes: int) -> bytes:
     import zstandard
 
-    # The window bounds the decoder's memory: 8 MiB is what every encoder up to level 19 stays within (RFC 8878).
+    # The window bounds the decoder's memory. Every encoder up to level 19 stays within 8 MiB (RFC 8878).
     decoder = zstandard.ZstdDecompressor(max_window_size=8 << 20).decompressobj()
     pieces, size = [], 0
     try:

@@ -1,7 +1,7 @@
-"""What of a message's head crosses the hub: requests go up built, not copied; answers come down filtered.
+"""The heads of messages that cross the hub: the head of a request is built anew, the head of an answer is filtered.
 
 Method and path of a request are the hub's own literals. A client's credentials, cookies, origin and forwarding
-fields never go up; an engine's CORS fields, cookies and framing never come down.
+fields never go to an engine. An engine's CORS fields, cookies and framing never go to a client.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOP_BY_HOP = frozenset(
         b"content-length",
     }
 )
-"""RFC 9110, 7.6.1, and the length, which the sender counts anew."""
+"""The fields of RFC 9110, 7.6.1, and the length, which the sender counts itself."""
 
 _NEVER_UP = _HOP_BY_HOP | {
     b"host",
@@ -53,7 +53,7 @@ _NEVER_UP = _HOP_BY_HOP | {
     b"x-original-url",
     b"x-rewrite-url",
 }
-"""The last five name another method or path than the one that was judged."""
+"""The last five fields name another method or path than the one that was judged."""
 _NEVER_UP_PREFIXES = (b"x-forwarded-", b"x-hive-", b"sec-websocket-", b"access-control-", b"proxy-")
 _NEVER_DOWN = _HOP_BY_HOP | {b"date", b"set-cookie", b"alt-svc", b"strict-transport-security", b"x-accel-buffering"}
 _NEVER_DOWN_PREFIXES = (b"access-control-", b"x-hive-", b"proxy-")
@@ -61,11 +61,17 @@ _CREDENTIAL = re.compile(
     rb"(?:\A|[-_])(?:auth|authorization|authentication|token|secret|password|cookie2?|credentials?|jwt|apikey"
     rb"|(?:api|access|auth|subscription|functions|private|master)[-_]key|(?:remote|webauth)[-_]user)(?:\Z|[-_])"
 )
-"""What says who somebody is: a node lets none of a hub's callers speak to its engine in another's name."""
+"""The names of fields that carry a credential.
+
+With them a caller of the hub could speak to the node's engine as another.
+"""
 
 
 def request_head(path: bytes, host: bytes, credential: bytes, head: RequestHead, length: int) -> bytes:
-    """Return the head of a POST to an engine, for a client's. `credential` is a whole header line, or nothing."""
+    """Return the head of a POST to an engine, built from a client's head.
+
+    `credential` is a whole header line, or empty.
+    """
     lines = head.lines_up
     if lines is None:
         lines = head.lines_up = _lines_up(head.fields)
@@ -80,9 +86,10 @@ def _lines_up(fields: dict[bytes, bytes]) -> bytes:
 
 
 def node_request_head(head: RequestHead, path: bytes, host: bytes, credential: bytes) -> bytes:
-    """Return the head of a request of the hub as a node writes it anew for its engine, framed as it came.
+    """Return the head that a node sends to its engine, built from the hub's head and framed in the same way.
 
-    What crosses a hub crosses a node, but for names that look like a credential: the hub is not believed.
+    A field that crosses the hub crosses the node too, except for names that look like a credential: the node does not
+    trust the hub with those.
     """
     lines = [head.method.encode(), b" ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
     fields = head.fields
@@ -115,7 +122,7 @@ def _crosses_node(name: bytes) -> bool:
 
 
 def response_fields(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return the header lines of an engine's answer that the client gets."""
+    """Return the header lines of an engine's answer that go to the client."""
     lines: list[bytes] = []
     named: frozenset[bytes] = frozenset()
     for name, value in fields:
@@ -131,7 +138,7 @@ def response_fields(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 @lru_cache(maxsize=256)
 def _start_of_line_down(name: bytes) -> bytes | None:
-    """Return how a header line of an answer begins; None for one that the client does not get."""
+    """Return the start of a header line for the client; None for a field that does not go to the client."""
     if name in _NEVER_DOWN or name.startswith(_NEVER_DOWN_PREFIXES):
         return None
     return _SPELLINGS.get(name, name) + b": "

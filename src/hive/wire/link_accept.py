@@ -1,4 +1,4 @@
-"""The hub's answer to a node that wants to make its connection a WebSocket (RFC 6455, 4.2)."""
+"""The hub's answer to a node that asks to turn its connection into a WebSocket (RFC 6455, 4.2)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hive.wire.requests import RequestHead
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """A request that may become a WebSocket: `head` is the whole answer."""
+    """A request that may become a WebSocket. `head` is the whole answer to it."""
 
     subprotocol: str
     head: bytes
 
 
 def accept_upgrade(head: RequestHead) -> Upgrade:
-    """Return the answer to a node whose key was found good. Raises `Fault`: 400, 403 or 426."""
+    """Return the answer to a node whose key is valid. Raises `Fault`: 400, 403 or 426."""
     fields = head.fields
     if b"origin" in fields:
         raise Fault(ORIGIN_REFUSED, "a web page cannot join as a node")

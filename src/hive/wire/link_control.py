@@ -1,11 +1,11 @@
-"""The control socket of a joined link: hello, welcome, heartbeats, and what the two tell each other.
+"""The control socket of a joined link: hello, welcome, heartbeats, and the other messages between hub and node.
 
     hub:   HubArrival --hello--> HubControl   GREETING --welcome()--> RUNNING    takes report, heartbeat, draining
                       --data---> HubData (`link_data`)
     node:  NodeControl                        GREETING --welcome----> RUNNING    takes links, refresh, beat, bye
 
-Each heartbeat is answered with a beat. A message in a state that does not take it is a violation, which closes;
-a message of a type that nobody knows is ignored.
+Each heartbeat is answered with a beat. A message in a state that does not take it is a violation and closes the
+socket. A message of an unknown type is ignored.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from hive.wire.link_socket import LinkSocket
 
 
 class ControlState(Enum):
-    """Where a control socket is in its life."""
+    """The states of a control socket."""
 
     GREETING = "greeting"
-    """The node has said hello and waits; the hub knows it and has not answered."""
+    """The node has said hello and waits. The hub has read the hello and has not answered yet."""
     RUNNING = "running"
     CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class Suspected:
-    """No heartbeat for `SUSPECT_SECONDS`: no new work. The next heartbeat lifts it."""
+    """No heartbeat came for `SUSPECT_SECONDS`, so the node gets no new work. The next heartbeat ends this."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatDue:
-    """Look at machine and engines, and call `NodeControl.heartbeat`."""
+    """The node must now look at its machine and engines, and call `NodeControl.heartbeat`."""
 
 
 HubEvent = Report | Heartbeat | Draining | Suspected
@@ -60,7 +60,10 @@ NodeEvent = Welcome | Links | Refresh | Bye | HeartbeatDue
 
 
 class HubArrival(LinkMachine[Hello | JoinData]):
-    """A socket that has not said what it is. Its one event says; `HubControl` or `HubData` take `socket` over then."""
+    """A socket whose first message has not come.
+
+    Its one event is that message; `HubControl` or `HubData` continue then.
+    """
 
     _takes_one = True
 
@@ -80,7 +83,7 @@ class HubArrival(LinkMachine[Hello | JoinData]):
 
 
 class HubControl(LinkMachine[HubEvent]):
-    """The hub's end, after `Hello`: either `welcome` the node or `close` with the reason."""
+    """The hub's end, after `Hello`. Call `welcome`, or `close` with the reason."""
 
     def __init__(self, socket: LinkSocket, now: float) -> None:
         super().__init__(socket, now)
@@ -93,7 +96,7 @@ class HubControl(LinkMachine[HubEvent]):
         return f"<HubControl {self.state.value}{' suspect' if self.is_suspect else ''}>"
 
     def welcome(self, node: str, session: str, links: int, now: float) -> None:
-        """Let the node in under its key's name; heartbeats are expected from now on."""
+        """Let the node in under its key's name. From now on heartbeats are expected."""
         assert self.state is ControlState.GREETING
         self.state = ControlState.RUNNING
         self._heartbeat_at = now
@@ -104,11 +107,11 @@ class HubControl(LinkMachine[HubEvent]):
         self._send(Links(want))
 
     def refresh(self, engine: str) -> None:
-        """Ask for the models of an engine anew; a `Report` follows."""
+        """Ask the node to list the models of an engine again. A `Report` follows."""
         self._send(Refresh(engine))
 
     def say_bye(self, reason: str) -> None:
-        """Announce that this session will be closed; the node dials no more data sockets."""
+        """Announce that this session will be closed. The node then dials no more data sockets."""
         self._send(Bye(reason))
 
     def _send(self, message: messages.FromHub) -> None:
@@ -140,7 +143,7 @@ class HubControl(LinkMachine[HubEvent]):
 
 
 class NodeControl(LinkMachine[NodeEvent]):
-    """The node's end; says hello at once."""
+    """The node's end. It says hello at once."""
 
     def __init__(self, socket: LinkSocket, hello: Hello, now: float) -> None:
         super().__init__(socket, now)
@@ -156,11 +159,11 @@ class NodeControl(LinkMachine[NodeEvent]):
         return f"<NodeControl {self.state.value}>"
 
     def report(self, engines: tuple[ReportedEngine, ...]) -> None:
-        """Send all engines anew."""
+        """Send a new report of all engines."""
         self._send(Report(engines))
 
     def heartbeat(self, machine: MachineState, engines: dict[str, EngineBeat]) -> None:
-        """Send what `HeartbeatDue` asked for."""
+        """Send the heartbeat that `HeartbeatDue` asked for."""
         self._seq += 1
         self._send(Heartbeat(self._seq, machine, engines))
 

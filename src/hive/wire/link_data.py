@@ -1,4 +1,4 @@
-"""A data socket of a joined link: one exchange at a time, HTTP/1.1 as binary messages, a spare in between.
+"""A data socket of a joined link. It carries one exchange at a time, HTTP/1.1 in binary messages; then it is a spare.
 
     hub     SPARE --open()--> OPENING --accepted--> STREAMING --ended--> SPARE
                               OPENING --ended--> SPARE
@@ -7,9 +7,9 @@
                               OPENED --end()--> SPARE
                               OPENED, SERVING --cancel--> SPARE   (says ended by itself)
 
-While cancelling, the hub discards what comes before `ended`. Request bytes that reach a spare are discarded: they were
-under way when the exchange ended; and so is a `cancel` that crossed an `ended`. Everything else that a state does not
-list is a violation, which closes.
+After `cancel` the hub discards everything before `ended`. A spare discards request bytes: they were under way when the
+exchange ended. It also discards a `cancel` that crossed an `ended`. Everything else that a state does not list is a
+violation and closes the socket.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from hive.wire.link_socket import LinkSocket
 
 
 class HubState(Enum):
-    """The hub's end."""
+    """The states of the hub's end."""
 
-    __hash__ = object.__hash__  # Enum's own is written in Python: every exchange asks for it twice
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every exchange hashes a state twice
 
     SPARE = "spare"
     OPENING = "opening"
@@ -47,7 +47,7 @@ class HubState(Enum):
 
 
 class NodeState(Enum):
-    """The node's end."""
+    """The states of the node's end."""
 
     SPARE = "spare"
     OPENED = "opened"
@@ -62,28 +62,31 @@ _HUB_RULES: dict[tuple[HubState, type], HubState] = {
     (HubState.CANCELLING, Accepted): HubState.CANCELLING,
     (HubState.CANCELLING, Ended): HubState.SPARE,
 }
-"""What a message of the node makes of a state; what is not listed is a violation."""
+"""The next state, by state and message of the node. A pair that is not listed is a violation."""
 
 
 class HubData(LinkMachine[Accepted | Ended | bytes]):
-    """The hub's end. Its events: the mark, the bytes of the answer, the end. `Ended` also ends a cancelled exchange."""
+    """The hub's end.
+
+    Its events: `Accepted`, the bytes of the answer, `Ended`. A cancelled exchange ends with `Ended` too.
+    """
 
     def __init__(self, socket: LinkSocket, now: float) -> None:
         super().__init__(socket, now)
         socket.limit(link.MAX_TEXT_BYTES, link.MAX_BINARY_BYTES)
         self.state = HubState.SPARE
         self.exchange = ""
-        """The id of the exchange under way, or of the last one."""
+        """The id of the exchange under way, or of the last exchange."""
         self._accepted = self._ended = ""
-        """The two marks that a good exchange brings, as our own node writes them: they need not be decoded."""
+        """The two marks of a good exchange as our own node writes them. Equal text needs no decoding."""
         self.since = now
-        """When it came into its state, as far as that is bound by time: while it opens, when it said `open`."""
+        """The time of the last `open` or `cancel`: how long an answer may take counts from it."""
 
     def __repr__(self) -> str:
         return f"<HubData {self.state.value} {self.exchange}>"
 
     def open(self, exchange: str, engine: str, now: float) -> None:
-        """Begin an exchange on a spare; `send` its request right behind."""
+        """Begin an exchange on a spare. Call `send` with its request directly after."""
         assert self.state is HubState.SPARE
         self.state = HubState.OPENING
         self.exchange = exchange
@@ -93,14 +96,14 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
         self.socket.send_text(encode(Open(exchange, engine)))
 
     def send(self, data: bytes) -> None:
-        """Send bytes of the request; a long body piece by piece, as the connection takes them."""
+        """Send bytes of the request. Send a long body piece by piece, as fast as the connection takes it."""
         assert self.state in (HubState.OPENING, HubState.STREAMING)
         _send_pieces(self.socket, data)
 
     def cancel(self, now: float) -> None:
-        """Leave the exchange: nothing of it is handed on any more, and `Ended` makes the socket a spare again.
+        """Give up the exchange. Its further bytes are discarded, and `Ended` makes the socket a spare again.
 
-        When request bytes still wait to be written, `close` instead: the cancel would wait behind them.
+        If request bytes still wait to be written, call `close` instead: the cancel would wait behind them.
         """
         assert self.state in (HubState.OPENING, HubState.STREAMING)
         self.state = HubState.CANCELLING
@@ -145,9 +148,9 @@ class HubData(LinkMachine[Accepted | Ended | bytes]):
 
 
 class NodeData(LinkMachine[Open | Cancel | bytes]):
-    """The node's end; shows its session at once. Its events: an exchange, the bytes of its request, its cancellation.
+    """The node's end. It shows its session at once. Its events: `Open`, the bytes of the request, `Cancel`.
 
-    Each call names its exchange: what an engine still says after a cancel goes nowhere.
+    Each call names its exchange. So what an engine says after a cancel is dropped.
     """
 
     def __init__(self, socket: LinkSocket, session: str, now: float, ping_seconds: float = link.PING_SECONDS) -> None:
@@ -162,13 +165,16 @@ class NodeData(LinkMachine[Open | Cancel | bytes]):
         return f"<NodeData {self.state.value} {self.exchange}>"
 
     def accept(self, exchange: str) -> None:
-        """Prove that the exchange has arrived. Hold the output back, `ACCEPT_HOLD_SECONDS` at most, for company."""
+        """Confirm that the exchange has arrived.
+
+        The caller may hold the output for `ACCEPT_HOLD_SECONDS`, to join it with more.
+        """
         if self.exchange == exchange and self.state is NodeState.OPENED:
             self.state = NodeState.SERVING
             self.socket.send_text(encode(Accepted(exchange)))
 
     def answer(self, exchange: str, data: bytes) -> None:
-        """Send bytes of the engine's answer; nothing if the exchange is over."""
+        """Send bytes of the engine's answer. Does nothing if the exchange is over."""
         if self.exchange != exchange:
             return
         self.accept(exchange)
@@ -176,7 +182,7 @@ class NodeData(LinkMachine[Open | Cancel | bytes]):
             _send_pieces(self.socket, data)
 
     def end(self, exchange: str, error: EndError | None = None) -> None:
-        """End the exchange: without error the engine's answer was whole, or ended with its connection."""
+        """End the exchange. Without `error` the answer was whole, or ended with the engine's connection."""
         if self.exchange != exchange or self.state not in (NodeState.OPENED, NodeState.SERVING):
             return
         self.state = NodeState.SPARE

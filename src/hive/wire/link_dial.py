@@ -1,4 +1,4 @@
-"""A node's way in: the request that makes a connection a WebSocket, the hub's answer, and when to try again."""
+"""How a node dials: the request for a WebSocket, the hub's answer to it, and when to dial again."""
 
 from __future__ import annotations
 
@@ -20,37 +20,40 @@ _ENDED_EARLY = "the connection ended before an answer came"
 
 
 class Refused(Exception):  # noqa: N818 - it names what the hub did
-    """The hub, or something before it, did not let the node in. `status` is 0 when no HTTP came back."""
+    """The hub, or a proxy before it, refused the node. `status` is 0 when the answer was not HTTP."""
 
     def __init__(self, status: int, message: str, retry_after: float | None = None, *, is_of_hub: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
         self.is_of_hub = is_of_hub
-        """Does the answer bear the hub's marks? A proxy's or a captive portal's does not."""
+        """Does the answer carry the mark of a hub? An answer of a proxy or a captive portal does not."""
 
 
 class NoAnswer(Refused):
-    """The connection ended before a byte of HTTP came; a hub that has a certificate does that to plain HTTP."""
+    """The connection ended before any byte of HTTP. A hub with a certificate does so when a node speaks plain HTTP."""
 
 
 class Dial:
-    """One dialed connection until it is a WebSocket. Give it 10 seconds."""
+    """One dialed connection until it is a WebSocket. The caller bounds it to 10 seconds."""
 
     def __init__(self, hub: str, key: str, agent: str) -> None:
-        """`hub` is the URL that clients use, with its path prefix if there is one. Raises `ValueError`."""
+        """Prepare the request.
+
+        `hub` is the URL that clients use, with its path prefix if it has one. Raises `ValueError`.
+        """
         self._protocol = ClientProtocol(_link_uri(hub), subprotocols=[Subprotocol(each) for each in SUBPROTOCOLS])
         request = self._protocol.connect()
         request.headers["Authorization"] = f"Bearer {key}"
         request.headers["User-Agent"] = agent
         self.request = request.serialize()
-        """What to send first. (`send_request` would log the key.)"""
+        """The bytes to send first. (`send_request` would log the key.)"""
         self._answer = bytearray()
         self._is_refused = False
         self._has_ended = False
 
     def receive(self, data: bytes, now: float) -> LinkSocket | None:
-        """Take bytes of the answer; return the socket once it is open. Raises `Refused`."""
+        """Take bytes of the answer. Return the socket once it is open. Raises `Refused`."""
         if self._is_refused:
             return self._feed(data, now)
         answer = self._answer
@@ -60,7 +63,7 @@ class Dial:
             if len(answer) > _MAX_HEAD_BYTES:
                 raise Refused(0, "the answer's head is too large")
             return None
-        # Only the head: what follows is frames, and those LinkSocket cuts.
+        # Only the head is read here. What follows are frames, which LinkSocket reads.
         socket = self._feed(bytes(answer[:end]), now)
         if socket is None:
             self._is_refused = True
@@ -69,7 +72,7 @@ class Dial:
         return socket
 
     def receive_eof(self) -> None:
-        """The connection ended before it was open; may be said again. Raises `Refused`."""
+        """Note that the connection ended before it was open. May be called again. Raises `Refused`."""
         if self._has_ended:
             raise Refused(0, _ENDED_EARLY)
         self._has_ended = True
@@ -125,11 +128,11 @@ _read_error = msgspec.json.Decoder(_RefusedError).decode
 
 
 def _refusal(response: Response, reason: Exception) -> Refused:
-    """Return what an answer other than a good 101 says, in the hub's words if they are the hub's."""
+    """Return what an answer other than a valid 101 says, in the hub's words if it came from a hub."""
     if response.status_code == 101:
         return Refused(101, one_line(f"the upgrade is not a WebSocket's: {reason}", 200))
     try:
-        # Many a gateway writes its errors in this form, too.
+        # Many gateways write their errors in this form, too.
         message, is_of_hub = _read_error(response.body).error.message, MARK_OF_HUB in response.headers
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         message, is_of_hub = response.reason_phrase, False
@@ -140,21 +143,21 @@ def _refusal(response: Response, reason: Exception) -> Refused:
 
 _ENDS = frozenset({401, 403, 426, CloseCode.KEY_REVOKED})
 _NEEDS_PEOPLE = _ENDS | {404, CloseCode.MALFORMED}
-"""Dialing again soon would change nothing."""
+"""The status and close codes after which a person must act: dialing again soon would change nothing."""
 _FIRST_SECONDS = 1.0
 _LONGEST_SECONDS = 60.0
 
 
 def ends_agent(why: int, *, is_of_hub: bool) -> bool:
-    """Is this status or close code final? Only in the hub's own words: a proxy's refusal may pass."""
+    """Must the agent end after this status or close code? Only if the hub said it: a proxy's refusal may pass."""
     return is_of_hub and why in _ENDS
 
 
 def redial_seconds(attempt: int, why: int, chance: float) -> float:
-    """Return how long to wait before dialing for the `attempt`-th time in a row, 1 being the first.
+    """Return how long to wait before dialing for the `attempt`-th time in a row; the first is 1.
 
-    `why` is the status or close code that ended the last one; `chance` is a random number from 0 to 1, so that the
-    nodes of a restarted hub do not come all at once.
+    `why` is the status or close code that ended the last connection. `chance` is a random number from 0 to 1: it
+    spreads the nodes of a restarted hub over time.
     """
     soon = _FIRST_SECONDS * 2 ** min(attempt - 1, 10)
     longest = _LONGEST_SECONDS if why in _NEEDS_PEOPLE else min(_LONGEST_SECONDS, soon)

@@ -1,4 +1,4 @@
-"""What the state machines of a joined link share: bytes and time in, events out, and one `Closed` at the end."""
+"""The common part of the state machines of a joined link: bytes and time in, events out, one `Closed` at the end."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class LinkMachine(Generic[E]):
         self.socket = socket
         self._now = now
         self._is_told = False
-        """Does the caller know that it is closed?"""
+        """Has the caller got the event `Closed`, or closed the socket itself?"""
 
     def receive(self, data: bytes, now: float) -> list[E | Closed]:
-        """Take bytes of the connection, return what they mean."""
+        """Take bytes of the connection; return the events in them."""
         self._now = now
         socket = self.socket
         socket.receive(data, now)
@@ -43,7 +43,7 @@ class LinkMachine(Generic[E]):
         return events
 
     def receive_eof(self, now: float) -> list[E | Closed]:
-        """The connection has ended, or was lost."""
+        """Note that the connection has ended or was lost; return the events."""
         self._now = now
         self.socket.receive_eof(now)
         events: list[E | Closed] = []
@@ -51,7 +51,7 @@ class LinkMachine(Generic[E]):
         return events
 
     def tick(self, now: float, *, is_excused: bool = False) -> list[E | Closed]:
-        """Let time pass; for `is_excused` see `LinkSocket.tick`."""
+        """Pass the time to the machine; return the events. For `is_excused` see `LinkSocket.tick`."""
         self._now = now
         events: list[E | Closed] = []
         if self.socket.tick(now, is_excused=is_excused, patience=self._patience()):
@@ -63,7 +63,7 @@ class LinkMachine(Generic[E]):
         return events
 
     def close(self, code: CloseCode, reason: str = "") -> None:
-        """Close the socket; no event follows."""
+        """Close the socket. No event follows."""
         self._is_told = True
         self.socket.close(code, reason)
         self._on_closed()
@@ -75,8 +75,6 @@ class LinkMachine(Generic[E]):
             self._on_closed()
             events.append(closed)
 
-    # --- what the roles say ---
-
     def _on_text(self, text: str) -> E | None:
         raise NotImplementedError
 
@@ -87,8 +85,8 @@ class LinkMachine(Generic[E]):
         return None
 
     def _on_closed(self) -> None:
-        """The socket is closed, whoever did it."""
+        """Called once when the socket is closed, by either side."""
 
     def _patience(self) -> float:
-        """Return how long a ping may stay without answer, in seconds."""
+        """Return how many seconds a ping may stay without answer."""
         return PONG_SECONDS

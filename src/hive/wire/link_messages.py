@@ -1,6 +1,6 @@
-"""The messages of a joined link as types: what may stand in each, `encode`, and a decoder for each direction.
+"""The messages of a joined link as types: their fields, `encode`, and a decoder for each direction.
 
-Unknown types and unknown fields are ignored: a newer version may know more.
+Unknown types and unknown fields are ignored, because a newer version may send them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hive.wire.link_rules import MAX_LINKS, LinkError
 
 
 class EndCode(StrEnum):
-    """Why an exchange has no whole answer: the codes of `Ended.error`. A newer node may know more."""
+    """Why an exchange has no whole answer: the codes of `Ended.error`. A newer node may send others."""
 
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_BROKE_OFF = "engine_broke_off"
@@ -27,7 +27,7 @@ class EndCode(StrEnum):
 
 
 MAX_SLOTS: Final = 4096
-"""Of an engine."""
+"""The most slots of an engine."""
 
 _ONE_LINE = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
 
@@ -38,7 +38,7 @@ ExchangeId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
 Instance = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16,64}\Z")]
 Session = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{16,128}\Z")]
 Count = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
-"""What every reader of JSON can hold (RFC 8259, 6)."""
+"""A number that every reader of JSON can hold (RFC 8259, 6)."""
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Period = Annotated[float, Meta(ge=0.5, le=60)]
@@ -50,12 +50,12 @@ NOTHING: Final = Raw(b"null")
 
 
 def one_line(text: str, max_chars: int = 1024) -> str:
-    """Return what an engine said in the form that messages take: no control characters, not too long."""
+    """Return an engine's text in the form for messages: without control characters and not too long."""
     return "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text[:max_chars])
 
 
 def json_object(body: bytes) -> Raw:
-    """Return an engine's answer, byte for byte, if it is one JSON object in UTF-8; else null."""
+    """Return an engine's answer, byte for byte, if it is one JSON object in UTF-8; otherwise null."""
     try:
         _decode_object(body.decode())
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
@@ -67,7 +67,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class Gpu(msgspec.Struct, frozen=True):
-    """One graphics processor. None: not known."""
+    """One graphics processor. None means unknown."""
 
     name: Text
     memory_total_bytes: Count
@@ -76,7 +76,7 @@ class Gpu(msgspec.Struct, frozen=True):
 
 
 class MachineState(msgspec.Struct, frozen=True):
-    """The machine as it is now. None: not known."""
+    """The present state of the machine. None means unknown."""
 
     cpu: Fraction | None = None
     memory_total_bytes: Count | None = None
@@ -86,17 +86,20 @@ class MachineState(msgspec.Struct, frozen=True):
 
 
 class ReportedEngine(msgspec.Struct, frozen=True):
-    """An engine as its node sees it. `tags`, `ps` and `v1_models` are its own answers, byte for byte, or null."""
+    """An engine as its node sees it. `tags`, `ps` and `v1_models` are the engine's answers, byte for byte, or null."""
 
     id: EngineId
     kind: Text
     version: Text = ""
     address: LongText = ""
-    """For people; the hub names the engine by `id` alone."""
+    """Shown to people. The hub names the engine only by `id`."""
     slots: Slots | None = None
     is_alive: bool = True
     is_silent: bool = False
-    """Has it not answered its last probe in time? Nothing else is wrong with it, and its lists are from before."""
+    """Was the last probe not answered in time?
+
+    Then the lists are from an earlier probe, and no other error is known.
+    """
     error: LongText = ""
     tags: Raw = NOTHING
     ps: Raw = NOTHING
@@ -122,19 +125,16 @@ class EngineBeat(msgspec.Struct, frozen=True):
 
     alive: bool
     idle_s: Seconds | None = None
-    """For how long its processes have used neither CPU nor GPU."""
+    """The seconds for which the engine's processes have used neither CPU nor GPU."""
     stopped: bool = False
-    """Its process is stopped (SIGSTOP, a debugger)."""
-
-
-# --- control socket, node to hub ---
+    """Is the engine's process stopped (SIGSTOP, a debugger)?"""
 
 
 class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
-    """The first message of a control socket: who dials."""
+    """The first message of a control socket, from the node: its identity."""
 
     instance: Instance
-    """Random for each agent process: tells a reconnect from a second machine with the same key."""
+    """Random for each agent process. It tells a reconnect from a second machine with the same key."""
     agent: Text
     platform: Text = ""
     labels: Labels = msgspec.field(default_factory=dict)
@@ -146,7 +146,7 @@ class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
 
 
 class Report(msgspec.Struct, frozen=True, tag_field="type", tag="report"):
-    """All engines anew, because something about one of them changed."""
+    """Node to hub: a new report of all engines, because something about one of them changed."""
 
     engines: Engines
 
@@ -155,7 +155,7 @@ class Report(msgspec.Struct, frozen=True, tag_field="type", tag="report"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
-    """The node lives, and what its machine and engines do."""
+    """Node to hub: the node lives. The message holds the state of its machine and engines."""
 
     seq: Count
     machine: MachineState = MachineState()
@@ -163,49 +163,43 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
 
 
 class Draining(msgspec.Struct, frozen=True, tag_field="type", tag="draining"):
-    """The node wants no new exchange; it leaves when the last one has ended."""
-
-
-# --- control socket, hub to node ---
+    """Node to hub: the node wants no new exchange. It leaves when its last exchange has ended."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="type", tag="welcome"):
-    """The answer to `Hello`: the node is in."""
+    """The hub's answer to `Hello`: the node has joined."""
 
     node: Text
     session: Session
-    """What data sockets show; nobody can guess it."""
+    """The secret that data sockets show; it cannot be guessed."""
     heartbeat_s: Period
     ping_s: Period
     links: LinkCount
-    """How many data sockets the node keeps, busy ones counted."""
+    """How many data sockets the node must keep, including busy ones."""
 
 
 class Links(msgspec.Struct, frozen=True, tag_field="type", tag="links"):
-    """Another number of data sockets."""
+    """Hub to node: keep this number of data sockets from now on."""
 
     want: LinkCount
 
 
 class Beat(msgspec.Struct, frozen=True, tag_field="type", tag="beat"):
-    """The answer to each heartbeat: the hub lives."""
+    """The hub's answer to each heartbeat: the hub lives."""
 
     seq: Count
 
 
 class Refresh(msgspec.Struct, frozen=True, tag_field="type", tag="refresh"):
-    """Ask this engine for its models now, then report."""
+    """Hub to node: ask this engine for its models now, then report."""
 
     engine: EngineId
 
 
 class Bye(msgspec.Struct, frozen=True, tag_field="type", tag="bye"):
-    """The hub will close this session; no more data sockets are to be dialed."""
+    """Hub to node: this session will be closed; dial no more data sockets."""
 
     reason: LongText = ""
-
-
-# --- data socket ---
 
 
 class JoinData(msgspec.Struct, frozen=True, tag_field="type", tag="data"):
@@ -222,19 +216,19 @@ class Open(msgspec.Struct, frozen=True, tag_field="type", tag="open"):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag_field="type", tag="cancel"):
-    """Hub to node: nobody wants this answer any more."""
+    """Hub to node: end the exchange; its answer is no longer wanted."""
 
     id: ExchangeId
 
 
 class Accepted(msgspec.Struct, frozen=True, tag_field="type", tag="accepted"):
-    """Node to hub: the exchange has arrived; bytes of its answer follow."""
+    """Node to hub: the exchange has arrived. The bytes of its answer follow."""
 
     id: ExchangeId
 
 
 class EndError(msgspec.Struct, frozen=True):
-    """Why an answer is not whole. `code` is of `Ending`, or newer."""
+    """Why an answer is not whole. `code` is one of `EndCode`, or newer."""
 
     code: Text
     message: LongText = ""
@@ -259,7 +253,7 @@ M = TypeVar("M")
 
 
 def encode(message: Message) -> bytes:
-    """Return a message as JSON. What it must not hold is found by the receiver: see `one_line`, `json_object`."""
+    """Return a message as JSON. The receiver finds forbidden content: see `one_line`, `json_object`."""
     return _encode(message)
 
 
@@ -290,7 +284,7 @@ class MessageDecoder(Generic[M]):
             raise LinkError(str(error)[:120]) from None
 
     def _is_foreign(self, text: str) -> bool:
-        """Is it an object whose type is none of ours?"""
+        """Is the text an object whose type is none of ours?"""
         try:
             return _read_tag(text).type not in _TYPES
         except (msgspec.DecodeError, RecursionError):

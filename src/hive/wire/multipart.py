@@ -1,4 +1,4 @@
-"""Finds the model's name in a multipart/form-data body (RFC 7578) without touching the file in it."""
+"""Finds the model's name in a multipart/form-data body (RFC 7578), without a copy of the file in the body."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_VALUE_BYTES = 1024
 
 
 def read_model(body: bytes, content_type: bytes) -> str:
-    """Return the value of the field `model`, "" when there is none. Raises `Fault` for a form that cannot be read."""
+    """Return the value of the field `model`; "" if there is none. Raises `Fault` for a form that cannot be read."""
     if not content_type.lower().startswith(b"multipart/form-data"):
         raise Fault(BAD_REQUEST, "this route takes multipart/form-data")
     match = _BOUNDARY.search(content_type)
@@ -39,7 +39,7 @@ def read_model(body: bytes, content_type: bytes) -> str:
 
 
 def _field_name(head: bytes) -> bytes:
-    """Return the name of a part's field. Raises `Fault` where two readers of forms could differ."""
+    """Return the name of a part's field. Raises `Fault` if two readers could understand the head differently."""
     name: bytes | None = None
     for line in head.split(b"\r\n"):
         if line[:1] in (b" ", b"\t"):
@@ -70,7 +70,7 @@ def _name_parameter(disposition: bytes) -> bytes:
 
 
 def _parts(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
-    """Return head and value of each part; a line that only begins like the delimiter belongs to its part."""
+    """Return head and value of each part. A line that only begins like the delimiter belongs to its part."""
     parts: list[tuple[bytes, bytes]] = []
     start, is_last = _next_delimiter(body, delimiter, 0)
     while start >= 0:
@@ -87,7 +87,7 @@ def _parts(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _next_delimiter(body: bytes, delimiter: bytes, start: int) -> tuple[int, bool]:
-    """Return where the next line that is a delimiter begins (-1: nowhere), and whether it ends the form."""
+    """Return where the next delimiter line begins (-1: there is none), and whether that line ends the form."""
     while (start := body.find(delimiter, start)) >= 0:
         after = start + len(delimiter)
         if body.startswith(b"--", after):

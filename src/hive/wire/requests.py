@@ -1,16 +1,16 @@
 """Reads one client's HTTP/1.1 requests from bytes, and refuses what could be read in two ways.
 
-The reader is given bytes as they come (`feed`) and says what it knows so far: `head` once the headers are whole,
-pieces of the body, `is_complete`. It never starts a second message: bytes of one set `has_excess`, and the
-connection must close after the answer. The head is gathered and given to llhttp (httptools) whole, so that no cut
-of the bytes changes the answer. llhttp does the parsing; the rules that it leaves open stand here:
+The reader takes bytes as they come (`feed`) and shows what it knows: `head` once the headers are whole, pieces of the
+body, `is_complete`. It never starts a second message: bytes of a second one set `has_excess`, and the connection must
+close after the answer. The head is collected and given to llhttp (httptools) whole, so that the cuts between reads do
+not change the result. llhttp parses; the rules that it leaves open are here:
 
 * the request line has two single spaces and ends in HTTP/1.0 or 1.1; its target is a path (RFC 9112, 3);
 * exactly one Host, and it must look like one (RFC 9112, 3.2);
 * Transfer-Encoding is `chunked` and nothing else, never with Content-Length, never under HTTP/1.0 (RFC 9112, 6.1);
 * fields that carry a credential or a length stand once;
-* the head is at most `max_head_bytes`; so are chunk extensions and trailers, which are dropped;
-* an offer to upgrade is an ordinary request: llhttp would take what follows for another protocol.
+* the head has at most `max_head_bytes`; chunk extensions and trailers have the same limit and are dropped;
+* a request with an offer to upgrade is read as an ordinary one: llhttp would treat the rest as another protocol.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (\S+)(?: HTTP/
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
 _OFFER = re.compile(rb"(\r\n)(upgrade[ \t]*:)", re.IGNORECASE)
 _HIDDEN = b"x-hive-offered-"
-"""Stands before the name of an Upgrade field while llhttp reads it."""
+"""The prefix that hides the name of an Upgrade field from llhttp."""
 _HIDDEN_OFFER = _HIDDEN + b"upgrade"
 _REWRITTEN = (b"\nupgrade", b" \r\n", b"\t\r\n")
-"""A head without any of these, in lower case, is parsed as it is."""
+"""A head is parsed unchanged if its lower-case form has none of these."""
 _TRAILING_SPACE = re.compile(rb"(?<=[^ \t\r\n])[ \t]+\r\n")
 _SINGLE = frozenset(
     {
@@ -49,15 +49,15 @@ _SINGLE = frozenset(
 _COUNTED = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})\r\n", re.IGNORECASE)
 _MAX_DIGITS = 15
 _MAX_KNOWN_BYTES = 4096
-"""Of a head that is remembered: each connection keeps one."""
+"""The longest head that is remembered. Each connection keeps one."""
 _MAX_PIECES = 1000
-"""Of a body, kept apart: each takes 34 bytes more than it holds."""
+"""The most pieces of a body that are kept apart: each takes 34 bytes beside its content."""
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~0123456789")
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """The head of a request; names in lower case, repeated fields joined by a comma (RFC 9110, 5.3)."""
+    """The head of a request. Names are in lower case; repeated fields are joined by a comma (RFC 9110, 5.3)."""
 
     method: str
     path: str
@@ -68,9 +68,9 @@ class RequestHead:
     content_length: int | None = None
     is_chunked: bool = False
     path_key: bytes | None = field(default=None, repr=False)
-    """A key that stood as `/k/KEY` before the path; `path` is without it."""
+    """The key from a path `/k/KEY/...`; `path` is the rest."""
     lines_up: bytes | None = field(default=None, repr=False, compare=False)
-    """What of it goes on to an engine, once that is known (`forwarding.request_head`)."""
+    """The lines for an engine, once they are made (`forwarding.request_head`)."""
 
     @property
     def has_body(self) -> bool:
@@ -83,7 +83,7 @@ class RequestHead:
         return self.is_http11 and self.fields.get(b"expect", b"").lower() == b"100-continue"
 
     def with_length(self, digits: bytes) -> RequestHead:
-        """Return the head of a request that differs in its length only."""
+        """Return the head of a request that differs only in its length."""
         return RequestHead(
             self.method,
             self.path,
@@ -100,7 +100,7 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class _KnownHead:
-    """A head that was read before, as bytes around the digits of its length, and what it means."""
+    """A head that was read before: its bytes around the digits of its length, and its meaning."""
 
     before: bytes = field(repr=False)
     after: bytes = field(repr=False)
@@ -108,7 +108,7 @@ class _KnownHead:
 
 
 def split_key(path: str) -> tuple[str, bytes | None]:
-    """Cut `/k/KEY` off a path; the key is None when there was none."""
+    """Cut `/k/KEY` off a path. The key is None when the path has none."""
     if not path.startswith("/k/"):
         return path, None
     key, slash, rest = path[3:].partition("/")
@@ -116,7 +116,7 @@ def split_key(path: str) -> tuple[str, bytes | None]:
 
 
 class RequestReader:
-    """One connection's requests, one after the other; call `restart` after each answer."""
+    """Reads the requests of one connection, one after the other. Call `restart` after each answer."""
 
     __slots__ = (
         "_body",
@@ -141,12 +141,12 @@ class RequestReader:
         self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpRequestParser(self)
         self._known_host: bytes | None = None
-        """The last Host that was found well-formed: a client repeats itself."""
+        """The last Host that was well-formed: a client usually repeats it."""
         self._known: _KnownHead | None = None
         self.restart()
 
     def restart(self) -> None:
-        """Make ready for the next request on the same connection."""
+        """Prepare for the next request on the same connection."""
         self.head: RequestHead | None = None
         self.is_complete = False
         self.has_excess = False
@@ -158,16 +158,16 @@ class RequestReader:
         self._fields: dict[bytes, bytes] = {}
         self._overhead_bytes = 0
         self._remaining: int | None = None
-        """Bytes of the body that are still to come behind a known head; None where the parser counts them."""
+        """How many bytes of the body are still to come after a known head. None: the parser counts them."""
         self._fault: Fault | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Has nothing of a request arrived yet?"""
+        """Has no byte of a request arrived yet?"""
         return self._gathered is None and self.head is None
 
     def take_body(self) -> bytes:
-        """Return the body read so far and forget it."""
+        """Return the part of the body that was read so far, and forget it."""
         pieces, self._body = self._body, []
         merged, self._merged = self._merged, None
         if merged is not None:
@@ -176,7 +176,10 @@ class RequestReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the client. Raises `Fault` for what must be refused; the connection is unusable then."""
+        """Take bytes from the client.
+
+        Raises `Fault` for a request that must be refused; then the connection is unusable.
+        """
         if self.is_complete:
             self.has_excess = self.has_excess or bool(data.strip(b"\r\n"))
             return
@@ -201,13 +204,13 @@ class RequestReader:
     # --- a head that repeats the last one, but for its length ---
 
     def _remember(self, data: bytes, end: int) -> None:
-        """Keep a head with a counted body: on a connection that is kept, the next one is likely to be the same."""
+        """Keep a head with a counted body: on a kept connection the next head is probably the same."""
         counted = _COUNTED.search(data, 0, end)
         if counted is not None and self.head is not None and self.head.keep_alive:
             self._known = _KnownHead(data[: counted.start(1)], data[counted.end(1) : end], self.head)
 
     def _recognise(self, data: bytes, known: _KnownHead) -> bool:
-        """Read a known head and what comes behind it; False for any other: the parser is to see it."""
+        """Read a known head and the bytes behind it. Return False for any other head: the parser must read that."""
         start = len(known.before)
         if not data.startswith(known.before):
             return False
@@ -221,7 +224,7 @@ class RequestReader:
         return True
 
     def _take(self, data: bytes, remaining: int) -> None:
-        """Take bytes of a body of which so many are still to come."""
+        """Take bytes of a body. `remaining` is how many bytes of it are still to come."""
         if len(data) > remaining:
             self.has_excess = bool(data[remaining:].strip(b"\r\n"))
             data = data[:remaining]
@@ -233,7 +236,7 @@ class RequestReader:
     # --- the head ---
 
     def _gather(self, data: bytes) -> tuple[bytes, int]:
-        """Add to a head that came in pieces; return all of it, and where it ends (0: not yet)."""
+        """Add bytes to a head that came in pieces. Return the whole head and where it ends (0: not whole yet)."""
         gathered = self._gathered
         if gathered is None:
             gathered = self._gathered = bytearray()
@@ -259,7 +262,7 @@ class RequestReader:
         raise Fault(HEAD_TOO_LARGE, f"the request's head is larger than {self._max_head_bytes} bytes")
 
     def _check_head(self, data: bytes, end: int) -> bytes:
-        """Refuse a head that is too large or begins oddly; return the bytes as the parser is to have them."""
+        """Refuse a head that is too large or begins wrongly. Return the bytes for the parser."""
         if end > self._max_head_bytes:
             self._refuse_size()
         line_end = data.find(b"\r\n")
@@ -272,7 +275,7 @@ class RequestReader:
         return _TRAILING_SPACE.sub(b"\r\n", head) + data[end:]
 
     def _refuse_line(self, raw: bytes) -> None:
-        """Raise the `Fault` that an odd request line deserves."""
+        """Raise the `Fault` for a malformed request line."""
         line = _REQUEST_LINE.match(raw)
         if line is None:
             raise Fault(BAD_REQUEST, "malformed HTTP request: not a method, a target and HTTP/1.1")
@@ -284,7 +287,7 @@ class RequestReader:
         before = self.body_bytes
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserInvalidMethodError, httptools.HttpParserUpgrade):  # the latter: CONNECT
+        except (httptools.HttpParserInvalidMethodError, httptools.HttpParserUpgrade):  # the latter for CONNECT
             if not _REQUEST_LINE.match(data):
                 raise Fault(BAD_REQUEST, "not an HTTP/1.1 request") from None
             raise Fault(METHOD_NOT_ALLOWED, "405 method not allowed") from None
@@ -300,7 +303,10 @@ class RequestReader:
                 raise Fault(BODY_TOO_LARGE, "chunk extensions or trailers are too large")
 
     def _explain(self, error: httptools.HttpParserError) -> None:
-        """Raise the `Fault` behind an error of the parser; one behind a whole request is but the start of another."""
+        """Raise the `Fault` for an error of the parser.
+
+        An error behind a whole request is the start of a second one.
+        """
         if self._fault:
             raise self._fault from None
         if not self.is_complete:
@@ -320,7 +326,7 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head is not None:
-            return  # a trailer: never a key, never forwarded
+            return  # a trailer is never read as a key and never forwarded
         name = name.lower()
         fields = self._fields
         if name in fields:

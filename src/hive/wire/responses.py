@@ -1,8 +1,7 @@
-"""Reads an engine's HTTP/1.1 answers from bytes, trusting none of them.
+"""Reads an engine's HTTP/1.1 answers from bytes, and trusts none of them.
 
-`begin` announces that a request was sent; `feed` returns the body bytes that arrived. Interim answers (1xx) are
-skipped, trailers dropped, and any byte outside an answer, a bad length or an oversized head is a
-`GarbledAnswer`.
+`begin` announces that a request was sent; `feed` returns the bytes of the body. Interim answers (1xx) and trailers are
+dropped. A byte outside an answer, a wrong length and a head that is too large are a `GarbledAnswer`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ _FORBIDS_BODY = frozenset({204, 304})
 
 
 class GarbledAnswer(Exception):  # noqa: N818 - it names what arrived
-    """The engine did not speak HTTP as agreed."""
+    """The engine sent something that is not valid HTTP."""
 
 
 @dataclass(slots=True)
 class ResponseHead:
-    """The head of an engine's answer; names in lower case, repeated fields kept apart."""
+    """The head of an engine's answer. Names are in lower case; repeated fields are kept apart."""
 
     status: int
     fields: list[tuple[bytes, bytes]]
@@ -30,12 +29,12 @@ class ResponseHead:
 
     @property
     def is_close_delimited(self) -> bool:
-        """Does only the end of the connection end the body?"""
+        """Does the body end only with the connection?"""
         return self.content_length is None and not self.is_chunked and self.status not in _FORBIDS_BODY
 
 
 class ResponseReader:
-    """The answers on one connection to an engine, one at a time."""
+    """Reads the answers on one connection to an engine, one at a time."""
 
     __slots__ = (
         "_body",
@@ -57,7 +56,7 @@ class ResponseReader:
         self.head: ResponseHead | None = None
         self.is_complete = True
         self.can_be_reused = False
-        """May the connection carry another exchange after this answer? Known when it is complete."""
+        """May the connection carry another exchange after this answer? It is known when the answer is complete."""
         self._keep_alive = False
         self._body: bytes | None = None
         self._more: list[bytes] = []
@@ -66,7 +65,10 @@ class ResponseReader:
         self._is_bodiless = False
 
     def begin(self, *, is_bodiless: bool = False) -> None:
-        """A request was sent: an answer may come now. `is_bodiless`: to HEAD; it ends with its head (RFC 9112, 6.3)."""
+        """Note that a request was sent, so an answer may come now.
+
+        `is_bodiless`: the request is a HEAD, whose answer ends with its head (RFC 9112, 6.3).
+        """
         self.head = None
         self._is_bodiless = is_bodiless
         self.is_complete = self.can_be_reused = False
@@ -74,7 +76,7 @@ class ResponseReader:
         self._overhead_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes from the engine, return the body bytes among them. Raises `GarbledAnswer`."""
+        """Take bytes from the engine; return the bytes of the body among them. Raises `GarbledAnswer`."""
         if self.is_complete:
             raise GarbledAnswer("bytes after the end of an answer")
         had_head = self.head is not None
@@ -87,7 +89,7 @@ class ResponseReader:
                 raise GarbledAnswer(str(error).split("\n")[0][:100] or "malformed answer") from None
         if not had_head and self._overhead_bytes + len(data) > self._max_head_bytes:
             end = data.find(b"\r\n\r\n") + 4
-            self._bound_overhead(end if end > 3 else min(len(data), 3))  # an end that was cut has 3 bytes here at most
+            self._bound_overhead(end if end > 3 else min(len(data), 3))  # at most 3 bytes of a cut end stand here
         body = self._body
         if body is None:
             if not self.is_complete:
@@ -105,19 +107,22 @@ class ResponseReader:
         return body
 
     def _ends_with(self, data: bytes, body: bytes) -> bool:
-        """Is nothing behind the answer? llhttp drops an empty line there without a word."""
+        """Does nothing follow the answer? llhttp drops an empty line there silently."""
         assert self.head is not None
         if self.head.is_chunked:
             return not data.endswith(b"\r\n\r\n\r\n")
         return data[-8:].endswith(body[-8:])
 
     def _ended_by_itself(self) -> bool:
-        """Did bytes follow a chunked answer, whose own end proves it whole? The count of a counted one may be a lie."""
+        """Did bytes follow a chunked answer, which proves by itself that it is whole? A counted length may be wrong."""
         self.can_be_reused = False
         return self.is_complete and self.head is not None and self.head.is_chunked
 
     def end_of_connection(self) -> None:
-        """The engine closed: completes a body that only the close ends. Raises `GarbledAnswer` for a cut one."""
+        """Note that the engine closed.
+
+        Completes a body that only the close ends. Raises `GarbledAnswer` for a cut body.
+        """
         if self.is_complete:
             return
         if self.head is None or not self.head.is_close_delimited:
@@ -160,7 +165,7 @@ class ResponseReader:
                 chunked = True
         if size > self._max_head_bytes:
             raise ValueError("the head is too large")
-        self._keep_alive = bool(self._parser.should_keep_alive())  # llhttp forgets it at the end of the message
+        self._keep_alive = bool(self._parser.should_keep_alive())  # llhttp forgets this value at the end of the message
         self.head = ResponseHead(status, fields, content_type, length, chunked)
         if self._is_bodiless:
             self.is_complete = True  # llhttp waits for a body, so the connection ends with this answer

@@ -9,7 +9,7 @@ import httpx
 from hive.auth.keys import Role
 from hive.hub.key_cases import Keys
 
-from .managing import Fleet, serve
+from .managing import CALLER, Fleet, serve
 
 
 def test_a_created_key_is_shown_once_and_then_only_its_first_characters(tmp_path: Path) -> None:
@@ -98,6 +98,7 @@ def test_the_api_describes_itself_with_one_error_shape(tmp_path: Path) -> None:
             "/hive/v1/queue",
             "/hive/v1/requests",
             "/hive/v1/requests/{request_id}",
+            "/hive/v1/events",
         }
         assert "HTTPValidationError" not in described["components"]["schemas"]
 
@@ -115,4 +116,4 @@ def test_a_node_is_drained_and_resumed_by_its_name(tmp_path: Path) -> None:
         assert (unknown.status_code, unknown.json()["error"]["message"]) == (404, "there is no node 'b'")
 
     serve(tmp_path, work, fleet)
-    assert fleet.drained == [("a", True), ("a", False)]
+    assert fleet.drained == [("a", True, CALLER), ("a", False, CALLER)]

@@ -53,6 +53,7 @@ ROUTES = [
     ("GET", "/hive/v1/requests"),
     ("GET", "/hive/v1/requests/req_1"),
     ("DELETE", "/hive/v1/requests/req_1"),
+    ("GET", "/hive/v1/events"),
 ]
 
 

@@ -174,7 +174,7 @@ def test_what_is_gone_is_known_as_long_as_the_history_has_it() -> None:
         hub.until(lambda server: not server.hub.fleet.engines)
         for query in ("node=far", "model=tiny"):
             assert operations(hub, query) == ["generate tiny:latest"]
-        hub.call(lambda server: server.hub.history.clear())
+        hub.call(lambda server: server.hub.register.history.clear())
         for query in ("node=far", "model=tiny"):
             assert call(hub, f"/hive/v1/requests?{query}").status == 404
 

@@ -291,7 +291,7 @@ def test_what_best_compares_is_milliseconds_to_the_first_byte() -> None:
         (entry,) = ended(hub)
         (decision,) = one(hub, entry)["decisions"]
         assert [each["weight"] for each in decision["candidates"]] == [None, None]
-        record, leases = hub.call(lambda server: server.hub.history[-1])
+        record, leases = hub.call(lambda server: server.hub.register.history[-1])
         expected = {engine.node: round(seconds * 1000, 3) for engine, seconds in leases[0].compared}
         assert {each["node"]: each["expected_ms"] for each in decision["candidates"]} == expected
         assert record.request_id == entry["request_id"]
@@ -317,7 +317,7 @@ def test_an_ended_request_has_what_its_line_in_the_log_has() -> None:
     with run_scripted(lambda call: call.answer(OK)) as engine, run_hub({"a": engine.url}) as hub:
         answer = ask(hub.port, request(body=GENERATE))
         (entry,) = ended(hub)
-        record, _ = hub.call(lambda server: server.hub.history[-1])
+        record, _ = hub.call(lambda server: server.hub.register.history[-1])
         logged = msgspec.to_builtins(record)
         assert {name: entry[name] for name in ("request_id", "node", "why", "outcome", "status", "error")} == {
             "request_id": answer.header("X-Hive-Request-Id"),

@@ -1,4 +1,4 @@
-"""`hive demo`: a hub that three simulated nodes join, a few requests to watch, and lines to try oneself."""
+"""`hive demo`: a hub with three simulated nodes, a few requests to watch, and commands to try next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def demo(
     ] = None,
 ) -> int:
     """Show a hub at work, then keep it running until Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop takes both
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop handles both signals
     try:
         from hive.cli.demo.run import run
 

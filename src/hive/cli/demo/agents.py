@@ -1,4 +1,4 @@
-"""The agents of the demo: one beside each engine, with a worker key of its own, as on a user's machines."""
+"""The agents of the demo: one agent beside each engine, each with its own worker key, as on a user's machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hive.node.agent import Agent, AgentError
 from hive.node.agent_options import NodeOptions, read_engine
 
 _JOIN_TIMEOUT = 5.0
-"""An engine that is slow to answer its agent costs three seconds before it joins."""
+"""Seconds. An engine that answers its agent slowly needs three seconds before it joins."""
 _JOIN_STEP = 0.02
 _LEAVE_TIMEOUT = 1.0
 
@@ -24,16 +24,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DemoMachine:
-    """An engine that is to join."""
+    """An engine that will join the hub."""
 
     engine_url: str
     slots: int | None = None
-    """None: what the engine says, or its kind."""
+    """None: the agent takes the number from the engine, or else from the engine's kind."""
 
 
 @asynccontextmanager
 async def run_agents(server: HubServer, machines: Mapping[str, DemoMachine]) -> AsyncIterator[None]:
-    """Run an agent for each machine, by the name of its node; at the end of the block they leave in order."""
+    """Run an agent for each machine; the keys are node names. At the end of the block the agents leave in order."""
     hub_url = f"http://127.0.0.1:{server.port}"
     running: dict[asyncio.Task[None], Agent] = {}
     try:
@@ -42,7 +42,7 @@ async def run_agents(server: HubServer, machines: Mapping[str, DemoMachine]) -> 
             agent = Agent(NodeOptions(hub_url, key, (read_engine(machine.engine_url),), machine.slots))
             running[asyncio.create_task(_run(name, agent))] = agent
         yield
-        with _farewells_unsaid():
+        with _without_hub_warnings():
             await _leave(running)
     finally:
         for task in running:
@@ -51,7 +51,7 @@ async def run_agents(server: HubServer, machines: Mapping[str, DemoMachine]) -> 
 
 
 async def until_joined(server: HubServer, names: Mapping[str, object]) -> None:
-    """Wait, a little, until all these nodes can be given work."""
+    """Wait until all these nodes can be given work, but at most `_JOIN_TIMEOUT` seconds."""
     try:
         async with asyncio.timeout(_JOIN_TIMEOUT):
             while not all(_has_joined(server, name) for name in names):  # noqa: ASYNC110 - so no node pays for an event
@@ -68,7 +68,7 @@ def _has_joined(server: HubServer, name: str) -> bool:
 async def _run(name: str, agent: Agent) -> None:
     try:
         await agent.run()
-    except AgentError as error:  # somebody tried `hive keys revoke`
+    except AgentError as error:  # for example after `hive keys revoke` in another terminal
         _log.warning("%s has ended: %s", name, error)
 
 
@@ -82,8 +82,8 @@ async def _leave(running: Mapping[asyncio.Task[None], Agent]) -> None:
 
 
 @contextmanager
-def _farewells_unsaid() -> Iterator[None]:
-    """Keep to itself that the hub loses its nodes: here that is no trouble."""
+def _without_hub_warnings() -> Iterator[None]:
+    """Silence the hub's warnings that it loses its nodes: at the end of the demo it loses them on purpose."""
     log = logging.getLogger("hive.hub")
     log.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The hub of the demo: a whole one, in this process, with a data directory that goes with it."""
+"""The hub of the demo: a complete hub in this process, with a temporary data directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WriteRecords = Callable[[Sequence[Record]], None]
 
 @asynccontextmanager
 async def run_hub(port: int | None, write_records: WriteRecords) -> AsyncIterator[HubServer]:
-    """Run a hub for the length of the block: without a port on the usual one, or a free one if that is taken."""
+    """Run a hub while the block runs. Without a `port` it takes the usual one, or a free one if that is taken."""
     with TemporaryDirectory(prefix="hive-demo-", ignore_cleanup_errors=True) as directory:
         settings = Settings(
             port=PORT if port is None else port,
@@ -58,7 +58,7 @@ async def _start(settings: Settings, write_records: WriteRecords, *, may_move: b
 
 @contextmanager
 def warnings_to(say: Callable[[str], None]) -> Iterator[None]:
-    """Hand what the hub, beyond its records, and the agents have to say to `say`."""
+    """Pass the warnings of hub and agents to `say`, instead of to the log. The hub's records are not among them."""
 
     class Voice(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

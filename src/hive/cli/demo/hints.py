@@ -1,4 +1,4 @@
-"""The lines to try next: each works as it stands, pasted into a shell on this machine."""
+"""The commands to try next. Each one works when it is pasted into a shell on this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NODE = """\
 
 
 def show_hints(screen: Screen, url: str, client_key: str, admin_key: str, real_models: Sequence[str]) -> None:
-    """Print what can be done with the hub while it serves."""
+    """Print what a user can do with the hub while it runs."""
     words = {
         "url": url,
         "model": CHAT_MODEL,
@@ -67,7 +67,7 @@ def show_hints(screen: Screen, url: str, client_key: str, admin_key: str, real_m
 
 
 def hive_command() -> str:
-    """Return what to type for the `hive` that runs now: its name if the shell finds it, else its path."""
+    """Return the command for the `hive` that runs now: its name if the shell finds that, else its path."""
     found = shutil.which("hive")
     running = Path(sys.argv[0])
     if running.stem != "hive" or (found is not None and os.path.samefile(found, running)):

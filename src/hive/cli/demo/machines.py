@@ -1,4 +1,4 @@
-"""The machines of the demo: three simulated ones that differ, and the real engines of this machine."""
+"""The machines of the demo: three different simulated engines, and the real engines of this machine."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SIMULATED: Mapping[str, SimOptions] = {
         models=(CHAT_MODEL, CODE_MODEL), slots=1, load_time=0.5, ttft=0.2, tokens_per_second=40, seed=3
     ),
 }
-"""Slots, speed and load time make the choice among them interesting; the sum of it all is a show of 5 seconds."""
+"""Slots, speed and load time differ, so that the choice among the machines is interesting. The show takes 5 seconds."""
 
 REAL_ENGINES: Mapping[str, int] = {"ollama": 11434, "vllm": 8000, "llama-cpp": 8080, "lm-studio": 1234}
-"""The port on which each is usually found; each becomes a node of that name."""
+"""The usual port of each kind of engine. An engine that is found becomes a node with the name of its kind."""
 
 _LOOK_TIMEOUT = 0.5
 _LOAD_TIMEOUT = 10.0
@@ -42,7 +42,7 @@ Engines = Mapping[str, SimulatedEngine]
 
 @asynccontextmanager
 async def simulated_engines(options: Mapping[str, SimOptions] = SIMULATED) -> AsyncIterator[Engines]:
-    """Run the simulated engines for the length of the block, each on a free port and with its first model in memory."""
+    """Run the simulated engines while the block runs. Each has a free port, and its first model is in memory."""
     async with AsyncExitStack() as stack:
         engines = {name: await stack.enter_async_context(SimulatedEngine(chosen)) for name, chosen in options.items()}
         await asyncio.gather(*(_load(engine) for engine in engines.values()))
@@ -50,7 +50,7 @@ async def simulated_engines(options: Mapping[str, SimOptions] = SIMULATED) -> As
 
 
 async def _load(engine: SimulatedEngine) -> None:
-    """Load its first model, as somebody's last request would have done."""
+    """Load the engine's first model, as an earlier request would have done."""
     if engine.options.kind is SimKind.OLLAMA:
         link = DialedLink(engine.url, Outbox(), connect_timeout=_LOOK_TIMEOUT, max_head_bytes=_MAX_HEAD_BYTES)
         try:
@@ -60,20 +60,20 @@ async def _load(engine: SimulatedEngine) -> None:
 
 
 def machines_of(engines: Engines, found: Mapping[str, str]) -> Mapping[str, DemoMachine]:
-    """Return what is to join the hub: the simulated engines, then the real ones by URL."""
+    """Return the machines that will join the hub: the simulated engines, then the real ones (`found`: URL by name)."""
     simulated = {name: DemoMachine(engine.url, engine.options.slots) for name, engine in engines.items()}
     return simulated | {name: DemoMachine(url) for name, url in found.items()}
 
 
 async def find_engines(ports: Mapping[str, int] = REAL_ENGINES) -> Mapping[str, str]:
-    """Return the URLs of engines that answer on these ports of loopback; a silent port costs half a second."""
+    """Return the URLs of the engines that answer on these ports of loopback. A silent port costs half a second."""
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     answers = await asyncio.gather(*(_is_engine(url) for url in urls.values()))
     return {name: url for (name, url), is_one in zip(urls.items(), answers, strict=True) if is_one}
 
 
 async def _is_engine(url: str) -> bool:
-    """Does something list models here? All four kinds do so in OpenAI's form."""
+    """Does the server at this URL list models? All four kinds of engine list them in OpenAI's form."""
     link = DialedLink(url, Outbox(), connect_timeout=_LOOK_TIMEOUT, max_head_bytes=_MAX_HEAD_BYTES)
     try:
         head, body = await ask(link, "/v1/models", _LOOK_TIMEOUT)
@@ -87,13 +87,13 @@ async def _is_engine(url: str) -> bool:
 
 
 async def break_next(engines: Sequence[SimulatedEngine]) -> SimulatedEngine:
-    """Let whichever of the engines is asked first break off in the middle of its answer; return it.
+    """Make the engine that is asked first break off in the middle of its answer. Return that engine.
 
-    All are armed, so the show does not depend on the policy; the others are disarmed before that one breaks.
+    All engines get the fault, so the result does not depend on the policy. The others lose it before that one breaks.
     """
     for engine in engines:
         engine.set_fault("drop", count=1)
-    waiting = {asyncio.create_task(_struck(engine)): engine for engine in engines}
+    waiting = {asyncio.create_task(_until_dropped(engine)): engine for engine in engines}
     try:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -106,5 +106,5 @@ async def break_next(engines: Sequence[SimulatedEngine]) -> SimulatedEngine:
     return broken
 
 
-async def _struck(engine: SimulatedEngine) -> None:
+async def _until_dropped(engine: SimulatedEngine) -> None:
     await engine.until(lambda state: any("drop" in request.faults for request in state.requests))

@@ -1,4 +1,4 @@
-"""The demo as a program: engines, hub, agents and show go up in this order, and down again whatever ends them."""
+"""The demo as a program. Engines, hub, agents and show start in this order and stop in reverse, whatever ends them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hive.fleet.engines import Engine, Health
 
 
 def run(port: int | None, *, once: bool) -> int:
-    """Run the demo to its end, or until a signal ends it; return the exit code: 1 when a request of it failed."""
+    """Run the demo until it ends or a signal ends it. Return the exit code: 1 when one of its requests failed."""
     screen = Screen()
     with warnings_to(lambda text: screen.say(text, style="yellow")):
         code = asyncio.run(_run(screen, port, once=once))
@@ -42,20 +42,20 @@ async def _run(screen: Screen, port: int | None, *, once: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo does once its hub is up."""
+    """The steps of the demo once its hub is up."""
 
     screen: Screen
     server: HubServer
     engines: Engines
     found: Mapping[str, str]
-    """The real engines: URLs by node."""
+    """The real engines: URL by node name."""
     records: DemoRecords
     has_moved: bool
     """Was the usual port taken?"""
 
     @property
     def url(self) -> str:
-        """Return where the hub is."""
+        """Return the URL of the hub."""
         return f"http://127.0.0.1:{self.server.port}"
 
     async def play(self) -> int:
@@ -65,7 +65,7 @@ class Demo:
         key = (await self.server.keys.create(KEY_NAME, Role.CLIENT)).secret
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False) as client:
-            show = Show(client, self.screen, self.records, self.server.hub.records.settle)
+            show = Show(client, self.screen, self.records, self.server.hub.register.records.settle)
             await show.play(self.engines)
         failed, count = sum(not row.is_ok for row in show.rows), len(show.rows)
         verdict = f"{failed} of {count} requests failed." if failed else f"All {count} requests were answered."
@@ -73,7 +73,7 @@ class Demo:
         return 1 if failed else 0
 
     async def play_and_serve(self) -> int:
-        """Show it all, say what to try next, and show whatever else is asked of the hub, without an end."""
+        """Show everything, print what to try next, then show every further request to the hub, without an end."""
         await self.play()
         key = (await self.server.keys.create("demo", Role.CLIENT)).secret
         real_models = [
@@ -90,7 +90,7 @@ class Demo:
         return await told_to_end
 
     def _engines(self) -> list[Engine]:
-        """Return those that are ready, in the order of the machines: nodes join in any."""
+        """Return the engines that are ready, in the order of the machines. (The nodes join in any order.)"""
         places = {name: place for place, name in enumerate((*self.engines, *self.found))}
         ready = [engine for engine in self.server.hub.fleet.engines if engine.health is Health.READY]
         return sorted((engine for engine in ready if engine.node in places), key=lambda engine: places[engine.node])

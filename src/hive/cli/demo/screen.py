@@ -1,4 +1,4 @@
-"""What the demo shows: lines of fixed columns that move on a terminal, and plain ones, when done, elsewhere."""
+"""The screen of the demo: on a terminal a request's line changes while it runs; elsewhere it is printed at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hive.cli.output import plain
 from hive.hub.records import Outcome, Record
 
 PLAIN_WIDTH = 100
-"""Columns of an output that is no terminal."""
+"""The width in columns of an output that is not a terminal."""
 _REFRESHES_PER_SECOND = 12
 _API_WIDTH = 9
 _HEADINGS = ("QUEUED", "FIRST", "TOTAL", "OUTCOME", "WHY THIS NODE")
@@ -27,12 +27,12 @@ _APIS = {
     "v1_responses": "OpenAI",
     "v1_messages": "Anthropic",
 }
-"""What a request of an operation is called; others go by their own name."""
+"""The API that the screen shows for an operation. An operation that is not here is shown by its own name."""
 
 
 @dataclass(slots=True, eq=False)
 class ScreenRow:
-    """One request on its way: what its client knows, and at the end the hub's own record of it."""
+    """One request: what its client knows, and at the end the hub's record of it."""
 
     operation: str
     model: str
@@ -40,16 +40,16 @@ class ScreenRow:
     node: str = ""
     record: Record | None = None
     error: str = ""
-    """Why there is no record."""
+    """Why the request has no record."""
 
     @property
     def elapsed_ms(self) -> float | None:
-        """How long it has been running; None when it is not."""
+        """Return the milliseconds since the request was sent; None before that and when it is over."""
         return None if self.is_over or self.started_at is None else (time.monotonic() - self.started_at) * 1000
 
     @property
     def is_over(self) -> bool:
-        """Will nothing change any more?"""
+        """Is the request over?"""
         return self.record is not None or bool(self.error)
 
     @property
@@ -59,17 +59,17 @@ class ScreenRow:
 
     @property
     def has_moved(self) -> bool:
-        """Did more than one node try?"""
+        """Did more than one node try the request?"""
         return self.record is not None and self.record.attempts > 1
 
 
 def row_of(record: Record) -> ScreenRow:
-    """Return the row of a request that somebody else sent."""
+    """Return the row of a request that another client sent."""
     return ScreenRow(record.operation, record.model.removesuffix(":latest"), node=record.node, record=record)
 
 
 class Screen:
-    """Where the demo writes: standard output."""
+    """The demo's standard output."""
 
     def __init__(self) -> None:
         console = Console(highlight=False, emoji=False, markup=False)
@@ -88,32 +88,32 @@ class Screen:
         self._node_width = _width("NODE", nodes, self._widest_name)
 
     def say(self, text: str = "", style: str = "") -> None:
-        """Print a sentence, folded at the screen's width."""
+        """Print a sentence; lines are folded at the screen's width."""
         self._console.print(Text(plain_lines(text), style=style))
 
     def code(self, text: str) -> None:
-        """Print lines to be copied: they are never folded."""
+        """Print lines that people copy; they are never folded."""
         self._console.print(Text(text, style="cyan"), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows under their columns' names; the last column is cut where the screen ends."""
+        """Print rows under the names of their columns. The last column is cut where the screen ends."""
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         for number, row in enumerate((columns, *rows)):
             cells = [plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
             self._line(Text("  ".join(cells).rstrip(), style="" if number else "bold"))
 
     def headings(self) -> None:
-        """Print the names of the columns of requests."""
+        """Print the heading of the table of requests."""
         names = ("REQUEST".ljust(_API_WIDTH), "MODEL".ljust(self._model_width), "NODE".ljust(self._node_width))
         self._line(Text(self._gap.join((*names, *_HEADINGS)), style="bold"))
 
     def row(self, row: ScreenRow) -> None:
-        """Print a request as it is."""
+        """Print a request in its present state."""
         self._line(self._text_of(row))
 
     @contextmanager
     def watching(self, rows: Sequence[ScreenRow]) -> Iterator[None]:
-        """Show requests while they run on a terminal; elsewhere, call `row` for each that is over."""
+        """Show these requests while the block runs, if this is a terminal. Elsewhere nothing is shown until `over`."""
         if not self._is_live:
             yield
             return
@@ -126,12 +126,12 @@ class Screen:
             live.refresh()
 
     def over(self, row: ScreenRow) -> None:
-        """Say that a request that is watched is over."""
+        """Print a request that is over, unless a terminal shows it already."""
         if not self._is_live:
             self.row(row)
 
     def end(self) -> None:
-        """Leave the line on which a terminal shows ^C, if there still is a terminal."""
+        """Start a new line after the ^C that a terminal shows, if the terminal still exists."""
         if self._is_live:
             with suppress(OSError):
                 self._console.print()
@@ -156,7 +156,7 @@ class Screen:
 
 
 def plain_lines(text: str) -> str:
-    """Return a text of several lines without other control characters."""
+    """Return a text of several lines with every control character replaced, except line ends."""
     return "\n".join(plain(line) for line in text.split("\n"))
 
 

@@ -1,4 +1,4 @@
-"""The requests that the demo sends: one after the other, many at once, and one whose node breaks."""
+"""The requests that the demo sends: one after the other, then many at once, then one whose node breaks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from hive.hub.records import Record
 from hive.net.reasons import in_words
 
 KEY_NAME = "demo-show"
-"""The key of the show's own requests: by it their records are told from those of others."""
+"""The name of the key of the show's own requests. The show recognises its own records by it."""
 
 _PATHS = {"chat": "/api/chat", "v1_chat": "/v1/chat/completions", "v1_messages": "/v1/messages"}
-_BREATH = 0.3
-"""Seconds between two requests: so the hub has seen by then which models are loaded."""
+_PAUSE = 0.3
+"""Seconds between two requests. In that time the hub sees which models are loaded."""
 _RECORD_TIMEOUT = 2.0
 _REQUEST_TIMEOUT = 20.0
 
 
 class DemoRecords:
-    """Gives each record of the hub to whom it concerns: the show's own to their rows, others to `on_other`."""
+    """Passes on the records of the hub: records of the show to their rows, all others to `on_other`."""
 
     def __init__(self) -> None:
         self.on_other: Callable[[Record], None] = lambda record: None
         self._own: dict[str, asyncio.Future[Record]] = {}
 
     def write(self, records: Sequence[Record]) -> None:
-        """Take what the hub has settled."""
+        """Take the records that the hub has settled."""
         for record in records:
             if record.key != KEY_NAME:
                 self.on_other(record)
@@ -52,7 +52,7 @@ class DemoRecords:
 
 
 class Show:
-    """Plays the requests against a hub and shows them. `settle` makes the hub hand over its records at once."""
+    """Sends the requests to a hub and shows them. `settle` makes the hub hand over its records at once."""
 
     def __init__(
         self, client: httpx.AsyncClient, screen: Screen, records: DemoRecords, settle: Callable[[], None]
@@ -64,13 +64,13 @@ class Show:
         self.rows: list[ScreenRow] = []
 
     async def play(self, engines: Engines) -> None:
-        """Send all requests and say what is to be seen."""
+        """Send all requests and print what happens."""
         screen = self._screen
         screen.say("\nThree requests in three dialects, one after the other (times in seconds):")
         screen.headings()
         for operation, model in (("chat", CODE_MODEL), ("v1_chat", CODE_MODEL), ("v1_messages", CHAT_MODEL)):
             await self._send_all([ScreenRow(operation, model)], tokens=12)
-            await asyncio.sleep(_BREATH)
+            await asyncio.sleep(_PAUSE)
         slots = sum(engine.options.slots for engine in engines.values())
         screen.say(f"\nSix at once, for {slots} slots on three machines:")
         await self._send_all([ScreenRow("v1_chat", CHAT_MODEL) for _ in range(6)], tokens=20)
@@ -82,7 +82,7 @@ class Show:
         breaking = asyncio.create_task(break_next(list(names)))
         row = ScreenRow("chat", CODE_MODEL)
         try:
-            await asyncio.sleep(0)  # armed, before the request leaves
+            await asyncio.sleep(0)  # the fault is set before the request is sent
             await self._send_all([row], tokens=18, is_stream=False)
             if row.is_ok and row.has_moved and breaking.done():
                 broken = names[breaking.result()]

@@ -1,4 +1,4 @@
-"""Alembic's way into the migrations: the connection comes from `hive.store.schema.migrate`."""
+"""The entry of Alembic into the migrations. The connection comes from `hive.store.schema.migrate`."""
 
 from alembic import context
 

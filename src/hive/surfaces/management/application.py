@@ -1,6 +1,7 @@
-"""The management API, `/hive/v1/*`, for admin keys: keys, nodes and models; requests are in `api.requests`.
+"""The management API, `/hive/v1/*`, for admin keys: keys, nodes and models; requests are in `request_routes`, events in
+`event_routes`.
 
-Its errors are in `api.faults`. The hub has judged the caller's right before this application is called.
+Its errors are in `error_answers`. The hub has judged the caller's right before this application is called.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Protocol
 
-from fastapi import Body, Depends, FastAPI
+from fastapi import Body, Depends, FastAPI, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
 from hive import __version__
 from hive.auth.keys import Key, Role
+from hive.hub.event_feed import EventFeed
 from hive.hub.key_cases import Keys
 from hive.surfaces.management.error_answers import ErrorAnswer, answer_errors, refuse_unknown
+from hive.surfaces.management.event_routes import serve_events
 from hive.surfaces.management.management_routes import PREFIX
 from hive.surfaces.management.request_routes import RequestsView, serve_requests
 
@@ -86,8 +89,8 @@ class FleetView(Protocol):
     def nodes(self) -> Sequence[NodeView]:
         """Return every node, an entry for each of its engines."""
 
-    def drain(self, node: str, is_draining: bool) -> Sequence[NodeView]:
-        """Give a node no new work, or give it work again; return its entries. Fault: NOT_FOUND."""
+    def drain(self, node: str, is_draining: bool, by: str) -> Sequence[NodeView]:
+        """Give a node no new work, or give it work again, for the key `by`; return its entries. Fault: NOT_FOUND."""
 
     def models(self) -> Sequence[ModelView]:
         """Return every model, one entry a name."""
@@ -100,6 +103,7 @@ class Services:
     keys: Keys
     fleet: FleetView
     requests: RequestsView
+    events: EventFeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,7 @@ def create_app(services: Services) -> FastAPI:
     answer_errors(app)
     _serve_keys(app, services.keys)
     serve_requests(app, PREFIX, services.requests)
+    serve_events(app, PREFIX, services.events, services.keys)
 
     @app.get(f"{PREFIX}/nodes")
     async def nodes() -> NodeList:
@@ -175,14 +180,14 @@ def create_app(services: Services) -> FastAPI:
         return NodeList(services.fleet.nodes())
 
     @app.post(f"{PREFIX}/nodes/{{name}}/drain")
-    async def drain(name: str) -> NodeList:
+    async def drain(name: str, request: Request) -> NodeList:
         """Give a node no new work; what runs on it goes on."""
-        return NodeList(services.fleet.drain(name, True))
+        return NodeList(services.fleet.drain(name, True, _key_name(request)))
 
     @app.post(f"{PREFIX}/nodes/{{name}}/resume")
-    async def resume(name: str) -> NodeList:
+    async def resume(name: str, request: Request) -> NodeList:
         """Give a drained node work again."""
-        return NodeList(services.fleet.drain(name, False))
+        return NodeList(services.fleet.drain(name, False, _key_name(request)))
 
     @app.get(f"{PREFIX}/models")
     async def models() -> ModelList:
@@ -190,6 +195,11 @@ def create_app(services: Services) -> FastAPI:
         return ModelList(services.fleet.models())
 
     return app
+
+
+def _key_name(request: Request) -> str:
+    """Return the name of the caller's key, as the hub said it."""
+    return str(request.scope["hive"]["key_name"])
 
 
 def _serve_keys(app: FastAPI, keys: Keys) -> None:

@@ -101,7 +101,7 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
 def _fault_of(request: Request, error: RequestValidationError) -> Fault:
     """Return the first thing that does not fit, named; never the value."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"][1:]]
+    where = [str(part) for part in first["loc"][1:] if not isinstance(part, int)]  # a parameter that may repeat
     if first["type"] == "json_invalid":
         return Fault(BAD_JSON, "the body is not JSON")
     if not where and "json" not in request.headers.get("content-type", ""):

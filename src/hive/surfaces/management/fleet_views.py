@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import msgspec
 
-from hive.errors import NOT_FOUND, Fault
 from hive.fleet.engines import Engine, Health
 from hive.fleet.kinds import EngineKind, version_numbers
 from hive.fleet.known import Model
@@ -32,10 +31,9 @@ class Views:
         empty = [self._without_engine(node) for node in joined.values() if not node.engines]
         return entries + empty
 
-    def drain(self, node: str, is_draining: bool) -> list[NodeView]:
-        """Give a node no new work, or give it work again; return its entries. Fault: NOT_FOUND."""
-        if not self._hub.drain(node, is_draining):
-            raise Fault(NOT_FOUND, f"there is no node '{node}'")
+    def drain(self, node: str, is_draining: bool, by: str) -> list[NodeView]:
+        """Give a node no new work, or give it work again, for the key `by`; return its entries. Fault: NOT_FOUND."""
+        self._hub.node_cases.drain(node, is_draining, by)
         return [entry for entry in self.nodes() if entry.name == node]
 
     def models(self) -> list[ModelView]:

@@ -33,6 +33,7 @@ MANAGEMENT_ROUTES = RouteTable(
         _managing("POST", "/nodes/{name}/resume"),
         _managing("GET", "/models"),
         _managing("GET", "/queue"),
+        _managing("GET", "/events"),
         _managing("GET", "/requests"),
         _managing("GET", "/requests/{request_id}"),
         _managing("DELETE", "/requests/{request_id}"),

@@ -13,7 +13,7 @@ from hive.dialects.tasks import Dialect
 from hive.errors import Fault
 from hive.hub.core import Hub
 from hive.hub.plan import Plan
-from hive.net.asgi import Application, run_application
+from hive.net.asgi import Application, AsgiBridge
 from hive.net.stream import ClientStream
 from hive.surfaces.management.management_routes import HEALTH, MANAGEMENT_ROUTES, METRICS, READY
 from hive.surfaces.surface import Find, Redirect, Surface
@@ -26,10 +26,10 @@ _METRICS = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
 
 def management_surface(
-    hub: Hub, make_application: Callable[[], Application], render_metrics: Callable[[], bytes]
+    hub: Hub, bridge: AsgiBridge, make_application: Callable[[], Application], render_metrics: Callable[[], bytes]
 ) -> Surface:
     """Return the management surface of a hub. The application is made, and imported, at the first request for it."""
-    management = _Management(hub, make_application, render_metrics)
+    management = _Management(hub, bridge, make_application, render_metrics)
     return Surface(
         "management", MANAGEMENT_ROUTES, management.answer, lambda _: Dialect.HIVE, _answer_unknown, prefix="/hive/"
     )
@@ -39,9 +39,14 @@ class _Management:
     """Answers for the hub itself."""
 
     def __init__(
-        self, hub: Hub, make_application: Callable[[], Application], render_metrics: Callable[[], bytes]
+        self,
+        hub: Hub,
+        bridge: AsgiBridge,
+        make_application: Callable[[], Application],
+        render_metrics: Callable[[], bytes],
     ) -> None:
         self._hub = hub
+        self._bridge = bridge
         self._make_application = make_application
         self._render_metrics = render_metrics
         self._application: Application | None = None
@@ -51,24 +56,26 @@ class _Management:
         route = plan.route
         if route is METRICS:
             stream.send(200, _METRICS + plan.fields, self._render_metrics())
-        elif route is READY and not self._hub.has_looked:
+        elif route is READY and not self._hub.roster.has_looked:
             stream.send(503, _TEXT + b"Retry-After: 1\r\n" + plan.fields, b"starting\n")
         elif route is READY or route is HEALTH:
             stream.send(200, _TEXT + plan.fields, b"ok\n")
         else:
-            self._hub.spawn(self._run_application(stream, plan))
+            self._hub.background.spawn(self._run_application(stream, plan))
 
     async def _run_application(self, stream: ClientStream, plan: Plan) -> None:
         try:
             if self._application is None:
                 self._application = await asyncio.to_thread(self._make_application)
             extra: dict[str, object] = {"key_name": plan.principal.name, "request_id": stream.request_id}
-            await run_application(self._application, stream, extra, plan.fields)
+            await self._bridge.run(self._application, stream, extra, plan.fields)
         except Exception:
             _log.exception("management request %s", stream.request_id)
+            if stream.has_started:
+                return  # the answer is cut
             fault = Fault(errors.INTERNAL, f"the hub made a mistake; its log has {stream.request_id}")
             status, fields, body = error_answer(plan.errors, fault, stream.request_id)
-            self._hub.note_refusal(plan.route, stream.request_id, fault, len(body))
+            self._hub.register.note_refusal(plan.route, stream.request_id, fault, len(body))
             stream.send(status, fields + plan.fields, body)
 
 

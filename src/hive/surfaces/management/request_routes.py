@@ -72,6 +72,8 @@ class EndedView:
     request_id: str
     operation: str
     key: str
+    key_id: str
+    """Which key of this name it was: the start of its digest, in hexadecimal."""
     model: str
     state: str = "ended"
     time: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from heapq import nlargest
 from itertools import islice
@@ -11,14 +11,14 @@ from itertools import islice
 import msgspec
 
 from hive.config import PolicyName
-from hive.errors import CONFLICT, NOT_FOUND, Fault
+from hive.errors import NOT_FOUND, Fault
 from hive.fleet.model_names import canonical
-from hive.hub.core import HISTORY, Hub, Past
+from hive.hub.core import Hub
 from hive.hub.exchange import Exchange
 from hive.hub.key_cases import Keys
 from hive.hub.progress import Stage
 from hive.hub.records import Record, timestamp
-from hive.scheduling.tickets import Decision, LoadOrder, Ticket
+from hive.scheduling.tickets import Decision, Lease, LoadOrder, Ticket
 from hive.scheduling.waits import why_not, why_waiting
 from hive.surfaces.management.request_routes import (
     MOST,
@@ -59,7 +59,7 @@ class RequestViews:
         models = [self._model(model, waiting) for model, waiting in by_model.items()]
         return QueueView(
             waiting=hub.queue.waiting_count,
-            limit=hub.settings.queue_limit,
+            limit=hub.queue.limit,
             served_per_second=round(hub.queue.served_per_second, 3) or None,
             models=sorted(models, key=lambda model: -model.oldest_wait_s),
             tickets=tickets[:MOST],
@@ -68,7 +68,7 @@ class RequestViews:
 
     def _waiting(self) -> list[tuple[Ticket, Exchange]]:
         """Return the tickets in the queue and whose they are, in the order in which they came."""
-        held = ((exchange.ticket, exchange) for exchange in self._hub.exchanges)
+        held = ((exchange.ticket, exchange) for exchange in self._hub.register.running)
         waiting = [(ticket, exchange) for ticket, exchange in held if ticket is not None and ticket.is_waiting]
         return sorted(waiting, key=lambda pair: pair[0].order)
 
@@ -94,13 +94,13 @@ class RequestViews:
         self._check_names(wanted)
         running: list[Exchange] = []
         if wanted.state is not Which.ENDED:
-            matching = (each for each in self._hub.exchanges if _matches(each.record, wanted))
+            matching = (each for each in self._hub.register.running if _matches(each.record, wanted))
             if wanted.state is Which.QUEUED:
                 matching = (each for each in matching if each.progress().stage is Stage.QUEUED)
             running = nlargest(wanted.limit, matching, key=lambda each: each.began_at)
         ended: Iterator[Record] = iter(())
         if wanted.state in (Which.ENDED, Which.ALL):
-            ended = (record for record, _ in self._past() if _matches(record, wanted))
+            ended = (record for record, _ in self._hub.register.past() if _matches(record, wanted))
         return RequestList(
             time=timestamp(time.time()),
             running=[_running(each) for each in running],
@@ -110,7 +110,7 @@ class RequestViews:
     def _check_names(self, wanted: RequestFilter) -> None:
         """Raise `Fault` for a name that is neither there nor in the history: misspelt, it would list nothing."""
         hub = self._hub
-        records = [*(each.record for each in hub.exchanges), *(record for record, _ in hub.history)]
+        records = [*(each.record for each in hub.register.running), *(record for record, _ in hub.register.history)]
         nodes = {*(engine.node for engine in hub.fleet.engines), *hub.joining.nodes}
         keys = {key.name for key in self._keys.listed(revoked=True)}
         if wanted.node and wanted.node not in nodes.union(record.node for record in records):
@@ -119,41 +119,20 @@ class RequestViews:
             raise Fault(NOT_FOUND, f"there is no key '{wanted.key}'")
         model = canonical(wanted.model) if wanted.model else ""
         is_known = not model or hub.fleet.having(model) or model in {record.model for record in records}
-        if not is_known and hub.has_looked:
+        if not is_known and hub.roster.has_looked:
             raise Fault(NOT_FOUND, f"there is no model '{wanted.model}'")
 
     def one(self, request_id: str) -> RunningDetail | EndedDetail:
         """Return all that is known of a request. Fault: NOT_FOUND."""
-        exchange = self._exchange(request_id)
+        exchange = self._hub.register.find(request_id)
         if exchange is None:
-            return self._ended_detail(request_id)
+            return _ended_detail(*self._hub.register.find_past(request_id))
         decisions = [_decision(lease.decision) for lease in exchange.leases]
         return RunningDetail(**asdict(_running(exchange)), decisions=decisions, waits=self._wait(exchange))
 
     def cancel(self, request_id: str) -> EndedDetail:
         """End a request, with an error for its client. Fault: NOT_FOUND, CONFLICT."""
-        exchange = self._exchange(request_id)
-        is_cancelled = exchange is not None and self._hub.cancel(exchange)
-        ended = self._ended_detail(request_id)
-        if not is_cancelled:
-            raise Fault(CONFLICT, f"request '{request_id}' has ended already")
-        return ended
-
-    def _exchange(self, request_id: str) -> Exchange | None:
-        return next((each for each in self._hub.exchanges if each.record.request_id == request_id), None)
-
-    def _past(self) -> Iterator[Past]:
-        """Return what has ended, the last one first."""
-        self._hub.records.settle()  # it dates them
-        return reversed(self._hub.history)
-
-    def _ended_detail(self, request_id: str) -> EndedDetail:
-        for record, leases in self._past():
-            if record.request_id == request_id:
-                decisions = [_decision(lease.decision) for lease in leases]
-                return EndedDetail(**asdict(_ended(record)), decisions=decisions)
-        kept = f"kept are requests to engines, the last {HISTORY:,} since the hub started"
-        raise Fault(NOT_FOUND, f"there is no request '{request_id}': {kept}")
+        return _ended_detail(*self._hub.request_cases.cancel(request_id))
 
     def _wait(self, exchange: Exchange) -> WaitView | None:
         ticket = exchange.ticket
@@ -204,6 +183,10 @@ def _running(exchange: Exchange) -> RunningView:
         age_ms=round(progress.age * 1000, 2),
         bytes_out=progress.bytes_out,
     )
+
+
+def _ended_detail(record: Record, leases: Sequence[Lease]) -> EndedDetail:
+    return EndedDetail(**asdict(_ended(record)), decisions=[_decision(lease.decision) for lease in leases])
 
 
 def _ended(record: Record) -> EndedView:

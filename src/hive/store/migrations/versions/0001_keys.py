@@ -1,4 +1,4 @@
-"""Keys."""
+"""The table of keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table of keys."""
+    """Create the table of keys."""
     op.create_table(
         "keys",
         sa.Column("digest", sa.LargeBinary(), nullable=False),

@@ -1,4 +1,4 @@
-"""Nodes that joined."""
+"""The table of joined nodes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table of nodes."""
+    """Create the table of nodes."""
     op.create_table(
         "nodes",
         sa.Column("name", sa.String(), nullable=False),
