@@ -122,7 +122,7 @@ def node(
     """A node that has joined; `memory` is what its engine may fill with models, if that is known."""
     gpus = (Gpu("GPU", memory),) if memory else ()
     with joined(hub, name, *(engines or (cold(),)), machine=MachineState(gpus=gpus)) as raw:
-        hub.call(lambda server: setattr(engine_of(server, name), "memory_bytes", memory))
+        hub.call(lambda server: setattr(engine_of(server, name).known, "memory_bytes", memory))
         yield Node(raw).spare(spares)
 
 
