@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine
 from hive.scheduling.dispatcher import Dispatcher, Step
-from hive.scheduling.estimates import Estimates
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
 BLAMED_REST = 0.5
@@ -24,21 +23,15 @@ class Queue:
 
     def __init__(self, dispatcher: Dispatcher, start_load: Callable[[LoadOrder], None]) -> None:
         self._dispatcher = dispatcher
+        self.limit = dispatcher.queue.limit
+        """How many tickets may wait."""
+        self.estimates = dispatcher.estimates
+        """How fast engines are expected to be."""
         self._start_load = start_load
         """Begins an exchange that loads a model. At its end it calls `load_finished`."""
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[Ticket, asyncio.Future[Lease]] = {}
         self._is_held = False
-
-    @property
-    def estimates(self) -> Estimates:
-        """Return the estimates of engines."""
-        return self._dispatcher.estimates
-
-    @property
-    def limit(self) -> int:
-        """How many tickets may wait."""
-        return self._dispatcher.queue.limit
 
     @property
     def waiting_count(self) -> int:

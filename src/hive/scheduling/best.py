@@ -79,12 +79,12 @@ class Best:
         cold: list[Engine] = []
         least = hope = _NEVER
         for engine in engines:
-            known, running, learned = engine.known, engine.running, engine.learned
+            known, running = engine.known, engine.running
             is_clear = model in known.warm and not running.loaded_as and not running.loading
             if not is_clear and not engine.is_warm(model, options):
                 cold.append(engine)
                 continue
-            count, limit, model_slots = running.count, engine.limit, engine.model_slots
+            count, limit, learned = running.count, engine.limit, engine.learned
             pace = learned.paces.get(model)
             if pace is None or not pace.prompt.count:
                 seconds = self._guess(engine, model, size)
@@ -93,15 +93,19 @@ class Best:
                 seconds = known.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
             if engine.is_unproven:
                 seconds *= UNPROVEN_WEIGHT
-            rests_until, of_model = running.rests_until, running.of_model
-            if count < limit and rests_until <= now and (model_slots >= limit or of_model.get(model, 0) < model_slots):
-                if count >= learned.proven and of_model.get(model, 0) >= learned.proven:
+            if (
+                count < limit
+                and running.rests_until <= now
+                and (engine.model_slots >= limit or running.of_model.get(model, 0) < engine.model_slots)
+            ):
+                if count >= learned.proven and running.of_model.get(model, 0) >= learned.proven:
                     seconds += self._situation.estimates.service_of(engine, model)  # as if it had to wait inside
                 open_.append((engine, seconds))
                 if seconds < least:
                     least = seconds
                 continue
-            seconds += rests_until - now if rests_until > now else 0.0
+            if running.rests_until > now:
+                seconds += running.rests_until - now
             busy.append((engine, seconds))
             if seconds < hope:
                 hope = seconds
