@@ -34,6 +34,7 @@ check: venv
 	@$(BIN)/ruff format --check src tests bench
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tests/house.py
 
 format: venv
 	@$(BIN)/ruff check --fix --quiet src tests bench || true

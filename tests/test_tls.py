@@ -13,33 +13,19 @@ from pathlib import Path
 import pytest
 
 from hive.cli import main
-from hive.net.certificate import Certificate, CertificateError
 from hive.sources import load_settings
 from hive.testing import ThreadedEngine
 from hive.testing.agent_double import run_agent
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, run_scripted
 
+from .certificates import bad_files, make_certificate
 from .process import HIVE, environment, serving
 from .raw import GENERATE, STREAM, Wire, eventually, get, request
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command makes certificates here")
 
 DONE = b'{"response":"","done":true}\n'
-
-
-def make_certificate(directory: Path, name: str = "localhost", *more: str) -> tuple[Path, Path]:
-    """Make a certificate of this common name that signs itself; return its file and its key's."""
-    certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2",
-            "-keyout", str(key), "-out", str(certificate), *more,
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
 
 
 @pytest.fixture(scope="session")
@@ -149,11 +135,11 @@ def test_a_client_that_takes_no_byte_is_dropped_over_tls_too(files: tuple[Path, 
 @pytest.mark.parametrize("use_uvloop", [True, False])
 def test_a_slow_reader_gets_its_whole_answer_before_the_hub_ends(files: tuple[Path, Path], use_uvloop: bool) -> None:
     big = b'{"response":"' + b"x" * 12_000_000 + b'","done":true}'
-    settings = {"tls_cert": files[0], "tls_key": files[1], "drain_timeout": 5, "held_answer_bytes": 1 << 26}
+    settings = {"tls_cert": files[0], "tls_key": files[1], "drain_timeout": 30, "held_answer_bytes": 1 << 26}
     with (
         run_scripted(lambda call: call.answer(big)) as engine,
         run_hub({"a": engine.url}, link="dialed", use_uvloop=use_uvloop, **settings) as hub,
-        TlsWire(hub.port, trusting(files[0]), receive_buffer=4096) as wire,
+        TlsWire(hub.port, trusting(files[0]), receive_buffer=65_536) as wire,
     ):
         wire.send(request(body=GENERATE))
         hub.until(lambda server: any(one.has_unsent for one in server.server.connections))
@@ -211,48 +197,6 @@ def test_sighup_reads_the_certificate_anew_and_the_hub_goes_on(tmp_path: Path) -
 
 
 # --- files that cannot be used ---
-
-
-def bad_files(directory: Path) -> dict[str, tuple[Path, Path]]:
-    certificate, key = make_certificate(directory, "one")
-    _, other_key = make_certificate(directory, "two")
-    empty = directory / "empty"
-    empty.write_bytes(b"")
-    locked = directory / "locked.key"
-    subprocess.run(
-        ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(locked)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return {
-        "no such file": (directory / "nowhere", key),
-        "a directory": (directory, key),
-        "empty": (empty, key),
-        "the other way round": (key, certificate),
-        "a certificate for a key": (certificate, certificate),
-        "another certificate's key": (certificate, other_key),
-        "a key with a password": (certificate, locked),
-    }
-
-
-SAID = {
-    "no such file": "tls_cert: {0} cannot be read (No such file or directory)",
-    "a directory": "tls_cert: {0} cannot be read (Is a directory)",
-    "empty": "tls_cert: {0} holds no certificate in PEM",
-    "the other way round": "tls_cert: {0} holds no certificate in PEM",
-    "a certificate for a key": "tls_key: {1} holds no private key in PEM",
-    "another certificate's key": "tls_key: {1} is not the key of the certificate in {0}",
-    "a key with a password": "tls_key: {1} has a password, and the hub takes only one without",
-}
-
-
-def test_files_that_cannot_be_used_are_one_sentence_with_the_options_name(tmp_path: Path) -> None:
-    files = bad_files(tmp_path)
-    said = {}
-    for name, (certificate, key) in files.items():
-        with pytest.raises(CertificateError) as raised:
-            Certificate(certificate, key)
-        said[name] = str(raised.value)
-    assert said == {name: sentence.format(*files[name]) for name, sentence in SAID.items()}
 
 
 def test_a_start_with_files_that_cannot_be_used_is_one_sentence_and_a_wrong_use(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Path | None = None
 
 
+# large because: it lists every option of the hub, once, and does nothing with them
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of the hub. An object that is built directly holds the defaults and reads no source."""
 

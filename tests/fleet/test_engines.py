@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hive.dialects.tasks import ENGINE_ROUTES, Dialect, Task
 from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
 from hive.fleet.known import EngineReport, Known, LoadedModel, Model
@@ -26,6 +27,49 @@ def report(
 ) -> EngineReport:
     models = tuple(model(key) for key in keys)
     return EngineReport(kind, version, models, tuple(LoadedModel(key, "", b"{}") for key in loaded), slots)
+
+
+def has(engine: Engine, path: str) -> bool:
+    """Has the engine a route of its own at this path?"""
+    asked: list[tuple[Task, Dialect]] = [key for key, route in ENGINE_ROUTES.items() if route.path == path]
+    (key,) = asked
+    route = engine.route_for(*key)
+    assert route is None or route.path == path
+    return route is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "since"),
+    [
+        ("/v1/responses", "0.13.2", "0.13.3"),
+        ("/v1/messages", "0.13.9", "0.14.0"),
+        ("/v1/audio/transcriptions", "0.19.5", "0.20.0"),
+    ],
+)
+def test_an_ollama_serves_a_route_since_the_release_that_brought_it(path: str, before: str, since: str) -> None:
+    engine = Engine("a", "http://a")
+    fleet = Fleet([engine])
+    for version, serves in ((before, False), (since, True), (since + "-rc1", True), ("0.33.0-rc2", True), ("", True)):
+        fleet.learn(engine, report("m", version=version))
+        assert has(engine, path) is serves
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/messages/count_tokens", "/v1/audio/speech", "/v1/audio/translations", "/v1/rerank"]
+)
+def test_an_ollama_never_had_these(path: str) -> None:
+    engine = Engine("a", "http://a")
+    Fleet([engine]).learn(engine, report("m"))
+    assert not has(engine, path)
+
+
+@pytest.mark.parametrize("kind", [EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI])
+def test_the_others_serve_v1_and_nothing_of_ollama_s_own(kind: EngineKind) -> None:
+    engine = Engine("a", "http://a")
+    Fleet([engine]).learn(engine, report("m", kind=kind, version=""))
+    assert has(engine, "/v1/chat/completions")
+    assert has(engine, "/v1/messages")
+    assert not has(engine, "/api/chat")
 
 
 @pytest.mark.parametrize(

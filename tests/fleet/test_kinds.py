@@ -1,4 +1,4 @@
-"""What follows from the kind and the version of an engine: its routes."""
+"""What a kind and a version say of an engine."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hive.dialects.tasks import ENGINE_ROUTES, Dialect, Task
-from hive.fleet.engines import Engine, Fleet
-from hive.fleet.kinds import EngineKind, version_numbers
-from hive.fleet.known import EngineReport, LoadedModel, Model
+from hive.dialects.tasks import ENGINE_ROUTES, Dialect
+from hive.fleet.kinds import EngineKind, routes_of, usual_slots, version_numbers
 
-
-def model(key: str, *, digest: str = "d", modified_at: str = "2026-01-01T00:00:00Z") -> Model:
-    return Model(key, key, digest, 1, modified_at, b"{}", b"{}")
-
-
-def report(
-    *keys: str,
-    kind: EngineKind = EngineKind.OLLAMA,
-    version: str = "0.33.0",
-    loaded: tuple[str, ...] = (),
-    slots: int | None = None,
-) -> EngineReport:
-    models = tuple(model(key) for key in keys)
-    return EngineReport(kind, version, models, tuple(LoadedModel(key, "", b"{}") for key in loaded), slots)
+OTHERS = [kind for kind in EngineKind if kind is not EngineKind.OLLAMA]
+NEVER = {"/v1/messages/count_tokens", "/v1/audio/translations", "/v1/audio/speech", "/v1/rerank"}
 
 
 @pytest.mark.parametrize(
@@ -52,44 +38,37 @@ def test_any_version_can_be_read(version: str) -> None:
     assert all(number >= 0 for number in version_numbers(version))
 
 
-def has(engine: Engine, path: str) -> bool:
-    """Has the engine a route of its own at this path?"""
-    asked: list[tuple[Task, Dialect]] = [key for key, route in ENGINE_ROUTES.items() if route.path == path]
-    (key,) = asked
-    route = engine.route_for(*key)
-    assert route is None or route.path == path
-    return route is not None
-
-
 @pytest.mark.parametrize(
-    ("path", "before", "since"),
+    ("version", "lacking"),
     [
-        ("/v1/responses", "0.13.2", "0.13.3"),
-        ("/v1/messages", "0.13.9", "0.14.0"),
-        ("/v1/audio/transcriptions", "0.19.5", "0.20.0"),
+        ("0.9.3", {"/v1/responses", "/v1/messages", "/v1/audio/transcriptions"}),
+        ("0.13.3", {"/v1/messages", "/v1/audio/transcriptions"}),
+        ("0.14.0-rc1", {"/v1/audio/transcriptions"}),
+        ("0.20.0", set()),
+        ("unreadable", set()),
     ],
 )
-def test_an_ollama_serves_a_route_since_the_release_that_brought_it(path: str, before: str, since: str) -> None:
-    engine = Engine("a", "http://a")
-    fleet = Fleet([engine])
-    for version, serves in ((before, False), (since, True), (since + "-rc1", True), ("0.33.0-rc2", True), ("", True)):
-        fleet.learn(engine, report("m", version=version))
-        assert has(engine, path) is serves
+def test_an_ollama_lacks_the_routes_of_later_releases_and_some_for_ever(version: str, lacking: set[str]) -> None:
+    paths = {route.path for route in routes_of(EngineKind.OLLAMA, version).values()}
+    assert {route.path for route in ENGINE_ROUTES.values()} - paths == NEVER | lacking
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_other_kinds_have_every_route_but_ollamas_own(kind: EngineKind) -> None:
+    found = routes_of(kind, "0.0.1")
+    assert found == {key: route for key, route in ENGINE_ROUTES.items() if key[1] is not Dialect.OLLAMA}
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/messages/count_tokens", "/v1/audio/speech", "/v1/audio/translations", "/v1/rerank"]
+    ("version", "slots"), [("0.9.6", (4, 4)), ("0.10.0", (1, 4)), ("0.33.0", (1, 4)), ("unreadable", (1, 4))]
 )
-def test_an_ollama_never_had_these_routes(path: str) -> None:
-    engine = Engine("a", "http://a")
-    Fleet([engine]).learn(engine, report("m"))
-    assert not has(engine, path)
+def test_an_ollama_runs_one_request_of_a_model_at_a_time_since_0_10(version: str, slots: tuple[int, int]) -> None:
+    assert usual_slots(EngineKind.OLLAMA, version) == slots
 
 
-@pytest.mark.parametrize("kind", [EngineKind.LLAMA_CPP, EngineKind.VLLM, EngineKind.OPENAI])
-def test_other_kinds_serve_v1_and_none_of_ollamas_own_routes(kind: EngineKind) -> None:
-    engine = Engine("a", "http://a")
-    Fleet([engine]).learn(engine, report("m", kind=kind, version=""))
-    assert has(engine, "/v1/chat/completions")
-    assert has(engine, "/v1/messages")
-    assert not has(engine, "/api/chat")
+@pytest.mark.parametrize(
+    ("kind", "slots"),
+    [(EngineKind.LLAMA_CPP, 4), (EngineKind.VLLM, 32), (EngineKind.OPENAI, 8), (EngineKind.UNKNOWN, 8)],
+)
+def test_the_other_kinds_have_their_usual_slots_from_the_first_to_the_last(kind: EngineKind, slots: int) -> None:
+    assert usual_slots(kind, "0.9.6") == (slots, slots)

@@ -145,13 +145,14 @@ def test_a_slow_reader_gets_its_whole_answer_before_the_hub_ends() -> None:
     big = b'{"response":"' + b"x" * 12_000_000 + b'","done":true}'
     with (
         run_scripted(lambda call: call.answer(big)) as engine,
-        run_hub({"a": engine.url}, drain_timeout=5, held_answer_bytes=1 << 26) as hub,
-        Wire(hub.port, receive_buffer=4096) as wire,
+        run_hub({"a": engine.url}, drain_timeout=30, held_answer_bytes=1 << 26) as hub,
+        Wire(hub.port, receive_buffer=65_536) as wire,
     ):
         wire.send(request(body=GENERATE))
         eventually(lambda: metric(hub.port, "hive_exchanges_total", hub.admin_key) == 1)
         hub.begin_stop()
-        time.sleep(0.2)
+        hub.until(lambda server: server.server.is_draining)
+        assert hub.call(lambda server: any(each.has_unsent for each in server.server.connections))
         answer = wire.answer()
         assert (answer.is_whole, len(answer.body)) == (True, len(big))
 

@@ -502,7 +502,7 @@ def test_a_flood_of_large_reports_is_read_now_and_then(hub: ThreadedHub) -> None
             node.control.say(Report((an_engine(tags=json_object(json.dumps({"models": entries}).encode())),)))
         node.control.say(Heartbeat(1, MachineState(), {"ollama": EngineBeat(True)}))
         node.control.text("beat")
-        learned = hub.call(lambda server: server.hub.joining.nodes["desk"]._pending)
+        learned = hub.call(lambda server: server.hub.joining.nodes["desk"].reports._pending)
         assert learned is not None  # the last one waits for its turn
 
         def is_learned() -> bool:

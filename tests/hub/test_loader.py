@@ -365,7 +365,7 @@ def test_a_connection_that_breaks_off_inside_a_load_is_a_load_that_failed(
     scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have died of the load: only one that had died before is replaced."""
-    monkeypatch.setattr("hive.net.upstream.STALE_AFTER", 0.05)
+    monkeypatch.setattr("hive.net.engine_connection.STALE_AFTER", 0.05)
 
     def die(call: Call) -> None:
         time.sleep(0.1)  # longer than a dead connection needs to show that it is

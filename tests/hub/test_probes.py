@@ -256,7 +256,7 @@ def test_bytes_of_a_running_stream_are_signs_of_life(monkeypatch: pytest.MonkeyP
 
 
 def test_a_listing_without_end_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hive.hub.ask.MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr("hive.net.ask.MAX_ANSWER_BYTES", 100_000)
     endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b" " * 200_000
     with run_scripted(lambda call: call.answer(b"{}")) as engine:
         answer: Callable[[str], bytes] = engine.probe_answer

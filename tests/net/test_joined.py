@@ -263,7 +263,7 @@ def test_a_spare_that_answers_pings_stays(hub: ThreadedHub) -> None:
         let_pass(hub, 20, JoinedConnection)
         data.send(frame(PONG))
         assert data.sock.recv(2) == frame(PING, mask=None)
-        hub.until(lambda server: all(one._machine.socket._asked is None for one in server.hub.joining.sockets))
+        hub.until(lambda server: all(one._machine.socket.alive.asked is None for one in server.hub.joining.sockets))
         let_pass(hub, 4, JoinedConnection)
         assert len(pool_of(hub)) == 1
 

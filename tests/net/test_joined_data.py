@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from hive.hub.attempt import MAX_RESENDS
 from hive.net.joined_data import JoinedConnection
+from hive.net.resend import MAX_RESENDS
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.wire.link_messages import Accepted, EndCode, Ended, EndError, Report
 from hive.wire.link_rules import SENT_BINARY_BYTES

@@ -8,6 +8,7 @@ from hive.auth.keys import Key, Role
 from hive.errors import Kind
 from hive.net.joined import JoinedSockets
 from hive.net.joined_data import JoinedConnection
+from hive.net.link import Connection
 from hive.net.outbox import Outbox
 from hive.wire.link_messages import Accepted, Ended
 from hive.wire.link_socket import Closed, LinkSocket, Side
@@ -78,6 +79,12 @@ class SlowClient:
 
     def note_round_trip(self, seconds: float) -> None:
         pass
+
+    def on_moved(self, connection: Connection) -> None:
+        self._note("moved")
+
+    async def wait(self, engine: str) -> JoinedConnection:
+        raise AssertionError("no socket is lost here")
 
     def forget(self, connection: JoinedConnection, closed: Closed) -> None:
         self._note("forget")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from hive.app import HubServer
 from hive.testing import SimOptions, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, ScriptedEngine, run_scripted
@@ -88,18 +89,18 @@ def test_a_slow_reader_pauses_nobody_else() -> None:
     with hub_over(script) as (_, hub), Wire(hub.port, receive_buffer=4096) as slow:
         slow.send(request(body=STREAM))
         firehose.wait_until_stuck()
-        began = time.monotonic()
         for _ in range(20):
             assert ask(hub.port, request(body=GENERATE)).status == 200
-        assert time.monotonic() - began < 1
+        assert not firehose.has_ended.is_set()
 
 
 def test_the_gap_timer_stops_while_the_client_is_slow() -> None:
     firehose = Firehose(4_000)
-    with hub_over(firehose, stream_gap_timeout=0.2) as (_, hub), Wire(hub.port, receive_buffer=4096) as wire:
+    with hub_over(firehose, stream_gap_timeout=1) as (_, hub), Wire(hub.port, receive_buffer=4096) as wire:
         wire.send(request(body=STREAM))
         firehose.wait_until_stuck()
-        time.sleep(1.2)  # several gaps and ticks
+        resumes_at = hub.call(lambda server: server.hub.now()) + 2.5  # several gaps and ticks
+        hub.until(lambda server: server.hub.now() >= resumes_at)
         answer = wire.answer()
         assert (answer.is_whole, answer.body.endswith(DONE)) == (True, True)
 
@@ -113,24 +114,32 @@ def test_a_client_that_takes_no_byte_is_dropped_and_its_engine_stops(use_uvloop:
     ):
         wire.send(request(body=STREAM))
         firehose.wait_until_stuck()
-        assert firehose.has_ended.wait(3)
+        assert firehose.has_ended.wait(10)
         assert firehose.is_cut
-        eventually(lambda: metric(hub.port, "hive_node_running", hub.admin_key) == 0, 1)
+        eventually(lambda: metric(hub.port, "hive_node_running", hub.admin_key) == 0)
 
 
 def test_a_client_that_reads_slowly_but_reads_is_not_dropped() -> None:
-    firehose = Firehose(1_500)
-    with hub_over(firehose, send_timeout=0.3) as (_, hub), Wire(hub.port, receive_buffer=65536) as wire:
+    """It takes a few bytes every 50 seconds, by the clock of the sweep, and may take 60 for each."""
+    firehose = Firehose(8_000)
+
+    def sweep(server: HubServer, ahead: float) -> None:
+        for connection in list(server.server.connections):
+            connection.sweep(server.server.now() + ahead)
+
+    with hub_over(firehose, send_timeout=60) as (_, hub), Wire(hub.port, receive_buffer=65536) as wire:
         wire.send(request(body=STREAM))
-        seen = b""
-        began = time.monotonic()
-        while time.monotonic() - began < 1.5:
-            seen += wire.sock.recv(16_384)
-            time.sleep(0.02)
+        firehose.wait_until_stuck()
+        for ahead in (0, 50, 100, 150):
+            sent, seen = firehose.sent, b""
+            while firehose.sent == sent:
+                seen = wire.sock.recv(16_384)
+                assert seen
+            hub.call(lambda server, ahead=ahead: sweep(server, ahead))
         while not seen.endswith(b"0\r\n\r\n"):
             more = wire.sock.recv(1 << 20)
             assert more
-            seen += more
+            seen = seen[-5:] + more
 
 
 BIG = b'{"response":"' + b"x" * 12_000_000 + b'","done":true}'

@@ -173,9 +173,10 @@ def test_who_stops_watching_waits_for_no_look_that_hangs() -> None:
         await asyncio.wait([task], timeout=5)
         assert task.cancelled()
 
+    before = set(threading.enumerate())
     try:
         run(main())
-        threads = [each for each in threading.enumerate() if each.name == "machine"]
+        threads = [each for each in threading.enumerate() if each.name == "machine" and each not in before]
     finally:
         may_return.set()  # and finds the loop closed
     assert [thread.daemon for thread in threads] == [True]

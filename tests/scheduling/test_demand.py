@@ -1,4 +1,4 @@
-"""Demand is counted, averaged and forgotten."""
+"""Rates that are counted, averaged, and fade."""
 
 from __future__ import annotations
 
@@ -6,9 +6,93 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive.scheduling.demand import LEAST_SPAN, SPAN, Demand
+from hive.fleet.engines import Engine
+from hive.scheduling.demand import LEAST_SPAN, SERVE_SPAN, SPAN, Demand, Rates
 
 from .fleets import Floor
+
+A, B = Engine("a", "http://a"), Engine("b", "http://b")
+
+
+def folded(*, arrived: int = 0, granted: dict[Engine, int] | None = None, ended: int = 0, after: float = 9.0) -> Demand:
+    """Return a demand in which so much was counted in the time after its first fold."""
+    demand = Demand()
+    demand.fold(100.0)
+    demand.arrived["m"] = arrived
+    demand.granted.update({(engine, "m"): count for engine, count in (granted or {}).items()})
+    demand.ended = ended
+    demand.fold(100.0 + after)
+    return demand
+
+
+def test_what_was_never_counted_is_nothing() -> None:
+    demand = Demand()
+    demand.fold(1.0)
+    assert (demand.of_model("m"), demand.of_engine(A), demand.share_of(A), demand.of_pair(A, "m")) == (0, 0, 0, 0)
+
+
+def test_a_steady_rate_becomes_the_average() -> None:
+    demand = Demand()
+    now = 0.0
+    demand.fold(now)
+    while now < 6 * SPAN:
+        now += 10.0
+        demand.arrived["m"] = 20
+        demand.fold(now)
+    assert demand.of_model("m") == pytest.approx(2.0, rel=0.01)
+
+
+def test_a_count_is_taken_once() -> None:
+    demand = folded(arrived=90)
+    before = demand.of_model("m")
+    assert before == pytest.approx(90 / SPAN)
+    demand.fold(200.0)
+    assert demand.of_model("m") < before
+
+
+def test_leases_count_for_engine_pair_and_share() -> None:
+    demand = folded(granted={A: 3, B: 1})
+    assert demand.share_of(A) == pytest.approx(0.75)
+    assert demand.of_pair(A, "m") == pytest.approx(demand.of_engine(A)) == pytest.approx(3 / SPAN)
+
+
+def test_a_rate_over_next_to_no_time_is_not_made() -> None:
+    demand = folded(arrived=5, after=LEAST_SPAN / 2)
+    assert demand.of_model("m") == 0
+    assert demand.arrived == {"m": 5}, "it is kept for the next fold"
+
+
+def test_what_is_served_is_averaged_over_seconds() -> None:
+    assert folded(ended=int(SERVE_SPAN) * 3, after=SERVE_SPAN).serves_per_second == pytest.approx(3.0)
+    demand = folded(ended=30, after=SERVE_SPAN / 2)
+    assert demand.serves_per_second == pytest.approx(30 / (SERVE_SPAN / 2) / 2)
+    demand.fold(1_000.0)
+    assert demand.serves_per_second == 0.0, "an end is counted once"
+
+
+def test_a_pause_longer_than_the_span_forgets_everything_before() -> None:
+    demand = folded(arrived=1_000)
+    demand.fold(100.0 + 2 * SPAN)
+    assert demand.of_model("m") == 0
+
+
+def test_averages_fall_by_the_share_however_often_it_is() -> None:
+    rates = Rates[str]()
+    rates.add("a", 8.0)
+    for _ in range(3):
+        rates.fade(0.5)
+    assert rates.of("a") == pytest.approx(1.0)
+    rates.add("a", 1.0)
+    assert rates.of("a") == pytest.approx(2.0)
+
+
+def test_what_is_next_to_nothing_is_forgotten() -> None:
+    rates = Rates[str]()
+    rates.add("small", 1e-4)
+    rates.add("large", 1.0)
+    for _ in range(5):
+        rates.fade(0.3)
+    assert (len(rates), rates.of("small")) == (1, 0.0)
 
 
 def test_demand_is_counted_and_averaged_and_forgotten() -> None:

@@ -291,17 +291,6 @@ def test_head_then_silence(engine: ThreadedEngine, client_of: type, read_until: 
         assert tokens(read_until(link, END)) == 5
 
 
-def test_faults_can_be_set_over_http(engine: ThreadedEngine, client_of: type) -> None:
-    client = client_of(engine)
-    order = {"kind": "busy", "count": 1, "path": "/api/version"}
-    assert client.ask("/sim/fault", order).json() == {"faults": ["busy"]}
-    assert [client.ask("/api/version").status for _ in range(2)] == [503, 200]
-    refused = client.ask("/sim/fault", {"kind": "nonsense"})
-    assert refused.status == 400
-    assert "allowed are freeze" in refused.json()["error"]
-    assert client.ask("/sim/fault", {"kind": "drop", "typo": 1}).status == 400
-
-
 def test_every_fault_has_been_tried_here() -> None:
     source = Path(__file__).read_text()
     assert [kind for kind in FaultKind if f'"{kind}"' not in source] == []

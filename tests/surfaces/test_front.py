@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from hive.app import HubServer
+from hive.auth.principals import Limits
 from hive.testing import SimOptions, ThreadedEngine, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 
@@ -365,3 +367,25 @@ def test_an_error_is_json_in_every_dialect_whatever_the_text(hub: ThreadedHub) -
         answer = ask(hub.port, request(path, {"model": "a\"b\\c\u2028'<script>", "messages": []}))
         assert answer.status in (400, 404)
         json.loads(answer.body)
+
+
+def test_the_longest_body_depends_on_the_principal(hub: ThreadedHub) -> None:
+    """The key is judged before the length of the body."""
+    secret = hub.create_key("narrow")
+
+    def narrow(server: HubServer) -> None:
+        (key,) = [key for key in server.keys.listed() if key.name == "narrow"]
+        server.ring.put(key, Limits(max_body_bytes=100))
+
+    hub.call(narrow)
+    body = {"model": "tiny", "prompt": "a" * 200}
+    assert ask(hub.port, request(body=body, head=bearer(secret), host=REMOTE)).status == 413
+    chunked = f"POST /api/generate HTTP/1.1\r\nHost: {REMOTE}\r\n{bearer(secret)}Transfer-Encoding: chunked\r\n\r\n"
+    assert ask(hub.port, chunked.encode() + b"c8\r\n" + b"a" * 200 + b"\r\n0\r\n\r\n").status == 413
+    assert ask(hub.port, request(body=GENERATE, head=bearer(secret), host=REMOTE)).status == 200
+    assert ask(hub.port, request(body=body, head=bearer(hub.create_key("wide")), host=REMOTE)).status == 200
+
+
+def test_a_request_without_a_key_learns_nothing_of_the_limits(hub: ThreadedHub) -> None:
+    head = f"POST /api/generate HTTP/1.1\r\nHost: {REMOTE}\r\nContent-Length: 100000000\r\n\r\n"
+    assert ask(hub.port, head.encode()).status == 401

@@ -42,7 +42,7 @@ from hive.wire.link_messages import (
     json_object,
     one_line,
 )
-from hive.wire.link_rules import MAX_LINKS, ArrivalVerdict, LinkError, judge_arrival, links_for
+from hive.wire.link_rules import MAX_LINKS, LinkError
 
 DECODERS: list[MessageDecoder[Any]] = [FIRST, FROM_NODE, FROM_HUB, FROM_NODE_DATA, FROM_HUB_DATA]
 INSTANCE = "0123456789abcdef"
@@ -246,16 +246,6 @@ def test_the_text_of_one_line_is_accepted(text: str) -> None:
         Report((ReportedEngine("a", "ollama", error=one_line(text.encode(errors="replace").decode())),))
     ).decode()
     assert FROM_NODE.decode(sent) is not None
-
-
-def test_a_node_keeps_a_few_sockets_more_than_slots() -> None:
-    assert (links_for(0), links_for(4), links_for(1_000_000)) == (4, 8, MAX_LINKS)
-
-
-def test_the_same_instance_replaces_its_session_and_another_one_is_refused() -> None:
-    assert judge_arrival(None, "a") is ArrivalVerdict.WELCOME
-    assert judge_arrival("a", "a") is ArrivalVerdict.REPLACES
-    assert judge_arrival("a", "b") is ArrivalVerdict.NAME_TAKEN
 
 
 JSON = st.recursive(

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterable
 
 from hive.auth.keys import Key, Right, digest_of
-from hive.auth.principals import Principal, principal_of
+from hive.auth.principals import NO_LIMITS, Limits, Principal, principal_of
 
 
 class KeyRing:
@@ -17,9 +17,9 @@ class KeyRing:
         for key in keys:
             self.put(key)
 
-    def put(self, key: Key) -> None:
+    def put(self, key: Key, limits: Limits = NO_LIMITS) -> None:
         """Add a key, or replace the one with the same digest (as when it is revoked)."""
-        self._by_digest[key.digest] = principal_of(key)
+        self._by_digest[key.digest] = principal_of(key, limits)
 
     def find(self, secret: bytes) -> Principal | None:
         """Return the principal of a secret; None when the hub never knew the key."""

@@ -34,6 +34,6 @@ class Principal:
     """Its weight in the queue."""
 
 
-def principal_of(key: Key) -> Principal:
+def principal_of(key: Key, limits: Limits = NO_LIMITS) -> Principal:
     """Return the principal whose key this is."""
-    return Principal(key.name, key.rights, key, id=key.digest[:8].hex())
+    return Principal(key.name, key.rights, key, limits, id=key.digest[:8].hex())

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 END_SILENCE = 1.0
 """Seconds after a stream's end mark in which the engine is to end its answer too."""
-MAX_RESENDS = 3
-"""Connections that may prove dead in one attempt."""
 OVERDUE = 10.0
 """Times the expected seconds after which a first byte is overdue."""
 LONG_INSIDE = 2.0
@@ -80,33 +78,28 @@ class Attempt:
     async def run(self, fields: bytes) -> Relay | None:
         """Send the request and wait for the end of its answer; None when there is no way to the engine.
 
-        A pooled connection that had died unused is replaced by a new one. The answer carries `fields`.
+        The answer carries `fields`.
         """
         engine = self.lease.engine
         link = self._hub.links[engine]
         self._was_warm = engine.is_warm(self._wanted.model, self.lease.ticket.load_options)
         head, body, renaming = self._make_request(engine, link)
         connection = link.take_idle()
-        for resends in range(MAX_RESENDS + 1):
+        if connection is None:
+            connection = await self._dial(engine, link)
             if connection is None:
-                connection = await self._dial(engine, link)
-                if connection is None:
-                    return None
-            relay = self._make_relay(engine, fields, renaming)
-            relay.attach(connection)
-            try:
-                connection.send(head, body, relay)
-                result = await relay.finished
-            finally:
-                self._stream.on_pause = self._stream.on_resume = None
-                if not relay.finished.is_kept:
-                    connection.cancel()
-                self._note_bytes(relay, engine)
-            is_lost = result is Result.FAILED and not relay.was_given_up
-            if not is_lost or resends == MAX_RESENDS or not connection.is_lost_unheard(self._age(relay)):
-                return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
-            connection = None
-        raise AssertionError  # the loop has no other end
+                return None
+        relay = self._make_relay(engine, fields, renaming)
+        relay.attach(connection)
+        try:
+            connection.send(head, body, relay)
+            await relay.finished
+        finally:
+            self._stream.on_pause = self._stream.on_resume = None
+            if not relay.finished.is_kept and relay.connection is not None:
+                relay.connection.cancel()
+            self._note_bytes(relay, engine)
+        return relay if relay.fault is None else self._unless_unreachable(relay, relay.fault, engine)
 
     def _make_relay(self, engine: Engine, fields: bytes, renaming: Renaming | None) -> Relay:
         hub = self._hub
@@ -149,12 +142,16 @@ class Attempt:
             self._hub.note_unreachable(engine, fault)
             return None
 
-    def _age(self, relay: Relay) -> float:
-        return self._hub.now() - relay.started_at
-
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
-        """Return an attempt; None when a joined node found no way to its engine, as if the hub had dialed it."""
-        if fault.kind is not errors.NODE_UNREACHABLE or relay.has_begun:
+        """Return an attempt; None when there was no way to the engine: for its joined node, or for a second connection.
+
+        Raises the `Fault` of a hub that can open no connection.
+        """
+        if relay.has_begun or (relay.was_given_up and fault.kind is not errors.NODE_UNREACHABLE):
+            return relay
+        if fault.kind is errors.OVERLOADED:
+            raise fault
+        if fault.kind not in (errors.NODE_UNREACHABLE, errors.NODE_BUSY):
             return relay
         self._hub.note_unreachable(engine, fault)
         return None

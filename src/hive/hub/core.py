@@ -125,7 +125,7 @@ class Hub:
             self.outbox,
             connect_timeout=settings.connect_timeout,
             max_head_bytes=settings.max_head_bytes,
-            api_key=node.api_key.value if node.api_key else "",
+            credential=f"Authorization: Bearer {node.api_key.value}\r\n".encode() if node.api_key else b"",
         )
         watcher = Prober(engine, link, self.fleet, self.health, settings, self._on_listing)
         self.roster.add(engine, link, watcher)

@@ -120,7 +120,7 @@ class Exchange:
         route, head = self._route, self._stream.head
         encoding = head.fields.get(b"content-encoding")
         if encoding is not None:
-            most = self._plan.frontend.max_body_bytes
+            most = self._stream.max_body_bytes
             self._body = await asyncio.to_thread(decode_body, self._body, encoding, most)
             self._stream.replace_body(self._body)
             self.record.bytes_in = len(self._body)

@@ -15,17 +15,16 @@ from collections.abc import Callable, Mapping
 from hive.auth.key_ring import KeyRing
 from hive.auth.keys import Key, Right
 from hive.errors import DRAINING, TOO_MANY_LINKS, Fault
-from hive.fleet.engines import Engine
 from hive.fleet.health import NOT_BACK
 from hive.hub.events import EventKind, NodeDrain, NodeGone, NodeJoined
 from hive.hub.health_watch import BY_OPERATOR
 from hive.hub.joined_engines import JoinedEngine
 from hive.hub.joining_port import JoiningPort
+from hive.hub.node_reports import NodeReports
 from hive.net.joined import ControlSocket, JoinedSocket, JoinedSockets, TurnedAway
 from hive.net.joined_data import JoinedConnection
-from hive.net.joined_link import JoinedLink, JoinedPool
+from hive.net.joined_link import JoinedPool
 from hive.store.known_nodes import Profile
-from hive.wire import link_messages as messages
 from hive.wire import link_rules as link
 from hive.wire.link_control import HubEvent, Suspected
 from hive.wire.link_messages import Draining, Heartbeat, Hello, JoinData, MachineState, Report, one_line
@@ -36,9 +35,6 @@ _log = logging.getLogger(__name__)
 
 MAX_COMPLAINTS = 10
 COMPLAINTS_SECONDS = 60.0
-LEARN_SHARE = 20
-"""If a report took one second to read, the next report of the same node waits so many seconds."""
-LONGEST_LEARN_WAIT = 60.0
 FAREWELL_STEP = 0.02
 _QUIET = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.BROKE_OFF})
 
@@ -56,8 +52,10 @@ class JoinedNode:
         self._port = port
         self.key = key
         self.name = key.name
-        self.engines: dict[str, JoinedEngine] = {}
         self.pool = JoinedPool(key.name, port.settings.connect_timeout, self._note)
+        self.reports = NodeReports(
+            port, self.pool, refresh=self._refresh, drained_by=self._drained_by, note_change=note_change
+        )
         self.control: ControlSocket | None = None
         self.token = ""
         self.agent = self.platform = ""
@@ -69,8 +67,6 @@ class JoinedNode:
         self._instance: str | None = None
         self._complain = complain
         self._note_change = note_change
-        self._pending: tuple[messages.ReportedEngine, ...] | None = None
-        self._may_learn_at = 0.0
 
     def __repr__(self) -> str:
         return f"<JoinedNode {self.name} {'here' if self.control else 'gone'} {self.pool!r}>"
@@ -79,6 +75,11 @@ class JoinedNode:
     def instance(self) -> str | None:
         """Return the instance of the connected agent; None if no agent is connected."""
         return self._instance if self.control is not None else None
+
+    @property
+    def engines(self) -> Mapping[str, JoinedEngine]:
+        """Return its engines by their ids."""
+        return self.reports.engines
 
     @property
     def absence(self) -> str:
@@ -98,14 +99,13 @@ class JoinedNode:
         self.token = secrets.token_urlsafe(32)
         self.heartbeat_at = self._port.now()
         self.is_leaving = False
-        self.apply_drain()
-        self._may_learn_at = 0.0
+        self.reports.apply_drain()
         if ghost is not None:
             ghost.owner = None
             ghost.shut(CloseCode.REPLACED, "the same agent has connected again")
         ghosts = self.pool.open(control.want_links)
         control.welcome(self.name, self.token, self.pool.want)
-        self._take_report(hello.engines)
+        self.reports.begin(hello.engines)
         self._note_change(self.name)
         for connection in ghosts:
             connection.shut(CloseCode.REPLACED, "the same agent has connected again")
@@ -132,12 +132,10 @@ class JoinedNode:
     def _leave(self, code: CloseCode, reason: str) -> None:
         self.control = None
         self.token = ""
-        self._pending = None
         self._note_change(self.name)
         self._port.events.append(EventKind.NODE_LEFT, self.name, NodeGone(reason))
-        for joined in self.engines.values():
-            joined.engine.signs.has_left = self.is_leaving
-            joined.fail("its agent has stopped" if self.is_leaving else f"its node has left: {reason}")
+        why = "its agent has stopped" if self.is_leaving else f"its node has left: {reason}"
+        self.reports.end(why, has_left=self.is_leaving)
         self.pool.drop(code, reason)  # last of all: a request that fails here looks for another engine at once
 
     # --- what it says ---
@@ -147,108 +145,42 @@ class JoinedNode:
         if isinstance(event, Heartbeat):
             self.heartbeat_at = self._port.now()
             self.machine = event.machine
-            for engine_id, joined in list(self.engines.items()):
-                joined.take_beat(event.engines.get(engine_id))
+            self.reports.take_beats(event.engines)
         elif isinstance(event, Report):
-            self._take_report(event.engines)
+            self.reports.take(event.engines)
         elif isinstance(event, Draining):
             _log.info("node %s drains", self.name)
             self.is_leaving = True
             self._port.events.append(EventKind.NODE_DRAINED, self.name, NodeDrain(by=""))
-            self.apply_drain()
+            self.reports.apply_drain()
         elif isinstance(event, Suspected):
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
-
-    def _take_report(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report, now or later.
-
-        Reading reports must not keep the hub busy; only the newest one is kept.
-        """
-        self._pending = engines
-        began = self._port.now()
-        if began < self._may_learn_at:
-            return
-        self._pending = None
-        self._learn(engines)
-        now = self._port.now()
-        self._may_learn_at = now + min(LEARN_SHARE * (now - began), LONGEST_LEARN_WAIT)
-
-    def _learn(self, engines: tuple[messages.ReportedEngine, ...]) -> None:
-        """Learn from a report. Only after all of it the queue is served and the fleet indexed, once."""
-        before = self._lasting()
-        with self._port.queue.held():
-            for reported in engines:
-                joined = self.engines.get(reported.id) or self._add(reported)
-                try:
-                    joined.learn(reported)
-                except Exception:
-                    _log.exception("node %s: the report of its engine %s", self.name, reported.id)
-                    joined.fail("its node reports what cannot be read")
-            for engine_id in self.engines.keys() - {reported.id for reported in engines}:
-                self._remove(engine_id)
-        if self._lasting() != before:
-            self._note_change(self.name)
-
-    def _lasting(self) -> dict[str, tuple[object, ...]]:
-        return {engine_id: joined.lasting for engine_id, joined in self.engines.items()}
-
-    def _add(self, reported: messages.ReportedEngine) -> JoinedEngine:
-        port = self._port
-        engine = Engine(self.name, reported.address, id=reported.id)
-        joined = JoinedEngine(engine, port.fleet, port.health, self._refresh, port.on_listing, port.now)
-        self.engines[reported.id] = joined
-        port.add_engine(engine, JoinedLink(self.pool, reported.id), joined)
-        self.apply_drain()
-        return joined
-
-    def _remove(self, engine_id: str) -> None:
-        joined = self.engines.pop(engine_id)
-        joined.fail("its node has it no more")
-        self._port.remove_engine(joined.engine)
-
-    def remove_all(self) -> None:
-        """Remove the node's engines from the fleet."""
-        self._learn(())
 
     def recall(self, profile: Profile) -> None:
         """Begin with what the hub remembers of a node that has not joined yet."""
         self.agent, self.platform, self.labels = profile.agent, profile.platform, profile.labels
-        for each in profile.engines:
-            joined = self._add(each)
-            try:
-                joined.recall(each)
-            except Exception:
-                _log.exception("node %s: what is remembered of its engine %s", self.name, each.id)
-                self._remove(each.id)
+        self.reports.recall(profile.engines)
 
     def _refresh(self, engine_id: str) -> None:
         if self.control is not None:
             self.control.refresh(engine_id)
 
-    def apply_drain(self) -> None:
-        """Drain its engines if the operator or its agent wants that; otherwise let them serve."""
-        by = "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
-        for joined in self.engines.values():
-            self._port.health.drain(joined.engine, by)
+    def _drained_by(self) -> str:
+        """Return who wants the node empty; "" if it may serve."""
+        return "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
 
     def _note(self, closed: Closed) -> None:
         if closed.is_ours and closed.code not in _QUIET:
             self._complain(self.name, f"data socket closed: {closed.reason} ({closed.code})")
 
     def _gpu_bytes(self) -> int | None:
-        """Return the memory for models; None unless all of it is known and belongs to one engine."""
+        """Return the memory of its GPUs; None when none is known."""
         gpus = self.machine.gpus
-        return sum(gpu.memory_total_bytes for gpu in gpus) if gpus and len(self.engines) == 1 else None
+        return sum(gpu.memory_total_bytes for gpu in gpus) if gpus else None
 
     def tick(self, now: float) -> None:
         """Do the work that is due."""
-        if self._pending is not None:
-            self._take_report(self._pending)
-        memory = self._gpu_bytes()
-        for joined in list(self.engines.values()):
-            joined.tick(now)
-            joined.engine.known.round_trip = self.pool.round_trip
-            joined.engine.known.memory_bytes = memory
+        self.reports.tick(now, self._gpu_bytes())
         if self.control is not None:
             self.pool.tick(now)
 
@@ -368,7 +300,7 @@ class Joining:
     def _forget(self, node: JoinedNode) -> None:
         reason = "the key was revoked"
         node.end(CloseCode.KEY_REVOKED, reason)
-        node.remove_all()
+        node.reports.remove_all()
         del self.nodes[node.name]
         self.changed.add(node.name)
         self._port.events.append(EventKind.NODE_FORGOTTEN, node.name, NodeGone(reason))

@@ -16,11 +16,11 @@ from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import Patience, silence_limit
-from hive.hub.ask import ask
 from hive.hub.background import Background
 from hive.hub.event_log import EventLog
 from hive.hub.events import EventKind, LoadEnded, LoadOrdered
 from hive.hub.roster import Roster
+from hive.net.ask import ask
 from hive.scheduling.loads import EVICTED_AFTER
 from hive.scheduling.tickets import LoadEnd, LoadOrder
 from hive.wire.link_messages import one_line

@@ -51,6 +51,6 @@ class NodeCases:
         for engine in engines:
             self._health.drain(engine, BY_OPERATOR if is_draining else "")
         if joined is not None:
-            joined.apply_drain()
+            joined.reports.apply_drain()
         _log.info("node %s: %s", node, "drains" if is_draining else "takes work again")
         self._serve()

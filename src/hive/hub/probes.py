@@ -20,8 +20,8 @@ from hive.fleet.identity import Identity, Reply, Steps, check, identify, slots_i
 from hive.fleet.kinds import EngineKind
 from hive.fleet.known import EngineReport
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
-from hive.hub.ask import ask
 from hive.hub.health_watch import HealthWatch
+from hive.net.ask import ask
 from hive.net.link import Link
 
 _log = logging.getLogger(__name__)

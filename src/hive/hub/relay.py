@@ -188,6 +188,11 @@ class Relay:
         self.fault = Fault(kind, reason)
         self.finished.keep(Result.FAILED)
 
+    def on_moved(self, connection: Connection) -> None:
+        """The first connection had died unheard: the clock begins anew with another one."""
+        self.started_at = self.last_byte_at = self._now()
+        self.attach(connection)
+
     def finish_early(self) -> None:
         """End a stream whose end mark has come, though the engine keeps its connection open."""
         if self.connection is not None:

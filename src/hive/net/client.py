@@ -1,10 +1,11 @@
 """One connection of a client, from its first byte to its last.
 
-It is in one of six states: it waits for a HEAD, then for a BODY, then the handler is ANSWERING; a
-refusal may be HELD back; after an early answer it LINGERs (half-closed, discarding what the client still sends,
-because a reset would lose the answer); then it is CLOSED. Key, right, path and length are judged at the end of
-the head, before any body is accepted or `100 Continue` is sent. There is one request at a time: bytes of a
-second one are never started, and close the connection after the answer.
+It is in one of seven states: it waits for a HEAD, then for a BODY, then the handler is ANSWERING, or it answers while
+the body is STREAMING to it (`net.body_intake`); a refusal may be HELD back; after an early answer it LINGERs
+(half-closed, discarding what the client still sends, because a reset would lose the answer); then it is CLOSED. Key,
+right, path and length are judged at the end of the head, in this order, before any body is accepted or `100 Continue`
+is sent. There is one request at a time: bytes of a second one are never started, and close the connection after the
+answer.
 """
 
 from __future__ import annotations
@@ -16,12 +17,6 @@ import sys
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-if sys.platform != "win32":
-    import fcntl
-    import termios
-else:
-    termios = None
-
 from hive.errors import (
     BAD_REQUEST,
     BODY_MEMORY_FULL,
@@ -31,7 +26,10 @@ from hive.errors import (
     REQUEST_TIMEOUT,
     Fault,
 )
+from hive.net.body_intake import BodyIntake
+from hive.net.outbox import set_nodelay
 from hive.net.stream import ClientStream
+from hive.net.unsent import Unsent
 from hive.wire.requests import RequestHead, RequestReader
 
 if TYPE_CHECKING:
@@ -52,7 +50,8 @@ class ConnectionState(Enum):
     LINGER = 4
     HELD = 5
     """A refusal is held back, because its client guesses keys."""
-    CLOSED = 6
+    STREAMING = 6
+    CLOSED = 7
 
 
 class ClientConnection(asyncio.Protocol):
@@ -64,15 +63,13 @@ class ClientConnection(asyncio.Protocol):
         "_discarded_bytes",
         "_handler",
         "_held_bytes",
-        "_is_tls",
         "_limits",
         "_reader",
         "_server",
-        "_stalled_since",
         "_state",
         "_stream",
-        "_taken_bytes",
         "_transport",
+        "_unsent",
         "_written_bytes",
         "is_paused",
         "peer",
@@ -91,9 +88,7 @@ class ClientConnection(asyncio.Protocol):
         self._held_bytes = 0
         self._discarded_bytes = 0
         self._written_bytes = 0
-        self._taken_bytes = 0
-        self._is_tls = False
-        self._stalled_since: float | None = None
+        self._unsent: Unsent | None = None
         self.peer = ""
         self.is_paused = False
 
@@ -106,10 +101,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "local"
-        self._is_tls = transport.get_extra_info("sslcontext") is not None
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unsent = Unsent(self._transport)
+        set_nodelay(transport)
         self._deadline = self._server.now() + self._limits.head_timeout
         self._server.connections.add(self)
 
@@ -122,6 +115,9 @@ class ClientConnection(asyncio.Protocol):
             if self._reader.has_excess:
                 self._closes = True
                 self._discard(len(data))
+        elif state is ConnectionState.STREAMING:
+            if self._stream is not None and self._stream.intake is not None:
+                self._stream.intake.take(data)
         else:
             self._discard(len(data))
 
@@ -168,33 +164,40 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(fault)
             elif self._server.hold(self, fault):
                 self._state = ConnectionState.HELD
-                self._pause_reading()
+                if self._transport is not None and not self._transport.is_closing():
+                    self._transport.pause_reading()
             else:
                 self.abort()  # too many guess at the same time: none of them learns anything
             return
-        if reader.is_complete or (self._stream is not None and not self._stream.takes_body):
+        stream = self._stream
+        if stream is not None and stream.intake is not None:
+            self._begin_streaming(stream, stream.intake)
+        elif reader.is_complete or (stream is not None and not stream.takes_body):
             self._begin()
         else:
             self._deadline = self._server.now() + self._limits.body_timeout
 
     def _judge(self, head: RequestHead) -> None:
         self._state = ConnectionState.BODY
-        self._stream = stream = ClientStream(self, head, self._server.next_request_id())
+        self._stream = stream = ClientStream(self, head, self._server.next_request_id(), self._limits.max_body_bytes)
         if self._server.is_draining:
             raise Fault(DRAINING, "the hub is shutting down")
-        if head.content_length is not None and head.content_length > self._limits.max_body_bytes:
-            raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
         has_expectation = head.is_http11 and b"expect" in head.fields
         if has_expectation and not head.expects_continue:
             raise Fault(EXPECTATION_FAILED, "the only expectation known here is 100-continue")
         self._handler.judge(stream)
+        if head.content_length is not None and head.content_length > stream.max_body_bytes and stream.intake is None:
+            raise _too_large(stream.max_body_bytes)
         if has_expectation and head.has_body and not self._reader.body_bytes and stream.takes_body:
             self.write(_CONTINUE)
 
     def _count_body(self) -> None:
-        size = self._reader.body_bytes
-        if size > self._limits.max_body_bytes:
-            raise Fault(BODY_TOO_LARGE, f"the request body is larger than {self._limits.max_body_bytes} bytes")
+        size, stream = self._reader.body_bytes, self._stream
+        assert stream is not None
+        if stream.intake is not None:
+            return  # none of it is held
+        if size > stream.max_body_bytes:
+            raise _too_large(stream.max_body_bytes)
         self.hold_body(size)
 
     def hold_body(self, size: int) -> None:
@@ -213,9 +216,34 @@ class ClientConnection(asyncio.Protocol):
             self._closes = True
         self._handler.begin(stream)
 
-    def _pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+    def _begin_streaming(self, stream: ClientStream, intake: BodyIntake) -> None:
+        """Begin while the body is still to come: an answer that starts before its end is the connection's last."""
+        reader = self._reader
+        assert self._transport is not None
+        self._state = ConnectionState.ANSWERING if reader.is_complete else ConnectionState.STREAMING
+        self._closes = reader.has_excess or not reader.is_complete
+        intake.open(self, reader, self._transport, self._server.now, self._limits.body_timeout)
+        self._handler.begin(stream)
+
+    def end_body(self) -> None:
+        """The body that streamed is whole."""
+        if self._state is ConnectionState.STREAMING:
+            self._state = ConnectionState.ANSWERING
+            if self._stream is not None and not self._stream.has_started:
+                self._closes = self._reader.has_excess
+
+    def break_body(self, fault: Fault) -> None:
+        """The body that streams will never be whole: leave the handler, and tell the client if it has no answer yet."""
+        stream = self._stream
+        if self._state is not ConnectionState.STREAMING or stream is None:
+            return
+        stream.depart()
+        if stream.has_started:
+            self.abort()
+            return
+        self._stream = ClientStream(self, stream.head, stream.request_id)
+        self._stream.intake = stream.intake
+        self._refuse(fault)
 
     def refuse_now(self, fault: Fault) -> None:
         """Send a refusal that was held back."""
@@ -259,6 +287,10 @@ class ClientConnection(asyncio.Protocol):
             self._written_bytes += len(data)
             self._server.outbox.write(transport, data)
 
+    def flush(self) -> None:
+        """Write what is held until the end of the turn now."""
+        self._server.outbox.flush()
+
     def own_lines(self, head: RequestHead) -> bytes:
         """Return the header lines of the connection: the date, and whether it goes on."""
         if self._closes or not head.keep_alive or self._server.is_draining:
@@ -272,7 +304,9 @@ class ClientConnection(asyncio.Protocol):
 
     def answered(self) -> None:
         """The answer is whole: wait for the next request, or close."""
-        self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None and stream.intake is not None:
+            stream.intake.leave()
         if self._held_bytes:
             self._release_body()
         if self._state is ConnectionState.CLOSED or self._transport is None:
@@ -290,7 +324,7 @@ class ClientConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection once what was written has left."""
         self._state = ConnectionState.CLOSED
-        self._server.outbox.flush()
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -316,7 +350,7 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None
         self._state = ConnectionState.LINGER
         self._deadline = self._server.now() + self._limits.linger_timeout
-        self._server.outbox.flush()
+        self.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -333,15 +367,19 @@ class ClientConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Close what took too long."""
-        if self._transport is None:
+        limits = self._limits
+        if self._transport is None or self._unsent is None:
             return
-        if self._is_stalled(now):
+        if self._unsent.is_stalled(self._written_bytes, now, limits.send_timeout):
             self.abort()
         elif self._state is ConnectionState.LINGER:
             if self.has_unsent:
-                self._deadline = now + self._limits.linger_timeout  # it runs once the answer has left
+                self._deadline = now + limits.linger_timeout  # it runs once the answer has left
             elif now >= self._deadline:
                 self.abort()
+        elif self._state is ConnectionState.STREAMING:
+            if self._stream is not None and self._stream.intake is not None:
+                self._stream.intake.check_deadline(now)
         elif self._state in (ConnectionState.HEAD, ConnectionState.BODY) and now >= self._deadline:
             if self._state is ConnectionState.HEAD and self._reader.is_idle:
                 self._state = ConnectionState.CLOSED
@@ -352,43 +390,23 @@ class ClientConnection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Is a request under way, or an answer that the client has not taken?"""
-        return self._state in (ConnectionState.BODY, ConnectionState.HELD, ConnectionState.ANSWERING) or self.has_unsent
+        return self._state in _BUSY or self.has_unsent
 
     def end(self) -> None:
         """Refuse what is still arriving or held back, because the hub ends."""
+        fault = Fault(DRAINING, "the hub is shutting down")
         if self._state in (ConnectionState.BODY, ConnectionState.HELD) and self._transport is not None:
-            self._refuse(Fault(DRAINING, "the hub is shutting down"))
+            self._refuse(fault)
+        self.break_body(fault)
 
     @property
     def has_unsent(self) -> bool:
         """Do bytes of an answer still wait for the client?"""
-        transport = self._transport
-        if transport is None:
-            return False
-        return transport.get_write_buffer_size() > 0 or (self._is_tls and _kernel_bytes(transport) > 0)
-
-    def _is_stalled(self, now: float) -> bool:
-        """Has the client taken no byte of what waits for it for the send timeout?"""
-        assert self._transport is not None
-        waiting = self._transport.get_write_buffer_size()
-        if waiting or self._is_tls:  # with TLS some wait in between, out of sight
-            waiting += _kernel_bytes(self._transport)
-        taken = self._written_bytes - waiting
-        if waiting == 0 or taken != self._taken_bytes:
-            self._taken_bytes = taken
-            self._stalled_since = None
-            return False
-        if self._stalled_since is None:
-            self._stalled_since = now
-        return now - self._stalled_since >= self._limits.send_timeout
+        return self._transport is not None and bool(self._unsent)
 
 
-def _kernel_bytes(transport: asyncio.Transport) -> int:
-    """Return how many bytes the system holds for a client (SIOCOUTQ): it takes bytes from us in big steps only."""
-    sock = transport.get_extra_info("socket")
-    if termios is None or sock is None:
-        return 0
-    try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0
+_BUSY = (ConnectionState.BODY, ConnectionState.HELD, ConnectionState.ANSWERING, ConnectionState.STREAMING)
+
+
+def _too_large(limit: int) -> Fault:
+    return Fault(BODY_TOO_LARGE, f"the request body is larger than {limit} bytes")

@@ -1,4 +1,7 @@
-"""The dialed link: the hub connects to an engine's URL and keeps a bounded pool of connections to it."""
+"""The dialed link: connects to an engine's URL and keeps a bounded pool of connections to it.
+
+A hub uses it for the engines that it dials, a node for those beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from urllib.parse import urlsplit
 
 from hive import errors
 from hive.errors import Fault
+from hive.net.engine_connection import EngineConnection
 from hive.net.outbox import Outbox
 from hive.net.reasons import in_words
-from hive.net.upstream import UpstreamConnection
 
 _PORTS = {"http": 80, "https": 443}
 _EXTRA_IDLE = 4
@@ -22,27 +25,34 @@ class DialedLink:
     """Connections to one engine by its URL, the last one used first."""
 
     def __init__(
-        self, url: str, outbox: Outbox, *, connect_timeout: float, max_head_bytes: int, api_key: str = ""
+        self,
+        url: str,
+        outbox: Outbox,
+        *,
+        connect_timeout: float,
+        max_head_bytes: int,
+        credential: bytes = b"",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`credential`: the engine's own, as a header line. `tls`: for an https URL; the system's trust if None."""
         parts = urlsplit(url)
         self.url = url
         self._outbox = outbox
         self.base_path = parts.path.rstrip("/").encode()
         self.host_field = parts.netloc.encode()
-        self.credential = b"Authorization: Bearer " + api_key.encode() + b"\r\n" if api_key else b""
-        """The engine's own credential, as a header line."""
+        self.credential = credential
         self._max_idle = _EXTRA_IDLE
         self._host = parts.hostname or ""
         self._port = parts.port or _PORTS[parts.scheme]
-        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
+        self._ssl = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._connect_timeout = connect_timeout
         self._max_head_bytes = max_head_bytes
-        self._idle: list[UpstreamConnection] = []
+        self._idle: list[EngineConnection] = []
 
     def __repr__(self) -> str:
         return f"<DialedLink {self.url} idle={len(self._idle)}>"
 
-    def take_idle(self) -> UpstreamConnection | None:
+    def take_idle(self) -> EngineConnection | None:
         """Return a pooled connection that still looks alive, if there is one."""
         while self._idle:
             connection = self._idle.pop()
@@ -50,7 +60,7 @@ class DialedLink:
                 return connection
         return None
 
-    async def dial(self) -> UpstreamConnection:
+    async def dial(self) -> EngineConnection:
         """Open a new connection. Raises `Fault` (node_unreachable)."""
         loop = asyncio.get_running_loop()
         try:
@@ -63,12 +73,12 @@ class DialedLink:
             raise Fault(errors.NODE_UNREACHABLE, reason) from None
         except (OSError, ssl.SSLError) as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise Fault(errors.OVERLOADED, "the hub has as many connections as its system allows") from None
+                raise Fault(errors.OVERLOADED, "this machine has as many connections as its system allows") from None
             raise Fault(errors.NODE_UNREACHABLE, f"no connection to {self.url}: {in_words(error)}") from None
         return connection
 
-    def _make_connection(self) -> UpstreamConnection:
-        return UpstreamConnection(self._max_head_bytes, self._outbox, self._put_back)
+    def _make_connection(self) -> EngineConnection:
+        return EngineConnection(self._max_head_bytes, self._outbox, self)
 
     def expect(self, slots: int) -> None:
         """Keep as many connections as there are slots, and a few more."""
@@ -80,7 +90,8 @@ class DialedLink:
         while self._idle:
             self._idle.pop().close()
 
-    def _put_back(self, connection: UpstreamConnection) -> None:
+    def put_back(self, connection: EngineConnection) -> None:
+        """Keep a connection for another exchange, or close it when there are enough."""
         if len(self._idle) < self._max_idle:
             self._idle.append(connection)
         else:

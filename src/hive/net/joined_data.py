@@ -1,4 +1,4 @@
-"""A data socket of a joined link: one exchange at a time, its answer handed on as `net.upstream` does.
+"""A data socket of a joined link: one exchange at a time, its answer handed on as `EngineConnection` does.
 
 The socket is a spare (in its `Home`'s hands), busy with an exchange that has a sink, or on its way back: the answer is
 whole or was cancelled, and `ended` has not come yet.
@@ -15,7 +15,9 @@ from hive import errors
 from hive.auth.keys import Key
 from hive.errors import Kind
 from hive.net.joined import JoinedSocket, JoinedSockets
-from hive.net.link import Sink
+from hive.net.link import Sink, StreamingSink
+from hive.net.outbox import LARGE_PIECE_BYTES
+from hive.net.resend import Resend
 from hive.wire import link_rules as link
 from hive.wire.link_data import HubData, HubState
 from hive.wire.link_messages import Accepted, EndCode, Ended, one_line
@@ -55,6 +57,9 @@ class Home(Protocol):
     def note_round_trip(self, seconds: float) -> None:
         """So long it took the node to accept an exchange."""
 
+    async def wait(self, engine: str) -> JoinedConnection:
+        """Return a spare once there is one. Raises `Fault`."""
+
 
 class JoinedConnection(JoinedSocket):
     """A way to an engine through a socket that its node dialed. Set `engine` before `send`."""
@@ -68,11 +73,13 @@ class JoinedConnection(JoinedSocket):
         "_max_head_bytes",
         "_number",
         "_reader",
+        "_resend",
         "_sink",
+        "_source",
+        "_unheard",
         "_unsent",
         "_whole_at",
         "engine",
-        "has_answered",
     )
 
     def __init__(self, sockets: JoinedSockets, key: Key, socket: LinkSocket, home: Home, max_head_bytes: int) -> None:
@@ -82,6 +89,12 @@ class JoinedConnection(JoinedSocket):
         self._max_head_bytes = max_head_bytes
         self._reader = ResponseReader(max_head_bytes)
         self._sink: Sink | None = None
+        self._source: StreamingSink | None = None
+        """The sink, while it still sends the request."""
+        self._unheard: tuple[bytes, bytes, bool] | None = None
+        """Head and body of the request and whether its answer is bodiless, until the node has said `accepted`."""
+        self._resend: Resend[JoinedConnection] | None = None
+        """The request that came here from a dead socket, or that goes from here to another one."""
         self._unsent: memoryview | None = None
         """The rest of a long body, which leaves as the connection takes it."""
         self._is_announced = self._is_paused = self._is_full = False
@@ -90,8 +103,6 @@ class JoinedConnection(JoinedSocket):
         """Since when only `ended` is missing."""
         self.engine = ""
         """The node's own name of the engine."""
-        self.has_answered = False
-        """Has the node shown that the current request arrived?"""
 
     @property
     def is_spare(self) -> bool:
@@ -105,20 +116,17 @@ class JoinedConnection(JoinedSocket):
 
     # --- the request ---
 
-    def is_lost_unheard(self, seconds: float) -> bool:
-        """Nothing runs before the node has said `accepted`, however long that takes."""
-        return not self.has_answered
-
-    def send(self, head: bytes, body: bytes, sink: Sink) -> None:
-        """Send a request; the answer goes to `sink`."""
-        self._is_announced = self.has_answered = False
+    def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
+        """Send a whole request; the answer goes to `sink`. No answer is raw here."""
+        self._is_announced = False
+        self._sink = sink
+        self._unheard = (head, body, is_bodiless)
         data = self._data
         if data.state is not HubState.SPARE or self._transport is None:  # lost between its grant and now
-            sink.on_failure(errors.NODE_BROKE_OFF, "the node's connection was lost")
+            self._lose("the node's connection was lost")
             return
-        self._sink = sink
         self._number += 1
-        self._reader.begin()
+        self._reader.begin(is_bodiless)
         data.open(f"{self._number:x}", self.engine, self._sockets.now())
         if len(head) + len(body) <= SENT_BINARY_BYTES:
             data.socket.send_parts(head, body)
@@ -127,6 +135,29 @@ class JoinedConnection(JoinedSocket):
         data.socket.send_parts(head)
         self.write_output()
         self._send_body(memoryview(body))
+
+    def begin(self, data: bytes, sink: StreamingSink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
+        """Send the head of a request; `write` the rest when the node has accepted it, then `finish`.
+
+        Until then the connection is full: what has not been taken from the client need not be kept for another one.
+        """
+        self._source = sink
+        sink.on_full(True)
+        self.send(data, b"", sink, is_bodiless=is_bodiless)
+
+    def write(self, data: bytes) -> None:
+        """Send more bytes of the request; nothing once its answer is whole."""
+        if self._source is None or self._data.state is not HubState.STREAMING:
+            return
+        self._unsent_bytes += len(data)  # at the next tick fewer bytes wait than that, unless the node takes nothing
+        self._data.send(data)
+        self.write_output()
+        if len(data) >= LARGE_PIECE_BYTES:
+            self._sockets.outbox.flush()
+
+    def finish(self) -> None:
+        """The request is whole."""
+        self._source = None
 
     def _send_body(self, body: memoryview) -> None:
         """Send a large body: with the turn's other writes, or, a very large one, as the connection takes it."""
@@ -153,15 +184,22 @@ class JoinedConnection(JoinedSocket):
 
     def pause_writing(self) -> None:
         self._is_full = True
+        if self._source is not None:
+            self._source.on_full(True)
 
     def resume_writing(self) -> None:
         self._is_full = False
         if self._unsent is not None:
             self._pump()
+        elif self._source is not None and self._unheard is None:
+            self._source.on_full(False)
 
     def cancel(self) -> None:
         """Leave the exchange; the node stops its engine, and the socket becomes a spare again."""
-        self._sink = None
+        self._sink = self._source = self._unheard = None
+        if self._resend is not None:
+            self._resend.cancel()
+            self._resend = None
         if self._data.state not in _IN_EXCHANGE:
             return  # it has ended in this very read
         if self._unsent is not None or self._is_full:
@@ -227,7 +265,7 @@ class JoinedConnection(JoinedSocket):
             sink.on_body(body)
         if not reader.is_complete or self._sink is not sink:
             return None
-        self._sink = self._unsent = None
+        self._sink = self._source = self._unsent = None
         self._whole_at = self._sockets.now()
         self.resume()  # a slow client may have paused it, and `ended` is still to be read
         return sink
@@ -235,7 +273,9 @@ class JoinedConnection(JoinedSocket):
     def _take_mark(self, event: Accepted | Ended | Closed | bytes) -> Sink | None:
         """Take what is no piece of an answer; return the sink if that made the answer whole."""
         if type(event) is Accepted:
-            self.has_answered = True
+            self._unheard = self._resend = None
+            if self._source is not None and not self._is_full:
+                self._source.on_full(False)
             if self._number % ROUND_TRIP_SAMPLE == 1:
                 self._home.note_round_trip(self._sockets.now() - self._data.since)
         elif type(event) is Ended:
@@ -247,11 +287,11 @@ class JoinedConnection(JoinedSocket):
 
     def _end(self, ended: Ended) -> Sink | None:
         """The exchange is over: the socket is a spare again."""
-        sink, self._sink = self._sink, None
+        sink = self._sink
+        self._sink = self._source = self._unheard = self._resend = None
         reader = self._reader
         failure = ""
         if sink is not None:
-            self.has_answered = True
             failure = self._judge_end(ended)
         if not reader.is_complete or not reader.can_be_reused:
             self._reader = ResponseReader(self._max_head_bytes)
@@ -289,10 +329,26 @@ class JoinedConnection(JoinedSocket):
             sink.on_failure(kind, reason)
 
     def _lose(self, reason: str) -> None:
-        """The socket is gone, and what it carried with it."""
-        sink, self._sink, self._unsent = self._sink, None, None
-        if sink is not None:
+        """The socket is gone: what it carried goes to another one if the node has not said `accepted`."""
+        sink, source, unheard = self._sink, self._source, self._unheard
+        self._sink = self._source = self._unsent = self._unheard = None
+        if sink is None:
+            return
+        resend = self._resend or Resend(lambda: self._home.wait(self.engine), sink)
+        if unheard is None or not resend.is_allowed:
             sink.on_failure(errors.NODE_BROKE_OFF, reason)
+            return
+
+        def repeat(other: JoinedConnection) -> None:
+            other._resend = resend
+            head, body, is_bodiless = unheard
+            if source is not None:
+                other.begin(head, source, is_bodiless=is_bodiless)
+            else:
+                other.send(head, body, sink, is_bodiless=is_bodiless)
+
+        self._resend = resend
+        resend.start(repeat)
 
     # --- time ---
 

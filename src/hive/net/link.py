@@ -1,4 +1,4 @@
-"""What the hub asks of a way to an engine, whoever dialed: the one set of words for dialed and joined links."""
+"""What a way to an engine must offer: the one set of words for dialed and joined links."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Sink(Protocol):
     """Takes an engine's answer. After `on_complete` or `on_failure` nothing more comes."""
 
     def on_head(self, head: ResponseHead) -> None:
-        """The head is whole; no body byte has come yet."""
+        """The head is whole; no body byte has come yet. A raw answer has no such call."""
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body, at least one byte."""
+        """A piece of the body, at least one byte; of a raw answer: its bytes as they came, the head included."""
 
     def on_complete(self) -> None:
         """The answer is whole."""
@@ -23,19 +23,35 @@ class Sink(Protocol):
     def on_failure(self, kind: Kind, reason: str) -> None:
         """The answer will never be whole."""
 
+    def on_moved(self, connection: Connection) -> None:
+        """The connection had died before the engine heard of the request, which goes out on this one now."""
+
+
+class StreamingSink(Sink, Protocol):
+    """Takes an engine's answer while it still sends the request, piece by piece."""
+
+    def on_full(self, is_full: bool) -> None:
+        """The connection takes no more of the request for now, or takes it again."""
+
 
 class Connection(Protocol):
-    """Carries one exchange at a time."""
+    """Carries one exchange at a time.
 
-    @property
-    def has_answered(self) -> bool:
-        """Has a byte of an answer to the current request come?"""
+    A connection that proves dead before the engine has heard of the request sends it again on a fresh one by itself,
+    and tells the sink (`on_moved`). Until then, and at any time, `cancel` gives back all that is held.
+    """
 
-    def is_lost_unheard(self, seconds: float) -> bool:
-        """Did it die, `seconds` after a request was sent, so that the request may be sent again without blame?"""
+    def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
+        """Send a whole request; the answer goes to `sink`. `is_bodiless`: the answer has a head alone, as to HEAD."""
 
-    def send(self, head: bytes, body: bytes, sink: Sink) -> None:
-        """Send a request; the answer goes to `sink`."""
+    def begin(self, data: bytes, sink: StreamingSink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
+        """Send the first bytes of a request, its whole head among them; `write` the others, then `finish`."""
+
+    def write(self, data: bytes) -> None:
+        """Send more bytes of the request; nothing once its answer is whole. Those who write obey `on_full`."""
+
+    def finish(self) -> None:
+        """The request is whole."""
 
     def cancel(self) -> None:
         """Leave the exchange: the engine stops, the sink hears nothing more."""

@@ -9,6 +9,10 @@ peer sleeps in between. With one ready socket the turn ends at once, so nothing 
 from __future__ import annotations
 
 import asyncio
+import socket
+
+LARGE_PIECE_BYTES = 32 << 10
+"""Flush behind a piece of this size: else one turn can read 8 MB for a peer before it is known that nothing leaves."""
 
 
 class Outbox:
@@ -30,3 +34,10 @@ class Outbox:
         for transport, data in held:
             if not transport.is_closing():
                 transport.write(data)
+
+
+def set_nodelay(transport: asyncio.BaseTransport) -> None:
+    """Let small writes leave at once."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -35,7 +35,7 @@ class Handler(Protocol):
         """Decide from the head alone whether the request may go on. Raises `Fault`."""
 
     def begin(self, stream: ClientStream) -> None:
-        """Answer a request whose body is whole (`stream.body`)."""
+        """Answer a request whose body is whole (`stream.body`), or streams from now on (`stream.intake`)."""
 
     def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
         """Return status, header lines and body that tell a client of a fault."""

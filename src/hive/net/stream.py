@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from hive.net.body_intake import BodyIntake
 from hive.wire.requests import RequestHead
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ class ClientStream:
         "has_departed",
         "has_started",
         "head",
+        "intake",
         "is_finished",
         "is_paused",
+        "max_body_bytes",
         "on_departure",
         "on_pause",
         "on_resume",
@@ -50,7 +53,9 @@ class ClientStream:
         "takes_body",
     )
 
-    def __init__(self, connection: ClientConnection, head: RequestHead, request_id: str) -> None:
+    def __init__(
+        self, connection: ClientConnection, head: RequestHead, request_id: str, max_body_bytes: int = 0
+    ) -> None:
         self._connection = connection
         self.head = head
         self.peer = connection.peer
@@ -61,6 +66,10 @@ class ClientStream:
         """What the handler judged, for the handler."""
         self.takes_body = False
         """Does the handler want the body? Else it answers at once; the handler says so when it judges."""
+        self.intake: BodyIntake | None = None
+        """What the body streams through: the handler sets one when it judges, if it does not want the body whole."""
+        self.max_body_bytes = max_body_bytes
+        """The longest body that is taken whole; the handler may change it when it judges."""
         self.bytes_sent = 0
         self.has_started = self.is_finished = self.has_departed = False
         self.on_departure: Callable[[], None] | None = None
@@ -121,6 +130,10 @@ class ClientStream:
         if self._pending:
             data, self._pending = self._pending + data, b""
         self._connection.write(data)
+
+    def flush(self) -> None:
+        """Write what is held until the end of the turn now: behind a large piece, so that `on_pause` comes in time."""
+        self._connection.flush()
 
     def finish(self) -> None:
         """End the answer as a whole one."""

@@ -19,11 +19,12 @@ from hive.fleet.kinds import EngineKind
 from hive.net.outbox import Outbox
 from hive.net.trust import make_tls
 from hive.node.agent_options import NodeOptions
+from hive.node.data_sockets import STEADY_SECONDS
 from hive.node.dialing import Dialer, DialError
 from hive.node.local_engines import Engines
 from hive.node.machine_watch import Gpus, MachineWatch, find_gpus
 from hive.node.proxies import find_proxy
-from hive.node.session import STEADY_SECONDS, Session
+from hive.node.session import Session
 from hive.wire.link_dial import NoAnswer, Refused, ends_agent, redial_seconds
 from hive.wire.link_messages import Hello, ReportedEngine, Welcome, one_line
 from hive.wire.link_rules import PATH, CloseCode
@@ -121,7 +122,7 @@ class Agent:
     async def _leave(self) -> ExitCode:
         if self._session is None:
             return ExitCode.STOPPED
-        _log.info("stopping: %d exchanges run", self._session.running)
+        _log.info("stopping: %d exchanges run", self._session.sockets.running)
         leaving = asyncio.create_task(self._session.leave(DRAIN_SECONDS))
         hurrying = asyncio.create_task(self._hurrying.wait())
         try:

@@ -1,28 +1,32 @@
 """One exchange on its way through the node: the hub's request to an engine, the engine's answer back.
 
-The request is parsed and written anew as it comes; the answer goes back as the bytes came. A pooled connection to the
-engine that turns out to be dead is replaced once; for that a short request is kept until the first byte of its answer,
-and a long one gets a connection of its own.
+The request is parsed and written anew as it comes; the answer goes back as the bytes came. A short request goes out on
+a pooled connection, which sends it again elsewhere if it turns out to be dead; a long one gets a connection of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import Protocol
 
-from hive.errors import Fault
+from hive import errors
+from hive.errors import Fault, Kind
+from hive.net.engine_connection import MAX_KEPT_BYTES, EngineConnection
+from hive.net.link import Connection
+from hive.net.pending_dial import PendingDial
 from hive.node.allowed_routes import refusal
-from hive.node.engine_connection import EngineConnection
 from hive.node.engine_server import EngineServer
 from hive.wire.forwarding import node_request_head
 from hive.wire.link_messages import EndCode, EndError, one_line
 from hive.wire.requests import RequestHead, RequestReader
+from hive.wire.responses import ResponseHead
 
-MAX_KEPT_BYTES = 64 << 10
-"""Of a request that can be sent again, and of one that waits for a connection."""
-
-_log = logging.getLogger(__name__)
+MAX_WAITING_BYTES = 64 << 10
+"""Of a request that waits for a connection."""
+_CODES: dict[Kind, EndCode] = {
+    errors.NODE_BROKE_OFF: EndCode.ENGINE_BROKE_OFF,
+    errors.NODE_GARBLED: EndCode.ENGINE_GARBLED,
+}
+"""What the hub is told of a failure; any other is an engine that cannot be reached."""
 
 
 class Back(Protocol):
@@ -53,10 +57,9 @@ class CarriedExchange:
         "_is_bodiless",
         "_is_hub_full",
         "_is_over",
-        "_is_repeatable",
-        "_kept",
-        "_kept_bytes",
         "_reader",
+        "_waiting",
+        "_waiting_bytes",
         "id",
     )
 
@@ -65,16 +68,15 @@ class CarriedExchange:
         self._engine = engine
         self._reader = reader
         self._back = back
-        self._connection: EngineConnection | None = None
-        self._dialing: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._dialing: PendingDial[EngineConnection] | None = None
         self._head: RequestHead | None = None
         self._is_bodiless = False
         self._is_hub_full = False
         self._is_over = False
-        self._is_repeatable = False
-        """Can what was sent be sent again?"""
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        self._waiting: list[bytes] = []
+        """The request, as far as it is here, while there is no connection."""
+        self._waiting_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id} {self._engine.id}>"
@@ -101,7 +103,7 @@ class CarriedExchange:
     def cancel(self) -> None:
         """Leave: the engine stops, and nothing more goes back."""
         self._is_over = True
-        self._kept = []
+        self._waiting = []
         if self._dialing is not None:
             self._dialing.cancel()
         connection, self._connection = self._connection, None
@@ -140,20 +142,18 @@ class CarriedExchange:
             self._refuse(refused)
             return
         engine = self._engine
+        link = engine.link
         self._head = head
         self._is_bodiless = head.method == "HEAD"
-        self._is_repeatable = not head.is_chunked and (head.content_length or 0) <= MAX_KEPT_BYTES
-        data = node_request_head(head, head.path.encode("latin-1"), engine.host_field, engine.credential)
+        is_short = not head.is_chunked and (head.content_length or 0) <= MAX_KEPT_BYTES
+        data = node_request_head(head, head.path.encode("latin-1"), link.host_field, link.credential)
         data += self._framed(self._reader.take_body())
-        connection = engine.take_idle() if self._is_repeatable else None
-        self._keep(data)
+        connection = link.take_idle() if is_short else None
         if connection is not None:
-            self._connection = connection
-            connection.send(data, self, is_bodiless=self._is_bodiless)
-            if self._is_hub_full:
-                connection.pause()
+            self._send(connection, data)
         else:
-            self._dial()
+            self._wait_with(data)
+            self._dialing = PendingDial(link.dial, self._on_dialed, self._on_undialed)
 
     def _framed(self, body: bytes) -> bytes:
         """Return a piece of the body as it goes to the engine."""
@@ -163,60 +163,49 @@ class CarriedExchange:
         return chunk + b"0\r\n\r\n" if self._reader.is_complete else chunk
 
     def _pass_on(self, data: bytes) -> None:
-        if not data:
-            return
         connection = self._connection
-        if connection is None or self._is_repeatable:
-            self._keep(data)
-        if connection is not None:
+        if connection is None:
+            self._wait_with(data)
+            return
+        if data:
             connection.write(data)
-        elif self._kept_bytes > MAX_KEPT_BYTES:
-            self._back.pause_request()
+        if self._reader.is_complete:
+            connection.finish()
 
-    def _keep(self, data: bytes) -> None:
-        self._kept.append(data)
-        self._kept_bytes += len(data)
+    def _wait_with(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            self._back.pause_request()
 
     # --- to the engine ---
 
-    def _dial(self) -> None:
-        self._dialing = asyncio.get_running_loop().create_task(self._connect())
-
-    async def _connect(self) -> None:
-        try:
-            connection = await self._engine.dial()
-        except Fault as fault:
-            self._fail_to_dial(fault.message)
-            return
-        except Exception as error:
-            _log.exception("exchange %s: dialing %s", self.id, self._engine.address.url)
-            self._fail_to_dial(f"{self._engine.address.url}: {str(error) or type(error).__name__}")
-            return
-        self._dialing = None
+    def _send(self, connection: EngineConnection, data: bytes) -> None:
         self._connection = connection
-        kept, self._kept = self._kept, []
-        self._is_repeatable = False  # it cannot be stale
-        connection.send(b"".join(kept), self, is_bodiless=self._is_bodiless)
+        if self._reader.is_complete:
+            connection.send(data, b"", self, is_bodiless=self._is_bodiless, is_raw=True)
+        else:
+            connection.begin(data, self, is_bodiless=self._is_bodiless, is_raw=True)
         if self._is_hub_full:
             connection.pause()
-        self._back.resume_request()
 
-    def _fail_to_dial(self, why: str) -> None:
+    def _on_dialed(self, connection: EngineConnection) -> None:
         self._dialing = None
-        self.give_up(EndCode.ENGINE_UNREACHABLE, why)
+        waiting, self._waiting = self._waiting, []
+        self._back.resume_request()
+        self._send(connection, b"".join(waiting))
+
+    def _on_undialed(self, fault: Fault) -> None:
+        self._dialing = None
+        self.give_up(EndCode.ENGINE_UNREACHABLE, fault.message)
 
     # --- from the engine ---
 
-    @property
-    def has_sent_all(self) -> bool:
-        """Is the whole request handed over?"""
-        return self._reader.is_complete
+    def on_head(self, head: ResponseHead) -> None:
+        """A raw answer has its head among its bytes."""
 
-    def on_answer(self, data: bytes, body: bytes) -> None:
-        """Send it back as it came."""
-        if self._is_repeatable:
-            self._is_repeatable = False
-            self._kept = []
+    def on_body(self, data: bytes) -> None:
+        """Send bytes of the answer back as they came."""
         self._back.answer(self.id, data)
 
     def on_complete(self) -> None:
@@ -225,13 +214,16 @@ class CarriedExchange:
         self._connection = None
         self._back.finish(self.id, None)
 
-    def on_failure(self, code: EndCode, reason: str, *, is_stale: bool) -> None:
-        """The engine is gone, or talks nonsense; a pooled connection may only have been dead."""
+    def on_failure(self, kind: Kind, reason: str) -> None:
+        """The engine is gone, or talks nonsense."""
         self._connection = None
-        if is_stale and self._is_repeatable:
-            self._dial()
-        else:
-            self.give_up(code, reason)
+        self.give_up(_CODES.get(kind, EndCode.ENGINE_UNREACHABLE), reason)
+
+    def on_moved(self, connection: Connection) -> None:
+        """The pooled connection had died: the request goes out on another one."""
+        self._connection = connection
+        if self._is_hub_full:
+            connection.pause()
 
     def on_full(self, is_full: bool) -> None:
         """Hold the hub's request back while the engine does not take it."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from hive.net.outbox import LARGE_PIECE_BYTES
 from hive.node.carried_exchange import CarriedExchange
 from hive.node.engine_server import EngineServer
 from hive.node.hub_socket import HubSocket, Turn
@@ -192,7 +193,10 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         assert link is not None
         self._is_holding = False
         link.answer(exchange, data)
-        self.flush()
+        if len(data) < LARGE_PIECE_BYTES:
+            self.flush()
+        else:
+            self.write_now()
 
     def finish(self, exchange: str, error: EndError | None) -> None:
         """End the exchange; the socket is a spare again."""

@@ -152,7 +152,7 @@ class EngineWatcher:
     def _say(self, level: int, fact: str) -> None:
         """Log a fact. Some facts already name the engine; the name is not repeated."""
         url = self.server.address.url
-        _log.log(level, "engine %s: %s", url, fact.removeprefix(f"{url}: "))
+        _log.log(level, "engine %s: %s", url, fact.removeprefix(f"no connection to {url}: "))
 
     async def _watch_models(self) -> None:
         while True:

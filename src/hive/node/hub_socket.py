@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
-from hive.node.engine_connection import set_nodelay
+from hive.net.outbox import set_nodelay
 from hive.wire.link_control import ControlState, NodeControl, NodeEvent
 from hive.wire.link_dial import Dial, Refused
 from hive.wire.link_machine import LinkMachine

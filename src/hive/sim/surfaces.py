@@ -26,7 +26,7 @@ class SimReply:
     headers: Headers = ()
 
 
-class Surface(Enum):
+class SimSurface(Enum):
     """The three error shapes."""
 
     NATIVE = "native"
@@ -34,11 +34,11 @@ class Surface(Enum):
     ANTHROPIC = "anthropic"
 
 
-def surface_of(path: str) -> Surface:
+def surface_of(path: str) -> SimSurface:
     """Return the surface that owns the path."""
     if path.startswith("/v1/messages"):
-        return Surface.ANTHROPIC
-    return Surface.OPENAI if path.startswith("/v1/") else Surface.NATIVE
+        return SimSurface.ANTHROPIC
+    return SimSurface.OPENAI if path.startswith("/v1/") else SimSurface.NATIVE
 
 
 _TYPES = {
@@ -65,9 +65,9 @@ _ANTHROPIC_TYPES = {
 def error_reply(kind: SimKind, path: str, status: int, text: str) -> SimReply:
     """Return the error in the words of this kind of engine, on the surface of this path."""
     surface = surface_of(path)
-    if surface is Surface.NATIVE:
+    if surface is SimSurface.NATIVE:
         return SimReply(status, encode({"error": text}))
-    if surface is Surface.ANTHROPIC:
+    if surface is SimSurface.ANTHROPIC:
         shape: dict[str, object] = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": text}
         body = encode({"type": "error", "error": shape, "request_id": "req_000000000000000000000001"})
     else:

@@ -84,6 +84,9 @@ class Front:
             head, shown, stream.peer, route.right, self._hub.now(), locally_open=route.locally_open
         )
         answered = route.answered
+        frontend = self._hub.frontend
+        most, own = frontend.max_body_bytes, principal.limits.max_body_bytes
+        stream.max_body_bytes = most if own is None else min(most, own)
         if answered is Answered.ENGINE:
             stream.takes_body = True
             stream.plan = self._plan(head, stream.request_id, surface, route, principal)

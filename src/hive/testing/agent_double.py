@@ -10,17 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-import msgspec
-
-from hive.errors import NODE_SILENT, Fault
-from hive.hub.ask import ask
-from hive.net.dialed import DialedLink
-from hive.net.outbox import Outbox
 from hive.testing.agent_sockets import NodeSocket, Serving, dial
+from hive.testing.engine_looks import EngineLooks
 from hive.wire.link_control import HeartbeatDue, NodeControl
 from hive.wire.link_dial import Refused
 from hive.wire.link_messages import (
-    NOTHING,
     Bye,
     EngineBeat,
     Gpu,
@@ -28,16 +22,12 @@ from hive.wire.link_messages import (
     Links,
     MachineState,
     Refresh,
-    ReportedEngine,
     Welcome,
-    json_object,
-    one_line,
 )
 from hive.wire.link_rules import CloseCode
 from hive.wire.link_socket import Closed, LinkSocket
 
 _CALL_TIMEOUT = 10.0
-_LOOK_TIMEOUT = 2.0
 _LOOK_INTERVAL = 1.0
 _TICK = 0.1
 _REDIAL = 0.1
@@ -49,10 +39,6 @@ T = TypeVar("T")
 MACHINE = MachineState(
     0.25, 64_000_000_000, 16_000_000_000, 500_000_000_000, (Gpu("Test GPU", 24_000_000_000, 0, 0.5),)
 )
-
-
-class _EngineVersion(msgspec.Struct):
-    version: str = ""
 
 
 class AgentDouble:
@@ -73,11 +59,10 @@ class AgentDouble:
         self._hub = hub
         self._key = key
         self._context = context
-        self._slots = slots
         self._labels = dict(labels or {})
         self._credential = f"Authorization: Bearer {credential}\r\n".encode() if credential else b""
         self.instance = secrets.token_hex(8)
-        self.urls = dict(engines)
+        self.engines = EngineLooks(engines, slots, self._credential)
         self.beats = True
         """Does the double send heartbeats?"""
         self.is_deaf = False
@@ -90,15 +75,9 @@ class AgentDouble:
         self.want = 0
         self.control: NodeSocket | None = None
         self.data: set[Serving] = set()
-        self.edit: Callable[[ReportedEngine], ReportedEngine] = lambda engine: engine
-        """Changes a report before it is sent, so that a test can let the node lie."""
         self._session = ""
         self._may_dial = False
-        self._known: dict[str, ReportedEngine] = {}
-        self._loop = asyncio.get_running_loop()
-        self._links: dict[str, DialedLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looking = asyncio.Lock()
         self._dialing = 0
 
     def start(self) -> None:
@@ -122,8 +101,7 @@ class AgentDouble:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for link in self._links.values():
-            link.close()
+        self.engines.close()
         await asyncio.sleep(0)
 
     def kill(self) -> None:
@@ -141,9 +119,9 @@ class AgentDouble:
     async def report(self, *, look: bool = True) -> None:
         """Look at the engines and send a report."""
         if look:
-            await self._look()
+            await self.engines.look()
         if self.control is not None and isinstance(self.control.machine, NodeControl) and self._session:
-            self.control.machine.report(self._engines())
+            self.control.machine.report(self.engines.report())
             self.control.flush()
 
     async def _refresh(self) -> None:
@@ -151,12 +129,12 @@ class AgentDouble:
         await self.report()
 
     def _spawn(self, coroutine: object) -> None:
-        task: asyncio.Task[None] = self._loop.create_task(coroutine)  # type: ignore[arg-type]
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self) -> None:
-        await self._look()
+        await self.engines.look()
         while self.redials:
             try:
                 self.control = await dial(self._hub, self._key, self._make_control, self._take, self._context)
@@ -180,7 +158,7 @@ class AgentDouble:
             self._fill()
 
     def _make_control(self, socket: LinkSocket, now: float) -> NodeControl:
-        hello = Hello(self.instance, "hive.testing 1", "Testing 1.0", self._labels, self._engines(), MACHINE)
+        hello = Hello(self.instance, "hive.testing 1", "Testing 1.0", self._labels, self.engines.report(), MACHINE)
         return NodeControl(socket, hello, now)
 
     def _take(self, event: object) -> None:
@@ -205,7 +183,7 @@ class AgentDouble:
     def _beat(self) -> None:
         assert self.control is not None
         if self.beats and isinstance(self.control.machine, NodeControl):
-            alive = {each.id: EngineBeat(each.is_alive and not each.is_silent) for each in self._engines()}
+            alive = {each.id: EngineBeat(each.is_alive and not each.is_silent) for each in self.engines.report()}
             self.control.machine.heartbeat(MACHINE, alive)
 
     def _fill(self) -> None:
@@ -221,7 +199,7 @@ class AgentDouble:
                 serving.socket.flush()
 
     async def _dial_data(self, session: str) -> None:
-        serving = Serving(session, self.urls, self._credential)
+        serving = Serving(session, self.engines.urls, self._credential)
         try:
             serving.socket = await dial(self._hub, self._key, serving.make, serving.take, self._context)
         except (Refused, OSError):
@@ -240,61 +218,15 @@ class AgentDouble:
         for serving in self.data:
             serving.is_deaf = True
 
-    def _engines(self) -> tuple[ReportedEngine, ...]:
-        return tuple(self.edit(engine) for engine in self._known.values())
+    # --- the engines ---
 
     async def _look_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_INTERVAL)
-            before = self._engines()
-            await self._look()
-            if self._engines() != before:
+            before = self.engines.report()
+            await self.engines.look()
+            if self.engines.report() != before:
                 await self.report(look=False)
-
-    async def _look(self) -> None:
-        async with self._looking:
-            found = {name: await self._look_at(name, url) for name, url in list(self.urls.items())}
-            self._known = found
-
-    async def _look_at(self, name: str, url: str) -> ReportedEngine:
-        link = self._links.get(url)
-        if link is None:
-            link = self._links[url] = DialedLink(url, Outbox(), connect_timeout=_LOOK_TIMEOUT, max_head_bytes=65536)
-            link.credential = self._credential
-
-        async def get(path: str) -> bytes | None:
-            head, body = await ask(link, path, _LOOK_TIMEOUT)
-            return body if head.status == 200 else None
-
-        engine = ReportedEngine(name, "openai", address=url, slots=self._slots)
-        try:
-            version = _version(await get("/api/version"))
-            if version:
-                tags, ps = await get("/api/tags"), await get("/api/ps")
-                listed = {"tags": json_object(tags or b""), "ps": json_object(ps or b"")}
-                return msgspec.structs.replace(engine, kind="ollama", version=version, **listed)
-            props = await get("/props")
-            kind = "llama.cpp" if props is not None else "openai"
-            if props is not None and self._slots is None:
-                total = msgspec.json.decode(props).get("total_slots")
-                engine = msgspec.structs.replace(engine, slots=total)
-            listing = await get("/v1/models") or b""
-            if kind == "openai" and b'"vllm"' in listing:
-                kind = "vllm"
-            return msgspec.structs.replace(engine, kind=kind, v1_models=json_object(listing))
-        except Fault as fault:
-            known = self._known.get(name, engine)
-            error = one_line(fault.message)
-            if fault.kind is NODE_SILENT and name in self._known:
-                return msgspec.structs.replace(known, is_silent=True)
-            return msgspec.structs.replace(known, is_alive=False, error=error, tags=NOTHING, ps=NOTHING)
-
-
-def _version(body: bytes | None) -> str:
-    try:
-        return msgspec.json.decode(body or b"", type=_EngineVersion).version
-    except msgspec.DecodeError:
-        return ""
 
 
 class ThreadedAgent:

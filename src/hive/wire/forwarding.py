@@ -91,9 +91,20 @@ def node_request_head(head: RequestHead, path: bytes, host: bytes, credential: b
     A field that crosses the hub crosses the node too, except for names that look like a credential: the node does not
     trust the hub with those.
     """
+    return _framed_head(head, path, host, credential, _crosses_node)
+
+
+def streamed_request_head(head: RequestHead, path: bytes, host: bytes, credential: bytes) -> bytes:
+    """Return the head of a request to an engine for a client's whose body streams through: framed as it came."""
+    return _framed_head(head, path, host, credential, _crosses_hub)
+
+
+def _framed_head(
+    head: RequestHead, path: bytes, host: bytes, credential: bytes, crosses: Callable[[bytes], bool]
+) -> bytes:
     lines = [head.method.encode(), b" ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n", credential]
     fields = head.fields
-    _add_fields_up(lines, fields, _crosses_node)
+    _add_fields_up(lines, fields, crosses)
     if b"content-type" in fields:
         lines += (b"Content-Type: ", fields[b"content-type"], b"\r\n")
     if head.is_chunked:

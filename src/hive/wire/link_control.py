@@ -148,7 +148,7 @@ class NodeControl(LinkMachine[NodeEvent]):
     def __init__(self, socket: LinkSocket, hello: Hello, now: float) -> None:
         super().__init__(socket, now)
         socket.limit(link.MAX_CONTROL_BYTES, 0)
-        socket.silence_seconds = link.HUB_SILENT_SECONDS
+        socket.alive.silence_seconds = link.HUB_SILENT_SECONDS
         self.state = ControlState.GREETING
         self._seq = 0
         self._period = link.HEARTBEAT_SECONDS

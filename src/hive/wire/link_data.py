@@ -156,7 +156,7 @@ class NodeData(LinkMachine[Open | Cancel | bytes]):
     def __init__(self, socket: LinkSocket, session: str, now: float, ping_seconds: float = link.PING_SECONDS) -> None:
         super().__init__(socket, now)
         socket.limit(link.MAX_TEXT_BYTES, link.MAX_BINARY_BYTES)
-        socket.silence_seconds = ping_seconds + link.PONG_SECONDS
+        socket.alive.silence_seconds = ping_seconds + link.PONG_SECONDS
         self.state = NodeState.SPARE
         self.exchange = ""
         socket.send_text(encode(JoinData(session)))

@@ -5,7 +5,8 @@ The modules of the link take bytes and give events. They have no socket and no c
 * `link_rules` (this one);
 * `link_messages`: the messages as types, `encode`, and a decoder for each direction;
 * `link_accept` and `link_dial`: the HTTP that makes a connection a WebSocket, the hub's side and the node's;
-* `link_socket`: `LinkSocket`, messages to frames and back, pings, the closing handshake;
+* `link_socket`: `LinkSocket`, messages to frames and back, the closing handshake; `link_frames`: how a frame looks;
+  `link_odd_frames`: the frames that the library judges; `link_keep_alive`: pings and silences;
 * `link_control` and `link_data`: the state machines of the two kinds of socket; `link_machine`: their common part.
 
 The hub, once its HTTP server has found an upgrade on `PATH` and judged the key:

@@ -64,7 +64,7 @@ class ResponseReader:
         self._overhead_bytes = 0
         self._is_bodiless = False
 
-    def begin(self, *, is_bodiless: bool = False) -> None:
+    def begin(self, is_bodiless: bool = False) -> None:
         """Note that a request was sent, so an answer may come now.
 
         `is_bodiless`: the request is a HEAD, whose answer ends with its head (RFC 9112, 6.3).

@@ -192,7 +192,8 @@ def test_a_request_runs_from_queued_to_answering() -> None:
 def test_a_request_whose_model_is_looked_for_is_being_read() -> None:
     with run_in_thread(SimOptions()) as engine:
         engine.set_fault("freeze")
-        with run_hub({"a": engine.url}, link="dialed", wait=False) as hub, Wire(hub.port) as wire:
+        nodes = {"a": engine.url}
+        with run_hub(nodes, link="dialed", wait=False, probe_timeout=30) as hub, Wire(hub.port) as wire:
             wire.send(request(body=GENERATE))
             entry = in_state(hub, "reading")
             assert (entry["model"], entry["operation"], entry["node"]) == ("", "generate", "")

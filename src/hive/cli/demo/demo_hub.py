@@ -60,12 +60,12 @@ async def _start(settings: Settings, write_records: WriteRecords, *, may_move: b
 def warnings_to(say: Callable[[str], None]) -> Iterator[None]:
     """Pass the warnings of hub and agents to `say`, instead of to the log. The hub's records are not among them."""
 
-    class Voice(logging.Handler):
+    class TellingHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             speaker = "hub" if record.name.startswith("hive.hub") else "agent"
             say(f"{speaker}: {self.format(record)}")
 
-    voice, log = Voice(logging.WARNING), logging.getLogger("hive")
+    voice, log = TellingHandler(logging.WARNING), logging.getLogger("hive")
     log.addHandler(voice)
     log.propagate = False
     try:

@@ -10,8 +10,8 @@ from hive.cli.demo.agents import DemoMachine
 from hive.errors import Fault
 from hive.fleet.kinds import EngineKind
 from hive.fleet.listings import UnreadableListing, read_v1_models
-from hive.hub.ask import ask
 from hive.hub.loader import LOAD_PATH
+from hive.net.ask import ask
 from hive.net.dialed import DialedLink
 from hive.net.outbox import Outbox
 from hive.testing import SimKind, SimOptions, SimulatedEngine

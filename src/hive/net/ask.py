@@ -1,11 +1,11 @@
-"""The hub's own small requests to an engine: whole answers, bounded in size and time."""
+"""Small requests of our own to an engine: whole answers, bounded in size and time."""
 
 from __future__ import annotations
 
 import asyncio
 
 from hive.errors import NODE_GARBLED, NODE_SILENT, Fault, Kind
-from hive.net.link import Link
+from hive.net.link import Connection, Link
 from hive.wire.responses import ResponseHead
 
 MAX_ANSWER_BYTES = 16 << 20
@@ -14,9 +14,11 @@ MAX_ANSWER_BYTES = 16 << 20
 class _Collector:
     """Keeps a whole answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection, max_bytes: int) -> None:
+        self.connection = connection
+        self._max_bytes = max_bytes
+        self._size = 0
         self.head: ResponseHead | None = None
-        self.size = 0
         self.pieces: list[bytes] = []
         self.is_complete = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -25,11 +27,12 @@ class _Collector:
         self.head = head
 
     def on_body(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.size <= MAX_ANSWER_BYTES:
+        self._size += len(data)
+        if self._size <= self._max_bytes:
             self.pieces.append(data)
         else:
-            self.on_failure(NODE_GARBLED, f"an answer larger than {MAX_ANSWER_BYTES} bytes")
+            self.connection.cancel()
+            self.on_failure(NODE_GARBLED, f"an answer larger than {self._max_bytes} bytes")
 
     def on_complete(self) -> None:
         self.is_complete = True
@@ -40,34 +43,30 @@ class _Collector:
         if not self.done.done():
             self.done.set_exception(Fault(kind, reason))
 
+    def on_moved(self, connection: Connection) -> None:
+        self.connection = connection
 
-async def ask(link: Link, path: str, timeout: float, body: bytes | None = None) -> tuple[ResponseHead, bytes]:
+
+async def ask(
+    link: Link, path: str, timeout: float, body: bytes | None = None, max_bytes: int | None = None
+) -> tuple[ResponseHead, bytes]:
     """GET a path of an engine, or POST JSON to it; return head and body of the answer.
 
     A pooled connection that dies unused is replaced by a new one. One that dies later is not: the request may be the
-    cause. Raises `Fault`: unreachable, silent, broken off or garbled.
+    cause. Raises `Fault`: unreachable, silent, broken off or garbled, as is an answer of more than `max_bytes`.
     """
-    head, now = _head(link, path, body), asyncio.get_running_loop().time
     try:
         async with asyncio.timeout(timeout):
-            connection = link.take_idle()
-            is_reused = connection is not None
-            while True:
-                connection = connection or await link.dial()
-                collector, sent_at = _Collector(), now()
-                try:
-                    connection.send(head, body or b"", collector)
-                    await collector.done
-                except Fault:
-                    if not is_reused or not connection.is_lost_unheard(now() - sent_at):
-                        raise
-                    connection, is_reused = None, False
-                    continue
-                finally:
-                    if connection is not None and not collector.is_complete:
-                        connection.cancel()
-                assert collector.head is not None
-                return collector.head, b"".join(collector.pieces)
+            connection = link.take_idle() or await link.dial()
+            collector = _Collector(connection, MAX_ANSWER_BYTES if max_bytes is None else max_bytes)
+            try:
+                connection.send(_head(link, path, body), body or b"", collector)
+                await collector.done
+            finally:
+                if not collector.is_complete:
+                    collector.connection.cancel()
+            assert collector.head is not None
+            return collector.head, b"".join(collector.pieces)
     except TimeoutError:
         raise Fault(NODE_SILENT, f"no answer to {path} within {timeout:g} s") from None
 

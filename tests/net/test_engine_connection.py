@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -17,7 +18,11 @@ from hive.testing import SimOptions, ThreadedEngine, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, Script, ScriptedEngine, run_scripted
 
+from ..node.engine import ANSWER, RawEngine
+from ..node.engine import Call as RawCall
+from ..node.hub import post, run, until
 from ..raw import GENERATE, STREAM, Answer, Wire, ask, eventually, metric, request
+from .test_resend import Sink, end_of, link_to
 
 DONE = b'{"response":"","done":true}\n'
 TOKEN = b'{"response":"a","done":false}\n'
@@ -502,6 +507,7 @@ def test_a_stream_cut_before_its_first_line_is_whole_from_another_node(
         assert expected
         bad.set_fault(fault, argument, path=path)  # type: ignore[arg-type]
         hub.call(end_rests)  # of a bad one that said busy on the path before
+        hub.until(lambda server: all(engine.takes_work for engine in server.hub.fleet.engines))
         answer = ask_bad_first(hub, spare, data)
         assert (answer.status, answer.header("X-Hive-Node"), text_of(answer, path)) == (200, "spare", expected)
         assert any(seen.faults for seen in bad.state().requests if seen.path == path)
@@ -613,3 +619,69 @@ def test_an_unstreamed_answer_is_whole_whatever_one_engine_does(
             answer = ask(hub.port, request(path, body_for(path, stream=False)))
             assert (answer.status, answer.is_whole) == (200, True)
             assert answer.json()
+
+
+# --- the connection alone ---
+
+
+def test_a_request_in_pieces_whose_answer_comes_early_leaves_no_connection_behind() -> None:
+    async def early(call: RawCall) -> None:
+        await call.send(ANSWER)
+        await call.gone()
+
+    async def main() -> None:
+        async with RawEngine(early) as raw:
+            link, sink = link_to(raw), Sink()
+            connection = await link.dial()
+            connection.begin(post("/api/chat", bytes(100))[:-90], sink)
+            assert await end_of(sink) is None
+            connection.write(b"late")
+            await until(lambda: not raw.writers)
+            assert link.take_idle() is None
+
+    run(main())
+
+
+def test_a_raw_answer_is_its_bytes_as_they_came() -> None:
+    async def main() -> None:
+        async with RawEngine() as raw:
+            link, sink = link_to(raw), Sink()
+            connection = await link.dial()
+            connection.send(post("/api/chat", b"abc"), b"", sink, is_raw=True)
+            assert await end_of(sink) is None
+            assert b"".join(sink.heard) == ANSWER
+            again = Sink()
+            connection.send(post("/api/chat", b"abc"), b"", again)
+            assert await end_of(again) is None
+            assert again.heard == [b"{}"]
+
+    run(main())
+
+
+def test_the_sink_hears_when_the_engine_takes_no_more_of_the_request() -> None:
+    async def slow(call: RawCall) -> None:
+        await may_read.wait()
+        await call.read_body()
+        await call.send(ANSWER)
+
+    may_read = asyncio.Event()
+
+    class Noting(Sink):
+        full: tuple[bool, ...] = ()
+
+        def on_full(self, is_full: bool) -> None:
+            self.full += (is_full,)
+
+    async def main() -> None:
+        async with RawEngine(slow) as raw:
+            sink, size = Noting(), 32 << 20
+            connection = await link_to(raw).dial()
+            connection.begin(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size, sink)
+            connection.write(bytes(size))
+            assert sink.full == (True,)
+            connection.finish()
+            may_read.set()
+            assert await end_of(sink) is None
+            assert sink.full == (True,)  # the request is whole: there is nothing to hold back
+
+    run(main())

@@ -1,0 +1,53 @@
+"""What was written to a peer and has not reached it: in the transport's buffer, and in the system's."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+else:
+    termios = None
+
+
+class Unsent:
+    """The bytes that wait for one client."""
+
+    __slots__ = ("_is_tls", "_stalled_since", "_taken_bytes", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        self._taken_bytes = 0
+        self._stalled_since: float | None = None
+
+    def __bool__(self) -> bool:
+        """Do bytes of an answer still wait for the client?"""
+        return self._transport.get_write_buffer_size() > 0 or (self._is_tls and _kernel_bytes(self._transport) > 0)
+
+    def is_stalled(self, written_bytes: int, now: float, timeout: float) -> bool:
+        """Has the client taken no byte of what waits for so long? `written_bytes`: all that was ever written."""
+        waiting = self._transport.get_write_buffer_size()
+        if waiting or self._is_tls:  # with TLS some wait in between, out of sight
+            waiting += _kernel_bytes(self._transport)
+        taken = written_bytes - waiting
+        if waiting == 0 or taken != self._taken_bytes:
+            self._taken_bytes = taken
+            self._stalled_since = None
+            return False
+        if self._stalled_since is None:
+            self._stalled_since = now
+        return now - self._stalled_since >= timeout
+
+
+def _kernel_bytes(transport: asyncio.Transport) -> int:
+    """Return how many bytes the system holds for a client (SIOCOUTQ): it takes bytes from us in big steps only."""
+    sock = transport.get_extra_info("socket")
+    if termios is None or sock is None:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
