@@ -27,7 +27,8 @@ from hive.hub.recall import Recall
 from hive.hub.records import Record
 from hive.net.asgi import Application, AsgiBridge
 from hive.net.certificate import Certificate, CertificateError
-from hive.net.server import HttpServer, Listener, ServerLimits
+from hive.net.reception import ServerLimits
+from hive.net.server import HttpServer, Listener
 from hive.store.store import Store
 from hive.store.store_error import StoreError
 from hive.surfaces.front import Front

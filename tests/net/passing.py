@@ -15,11 +15,14 @@ from pathlib import Path
 from hive.app import HubServer
 from hive.auth.keys import Role
 from hive.config import NodeSettings, Secret, Settings
+from hive.dialects.error_shapes import ERRORS, error_answer
+from hive.dialects.tasks import Dialect
 from hive.errors import NODE_UNREACHABLE, Fault
 from hive.hub.core import Hub
 from hive.net.body_intake import BodyIntake
 from hive.net.passage import Passage
-from hive.net.server import HttpServer, ServerLimits
+from hive.net.reception import ServerLimits
+from hive.net.server import HttpServer, Listener
 from hive.net.stream import ClientStream
 from hive.wire.requests import RequestHead
 
@@ -37,13 +40,13 @@ class Passing:
 
     def judge(self, stream: ClientStream) -> None:
         """Let every body stream."""
-        if not self._hub.links:
+        if not self._hub.roster.links:
             raise Fault(NODE_UNREACHABLE, "no node has joined yet")
         stream.intake = BodyIntake()
 
     def begin(self, stream: ClientStream) -> None:
         """Let it pass."""
-        link = next(iter(self._hub.links.values()))
+        link = next(iter(self._hub.roster.links.values()))
         passage = Passage(
             stream, link, stream.head.path.encode(), b"X-Passed: yes\r\n", lambda fault: self._end(stream, fault)
         )
@@ -57,14 +60,14 @@ class Passing:
 
     def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
         """Return an error as the hub's own listener would."""
-        return self._hub.refuse(head, request_id, fault)
+        return error_answer(ERRORS[Dialect.OLLAMA], fault, request_id)
 
 
 async def listen(hub: Hub, limits: ServerLimits | None = None) -> tuple[Passing, HttpServer, int]:
     """Start such a listener beside a hub, in its loop; return its handler, its server and its port."""
     handler = Passing(hub)
-    server = HttpServer(handler, limits or ServerLimits(), hub.outbox)
-    return handler, server, await server.start("127.0.0.1", 0)
+    server = HttpServer(limits or ServerLimits(), hub.outbox)
+    return handler, server, await server.listen(Listener("127.0.0.1", 0, handler))
 
 
 async def _main(engine: str | None) -> None:

@@ -16,7 +16,8 @@ from hive.errors import Fault
 from hive.net import asgi
 from hive.net.asgi import Application, AsgiBridge, Message, Receive, Scope, Send
 from hive.net.outbox import Outbox
-from hive.net.server import HttpServer, Listener, ServerLimits
+from hive.net.reception import ServerLimits
+from hive.net.server import HttpServer, Listener
 from hive.net.stream import ClientStream
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.wire.requests import RequestHead

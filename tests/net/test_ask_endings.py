@@ -20,7 +20,9 @@ def asked(url: str, *bodies: bytes | None, timeout: float = TIMEOUT, path: str =
     """Ask an engine for the path once for each body, over one link; return statuses and bodies."""
 
     async def run() -> list[tuple[int, bytes]]:
-        link = DialedLink(url, Outbox(), connect_timeout=TIMEOUT, max_head_bytes=65536, api_key="secret")
+        link = DialedLink(
+            url, Outbox(), connect_timeout=TIMEOUT, max_head_bytes=65536, credential=b"Authorization: Bearer secret\r\n"
+        )
         try:
             answers = [await ask(link, path, timeout, body) for body in bodies]
         finally:

@@ -11,7 +11,8 @@ import pytest
 from hive.errors import UNAUTHENTICATED, Fault
 from hive.net.body_intake import BodyIntake
 from hive.net.outbox import Outbox
-from hive.net.server import HttpServer, ServerLimits
+from hive.net.reception import ServerLimits
+from hive.net.server import HttpServer, Listener
 from hive.net.stream import ClientStream
 from hive.wire.requests import RequestHead
 
@@ -105,8 +106,8 @@ class Client:
 async def taking(limits: ServerLimits = SMALL) -> AsyncIterator[tuple[Taker, HttpServer, Client]]:
     """A server with such a handler, and a client of it."""
     taker = Taker()
-    server = HttpServer(taker, limits, Outbox())
-    port = await server.start("127.0.0.1", 0)
+    server = HttpServer(limits, Outbox())
+    port = await server.listen(Listener("127.0.0.1", 0, taker))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         yield taker, server, Client(reader, writer)

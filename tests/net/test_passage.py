@@ -74,7 +74,7 @@ async def scene(link: str, directory: Path, script: Script = plain) -> AsyncIter
             key = await hub.keys.create("desk", Role.WORKER, manage=False)
             given = options(f"http://127.0.0.1:{hub.port}", engine.url, key=key.secret)
             await stack.enter_async_context(agent(given))
-        await until(lambda: hub.hub.links and hub.hub.has_looked)
+        await until(lambda: hub.hub.roster.links and hub.hub.roster.has_looked)
         handler, server, port = await listen(hub.hub)
         stack.callback(server.close)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -359,7 +359,7 @@ def test_a_spare_that_proves_dead_costs_nothing_of_the_body(tmp_path: Path) -> N
     async def main(one: Scene) -> None:
         sockets = one.hub.hub.joining.sockets
         await until(lambda: sum(isinstance(each, JoinedConnection) for each in sockets) >= 3)
-        dead = next(iter(one.hub.hub.links.values())).take_idle()
+        dead = next(iter(one.hub.hub.roster.links.values())).take_idle()
         assert isinstance(dead, JoinedConnection)
         dead.close()  # it is the next one again
         dead.abort()

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from hive.errors import FORBIDDEN, Fault
-from hive.net import server as serving
+from hive.net import reception
 from hive.net.outbox import Outbox
-from hive.net.server import HttpServer, Listener, ServerLimits
+from hive.net.reception import ServerLimits
+from hive.net.server import HttpServer, Listener
 from hive.net.stream import ClientStream
 from hive.wire.requests import RequestHead
 
@@ -89,7 +90,7 @@ def test_a_refusal_is_answered_in_the_handlers_words() -> None:
         answer = await client.answer()
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert answer.endswith(b"\r\n\r\nno")
-        assert server.date_line in answer
+        assert server.reception.date_line in answer
 
     with_server(test)
 
@@ -109,7 +110,7 @@ def test_a_connection_is_counted_until_it_is_lost() -> None:
 def test_no_request_has_the_id_of_another() -> None:
     async def test(server: HttpServer, connect: Callable[[], Awaitable[Client]]) -> None:
         other = HttpServer(ServerLimits(), Outbox())
-        ids = [each.next_request_id() for each in (server, other) for _ in range(100)]
+        ids = [each.reception.next_request_id() for each in (server, other) for _ in range(100)]
         assert len(set(ids)) == 200
         assert all(each.startswith("req_") for each in ids)
 
@@ -152,7 +153,7 @@ def test_a_refusal_that_is_held_back_comes_after_its_delay() -> None:
 
 
 def test_when_too_many_refusals_are_held_the_next_is_cut_off_untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_HELD_REFUSALS", 1)
+    monkeypatch.setattr(reception, "MAX_HELD_REFUSALS", 1)
 
     async def test(server: HttpServer, connect: Callable[[], Awaitable[Client]]) -> None:
         held, refused = await connect(), await connect()
@@ -171,7 +172,7 @@ def test_a_server_that_stops_accepting_closes_idle_connections_and_takes_no_more
         idle.writer.write(GET)
         await idle.answer()
         server.stop_accepting()
-        assert server.is_draining
+        assert server.reception.is_draining
         assert await idle.reader.read() == b""
         with pytest.raises(ConnectionRefusedError):
             await connect()

@@ -125,7 +125,7 @@ def test_a_client_that_reads_slowly_but_reads_is_not_dropped() -> None:
 
     def sweep(server: HubServer, ahead: float) -> None:
         for connection in list(server.server.connections):
-            connection.sweep(server.server.now() + ahead)
+            connection.sweep(server.server.reception.now() + ahead)
 
     with hub_over(firehose, send_timeout=60) as (_, hub), Wire(hub.port, receive_buffer=65536) as wire:
         wire.send(request(body=STREAM))

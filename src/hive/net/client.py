@@ -15,11 +15,10 @@ import socket
 import struct
 import sys
 from enum import Enum
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from hive.errors import (
     BAD_REQUEST,
-    BODY_MEMORY_FULL,
     BODY_TOO_LARGE,
     DRAINING,
     EXPECTATION_FAILED,
@@ -28,12 +27,10 @@ from hive.errors import (
 )
 from hive.net.body_intake import BodyIntake
 from hive.net.outbox import set_nodelay
+from hive.net.reception import Handler, HeldBody, Reception
 from hive.net.stream import ClientStream
 from hive.net.unsent import Unsent
 from hive.wire.requests import RequestHead, RequestReader
-
-if TYPE_CHECKING:
-    from hive.net.server import Handler, HttpServer
 
 LINGER_BYTES = 1 << 20
 _RESETTING = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -54,6 +51,7 @@ class ConnectionState(Enum):
     CLOSED = 7
 
 
+# large because: it is one state machine, six of its methods are callbacks of asyncio, and a call more costs time
 class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
@@ -62,33 +60,33 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_discarded_bytes",
         "_handler",
-        "_held_bytes",
         "_limits",
         "_reader",
-        "_server",
+        "_reception",
         "_state",
         "_stream",
         "_transport",
         "_unsent",
         "_written_bytes",
+        "held_body",
         "is_paused",
         "peer",
     )
 
-    def __init__(self, server: HttpServer, handler: Handler) -> None:
-        self._server = server
+    def __init__(self, reception: Reception, handler: Handler) -> None:
+        self._reception = reception
         self._handler = handler
-        self._limits = server.limits
-        self._reader = RequestReader(server.limits.max_head_bytes)
+        self._limits = reception.limits
+        self._reader = RequestReader(reception.limits.max_head_bytes)
         self._transport: asyncio.Transport | None = None
         self._stream: ClientStream | None = None
         self._state = ConnectionState.HEAD
         self._deadline = 0.0
         self._closes = False
-        self._held_bytes = 0
         self._discarded_bytes = 0
         self._written_bytes = 0
         self._unsent: Unsent | None = None
+        self.held_body = HeldBody(reception)
         self.peer = ""
         self.is_paused = False
 
@@ -103,8 +101,8 @@ class ClientConnection(asyncio.Protocol):
         self.peer = peer[0] if isinstance(peer, tuple) else "local"
         self._unsent = Unsent(self._transport)
         set_nodelay(transport)
-        self._deadline = self._server.now() + self._limits.head_timeout
-        self._server.connections.add(self)
+        self._deadline = self._reception.now() + self._limits.head_timeout
+        self._reception.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         state = self._state
@@ -128,8 +126,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = ConnectionState.CLOSED
-        self._server.connections.discard(self)
-        self._release_body()
+        self._reception.connections.discard(self)
+        self.held_body.release()
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.depart()
@@ -153,7 +151,7 @@ class ClientConnection(asyncio.Protocol):
             reader.feed(data)
             if reader.head is None:
                 if starts:
-                    self._deadline = self._server.now() + self._limits.head_timeout
+                    self._deadline = self._reception.now() + self._limits.head_timeout
                 return
             if self._state is ConnectionState.HEAD:
                 self._judge(reader.head)
@@ -162,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
         except Fault as fault:
             if not fault.delay:
                 self._refuse(fault)
-            elif self._server.hold(self, fault):
+            elif self._reception.hold(self, fault):
                 self._state = ConnectionState.HELD
                 if self._transport is not None and not self._transport.is_closing():
                     self._transport.pause_reading()
@@ -175,12 +173,12 @@ class ClientConnection(asyncio.Protocol):
         elif reader.is_complete or (stream is not None and not stream.takes_body):
             self._begin()
         else:
-            self._deadline = self._server.now() + self._limits.body_timeout
+            self._deadline = self._reception.now() + self._limits.body_timeout
 
     def _judge(self, head: RequestHead) -> None:
         self._state = ConnectionState.BODY
-        self._stream = stream = ClientStream(self, head, self._server.next_request_id(), self._limits.max_body_bytes)
-        if self._server.is_draining:
+        self._stream = stream = ClientStream(self, head, self._reception.next_request_id(), self._limits.max_body_bytes)
+        if self._reception.is_draining:
             raise Fault(DRAINING, "the hub is shutting down")
         has_expectation = head.is_http11 and b"expect" in head.fields
         if has_expectation and not head.expects_continue:
@@ -198,14 +196,7 @@ class ClientConnection(asyncio.Protocol):
             return  # none of it is held
         if size > stream.max_body_bytes:
             raise _too_large(stream.max_body_bytes)
-        self.hold_body(size)
-
-    def hold_body(self, size: int) -> None:
-        """Count a body anew that was unpacked. Raises `Fault` when there is no room for it."""
-        self._server.held_body_bytes += size - self._held_bytes
-        self._held_bytes = size
-        if self._server.held_body_bytes > self._limits.max_bodies_bytes:
-            raise Fault(BODY_MEMORY_FULL, "too many large requests at once")
+        self.held_body.hold(size)
 
     def _begin(self) -> None:
         self._state = ConnectionState.ANSWERING
@@ -222,7 +213,7 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None
         self._state = ConnectionState.ANSWERING if reader.is_complete else ConnectionState.STREAMING
         self._closes = reader.has_excess or not reader.is_complete
-        intake.open(self, reader, self._transport, self._server.now, self._limits.body_timeout)
+        intake.open(self, reader, self._transport, self._reception.now, self._limits.body_timeout)
         self._handler.begin(stream)
 
     def end_body(self) -> None:
@@ -255,7 +246,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, fault: Fault) -> None:
         """Answer early: the rest of the request, if any, is not wanted."""
         stream, reader = self._stream, self._reader
-        request_id = stream.request_id if stream else self._server.next_request_id()
+        request_id = stream.request_id if stream else self._reception.next_request_id()
         status, fields, body = self._handler.refuse(reader.head, request_id, fault)
         is_whole = reader.is_complete and stream is not None
         self._closes = self._closes or not is_whole or reader.has_excess
@@ -272,7 +263,7 @@ class ClientConnection(asyncio.Protocol):
         if self._reader.has_excess:
             self._refuse(Fault(BAD_REQUEST, "bytes of another protocol before it was agreed on"))
         elif transport is not None and not transport.is_closing():
-            self._server.outbox.write(transport, head)
+            self._reception.outbox.write(transport, head)
             self.connection_lost(None)
             self._transport = None
             transport.set_protocol(protocol)
@@ -285,18 +276,19 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             self._written_bytes += len(data)
-            self._server.outbox.write(transport, data)
+            self._reception.outbox.write(transport, data)
 
     def flush(self) -> None:
         """Write what is held until the end of the turn now."""
-        self._server.outbox.flush()
+        self._reception.outbox.flush()
 
     def own_lines(self, head: RequestHead) -> bytes:
         """Return the header lines of the connection: the date, and whether it goes on."""
-        if self._closes or not head.keep_alive or self._server.is_draining:
+        reception = self._reception
+        if self._closes or not head.keep_alive or reception.is_draining:
             self._closes = True
-            return self._server.date_line + b"Connection: close\r\n"
-        return self._server.date_line if head.is_http11 else self._server.date_line + b"Connection: keep-alive\r\n"
+            return reception.date_line + b"Connection: close\r\n"
+        return reception.date_line if head.is_http11 else reception.date_line + b"Connection: keep-alive\r\n"
 
     def close_after_answer(self) -> None:
         """Make the coming answer the last one."""
@@ -307,8 +299,7 @@ class ClientConnection(asyncio.Protocol):
         stream, self._stream = self._stream, None
         if stream is not None and stream.intake is not None:
             stream.intake.leave()
-        if self._held_bytes:
-            self._release_body()
+        self.held_body.release()
         if self._state is ConnectionState.CLOSED or self._transport is None:
             return
         has_unread = not self._reader.is_complete or self._reader.has_excess
@@ -319,7 +310,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._reader.restart()
             self._state = ConnectionState.HEAD
-            self._deadline = self._server.now() + self._limits.keep_alive_timeout
+            self._deadline = self._reception.now() + self._limits.keep_alive_timeout
 
     def close(self) -> None:
         """Close the connection once what was written has left."""
@@ -349,7 +340,7 @@ class ClientConnection(asyncio.Protocol):
     def _linger(self) -> None:
         assert self._transport is not None
         self._state = ConnectionState.LINGER
-        self._deadline = self._server.now() + self._limits.linger_timeout
+        self._deadline = self._reception.now() + self._limits.linger_timeout
         self.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -358,10 +349,6 @@ class ClientConnection(asyncio.Protocol):
         self._discarded_bytes += count
         if self._discarded_bytes > LINGER_BYTES:
             self.abort()
-
-    def _release_body(self) -> None:
-        self._server.held_body_bytes -= self._held_bytes
-        self._held_bytes = 0
 
     # --- deadlines ---
 

@@ -61,6 +61,7 @@ class Home(Protocol):
         """Return a spare once there is one. Raises `Fault`."""
 
 
+# large because: it is a socket to its sweep, a connection to exchanges and a sink to its machine, and calls cost time
 class JoinedConnection(JoinedSocket):
     """A way to an engine through a socket that its node dialed. Set `engine` before `send`."""
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from hive.net.body_intake import BodyIntake
 from hive.wire.requests import RequestHead
-
-if TYPE_CHECKING:
-    from hive.net.client import ClientConnection
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
@@ -21,6 +18,53 @@ _STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"
 def status_line(status: int) -> bytes:
     """Return the first line of an answer."""
     return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n".encode()
+
+
+class BodyMemory(Protocol):
+    """Where the bodies of requests are counted."""
+
+    def hold(self, size: int) -> None:
+        """Count the body of this connection anew. Raises `Fault` when there is no room for it."""
+
+
+class Carrier(Protocol):
+    """The connection that carries a request and its answer."""
+
+    @property
+    def peer(self) -> str:
+        """Return the address of the client."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Does it take no more bytes for now?"""
+
+    @property
+    def held_body(self) -> BodyMemory:
+        """Return where the body of its request is counted."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer."""
+
+    def flush(self) -> None:
+        """Send now what waits for the end of the turn."""
+
+    def own_lines(self, head: RequestHead) -> bytes:
+        """Return the header lines of the connection itself."""
+
+    def close_after_answer(self) -> None:
+        """Make the coming answer the last one."""
+
+    def answered(self) -> None:
+        """Wait for the next request, or close: the answer is whole."""
+
+    def close(self) -> None:
+        """Close once what was written has left."""
+
+    def reset(self) -> None:
+        """Close now, in a way that no client can take for the end of an answer."""
+
+    def hand_over(self, head: bytes, protocol: asyncio.Protocol) -> None:
+        """Send a head and let another protocol have the connection."""
 
 
 class ClientStream:
@@ -53,9 +97,7 @@ class ClientStream:
         "takes_body",
     )
 
-    def __init__(
-        self, connection: ClientConnection, head: RequestHead, request_id: str, max_body_bytes: int = 0
-    ) -> None:
+    def __init__(self, connection: Carrier, head: RequestHead, request_id: str, max_body_bytes: int = 0) -> None:
         self._connection = connection
         self.head = head
         self.peer = connection.peer
@@ -81,7 +123,7 @@ class ClientStream:
     def replace_body(self, body: bytes) -> None:
         """Hold another body instead, as the one that was packed. Raises `Fault` when there is no room for it."""
         self.body = body
-        self._connection.hold_body(len(body))
+        self._connection.held_body.hold(len(body))
 
     def send(self, status: int, fields: bytes, body: bytes) -> None:
         """Answer at once. `fields` are whole header lines, without those of framing."""
