@@ -1,4 +1,4 @@
-"""Where a model is best loaded, for `best`: the load's seconds, and what all others lose by it.
+"""On which engine `best` has a model loaded: weighed by the load's seconds, and by what all other requests lose.
 
 Where enough is known of an engine's memory, the models that are missed least are unloaded first, and the exchanges on
 the engine run on. Where too little is known, the engine gets no exchange while it evicts the models that it chooses.
@@ -19,15 +19,15 @@ TIE = 1.05
 MOST_WEIGHED = 8
 """So many engines are weighed for a load."""
 STRANGERS = 2
-"""So many of them are taken at random."""
+"""So many of these are drawn at random."""
 BUSY_COUNTS = 10.0
-"""Seconds that it counts at a glance when an engine has something to do."""
+"""At a glance, an engine with an exchange or a load counts as so many seconds slower."""
 _NEVER = float("inf")
 
 
 @dataclass(slots=True)
 class Place:
-    """Where to load a model; no engine means that it is better to wait, or that nothing may load it now."""
+    """Where to load a model. Without an engine: it is better to wait, or no engine may load the model now."""
 
     counts: float = _NEVER
     """Expected seconds to the first byte, and each waiting ticket's share of what the load costs others."""
