@@ -16,8 +16,9 @@ from collections.abc import Callable
 
 from hive.dialects.measures import Measured
 from hive.dialects.tasks import CHAT, Dialect
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport, LoadedModel, Model
 from hive.scheduling.dispatcher import Dispatcher
 from hive.scheduling.tickets import Lease, Ticket
 

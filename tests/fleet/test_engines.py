@@ -1,4 +1,4 @@
-"""What the hub knows of its engines: versions and routes, slots, health, and who has which model."""
+"""Engines and the fleet: slots, health, and which engine has which model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hive.dialects.tasks import ENGINE_ROUTES, Dialect, Task
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport, Known, LoadedModel, Model
 
 
 def model(key: str, *, digest: str = "d", modified_at: str = "2026-01-01T00:00:00Z") -> Model:
@@ -90,12 +91,12 @@ def test_slots_are_configured_or_reported_or_usual(
     assert engine.slots == slots
 
 
-def test_a_free_slot_is_one_that_nobody_runs_on() -> None:
+def test_a_free_slot_is_one_without_an_exchange() -> None:
     engine = Engine("a", "http://a", slots=2)
-    engine.running = 2
+    engine.running.count = 2
 
 
-def test_the_fleet_knows_who_has_a_model() -> None:
+def test_the_fleet_knows_which_engines_have_a_model() -> None:
     a, b = Engine("a", "http://a"), Engine("b", "http://b")
     fleet = Fleet([a, b])
     assert fleet.having("m:latest") == []
@@ -132,7 +133,7 @@ def test_many_reports_in_a_row_are_indexed_once() -> None:
     assert walked.walks == 1
 
 
-def test_what_changes_a_listing_raises_the_revision_and_nothing_else_does() -> None:
+def test_the_revision_rises_when_a_listing_changes_and_only_then() -> None:
     engine = Engine("a", "http://a")
     fleet = Fleet([engine])
 
@@ -172,7 +173,7 @@ def test_the_index_agrees_with_the_last_reports(steps: list[tuple[int, list[str]
         assert fleet.having(key) == [engines[number] for number in range(3) if key in last.get(number, [])]
 
 
-def test_who_is_added_and_removed_is_counted() -> None:
+def test_engines_that_are_added_and_removed_are_counted() -> None:
     a, b = Engine("a", "http://a", health=Health.READY), Engine("b", "http://b", health=Health.READY)
     fleet = Fleet()
     for engine in (a, b):
@@ -189,13 +190,13 @@ def test_who_is_added_and_removed_is_counted() -> None:
     fleet.learn_loaded(a, ())  # an exchange on it ends, and it unloads
     fleet.remove(a)
     assert fleet.copies == {"m:latest": 1}
-    c = Engine("c", "http://c", loaded=dict(b.loaded))
+    c = Engine("c", "http://c", known=Known(loaded=dict(b.known.loaded)))
     fleet.add(c)
     assert fleet.copies == {"m:latest": 2}
     assert c in fleet.changed
 
 
-def test_only_who_is_in_service_takes_work() -> None:
+def test_only_an_engine_in_service_takes_work() -> None:
     engine = Engine("a", "http://a")
     fleet = Fleet([engine])
     for health in Health:
@@ -214,36 +215,3 @@ def test_the_slots_that_a_node_says_of_its_ollama_are_for_all_its_models() -> No
     fleet.learn(engine, report("m", "n"))
     fleet.learn_loaded(engine, loaded)
     assert (engine.slots, engine.model_slots) == (2, 1)
-
-
-def tagged(key: str, digest: str, *, is_remote: bool = False) -> Model:
-    return Model(key, key, digest, 1, "", b"{}", b"{}", is_remote)
-
-
-def test_a_model_in_memory_is_warm_by_all_its_names() -> None:
-    """An Ollama lists it by the name alone that loaded it."""
-    engine = Engine("a", "http://a")
-    fleet = Fleet([engine])
-    models = (tagged("m:latest", "one"), tagged("m:8b", "one"), tagged("n:latest", "two"), tagged("bare", ""))
-    fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", models, (LoadedModel("m:8b", "", b"{}"),)))
-    assert engine.warm == {"m:latest", "m:8b"}
-    assert engine.is_warm("m:latest")
-    assert not engine.is_warm("n:latest")
-    assert engine.names_of("m:latest") == {"m:latest", "m:8b"}
-    assert engine.names_of("bare") == {"bare"}
-    engine.loaded_as["m:latest"] = '{"num_ctx": 8}'
-    fleet.learn_loaded(engine, (LoadedModel("m:8b", "later", b"{}"),))
-    assert engine.is_warm("m:latest", '{"num_ctx": 8}')
-    assert not engine.is_warm("m:latest")
-    fleet.learn_loaded(engine, ())
-    assert engine.warm == set()
-    assert engine.loaded_as == {}
-
-
-def test_a_model_that_runs_elsewhere_needs_no_load() -> None:
-    engine = Engine("a", "http://a")
-    fleet = Fleet([engine])
-    models = (tagged("big:cloud", "one", is_remote=True), tagged("m:latest", "two"))
-    fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", models, ()))
-    assert engine.is_warm("big:cloud")
-    assert not engine.is_warm("m:latest")

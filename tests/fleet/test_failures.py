@@ -87,7 +87,7 @@ def test_an_engine_that_lost_the_model_sends_the_client_elsewhere(kind: EngineKi
 
 
 @pytest.mark.parametrize(("kind", "status", "body"), LACKS_ROUTE)
-def test_so_does_one_that_lacks_the_route(kind: EngineKind, status: int, body: bytes) -> None:
+def test_an_engine_that_lacks_the_route_sends_the_client_elsewhere(kind: EngineKind, status: int, body: bytes) -> None:
     """An old build has no /v1/responses or /v1/messages, and another node may."""
     assert judge(kind, status, body).verdict is Verdict.ELSEWHERE
 
@@ -122,7 +122,7 @@ DIED = [
 
 
 @pytest.mark.parametrize("body", DIED)
-def test_a_runner_that_died_sends_the_client_elsewhere_with_the_engine_s_words_if_there_is_none(body: bytes) -> None:
+def test_a_runner_that_died_sends_the_client_elsewhere_or_shows_the_engines_words(body: bytes) -> None:
     row = judge(OLLAMA, 500, body)
     assert (row.verdict, row.kind) == (Verdict.ELSEWHERE, None)
 
@@ -172,7 +172,7 @@ ABOUT_THE_REQUEST = [
 
 
 @pytest.mark.parametrize(("kind", "status", "body"), ABOUT_THE_REQUEST)
-def test_what_is_about_the_request_reaches_the_client_as_it_is(kind: EngineKind, status: int, body: bytes) -> None:
+def test_an_answer_about_the_request_reaches_the_client_as_it_is(kind: EngineKind, status: int, body: bytes) -> None:
     """A bad option would be refused everywhere: trying on would sicken the whole fleet."""
     assert judge(kind, status, body).verdict is Verdict.PASS
 
@@ -184,7 +184,7 @@ ONLY_SOME_GENERATIONS = [
 
 
 @pytest.mark.parametrize(("status", "body", "versions"), ONLY_SOME_GENERATIONS)
-def test_what_another_generation_could_do_goes_elsewhere(status: int, body: bytes, versions: list[str]) -> None:
+def test_a_task_of_another_generation_goes_elsewhere(status: int, body: bytes, versions: list[str]) -> None:
     for version in versions:
         row = judge(OLLAMA, status, body, version)
         assert (row.verdict, row.kind, row.blames) == (Verdict.ELSEWHERE, None, False)
@@ -204,7 +204,7 @@ def test_what_another_generation_could_do_goes_elsewhere(status: int, body: byte
         ),
     ],
 )
-def test_who_cannot_embed_sends_the_client_elsewhere(kind: EngineKind, body: bytes) -> None:
+def test_an_engine_that_cannot_embed_sends_the_client_elsewhere(kind: EngineKind, body: bytes) -> None:
     row = judge(kind, 501, body, "0.33.0")
     assert (row.verdict, row.kind, row.blames) == (Verdict.ELSEWHERE, None, False)
 
@@ -223,7 +223,7 @@ def test_who_cannot_embed_sends_the_client_elsewhere(kind: EngineKind, body: byt
         (400, b'{"error":"invalid options"}', False),
     ],
 )
-def test_only_what_speaks_against_a_node_blames_it(status: int, body: bytes, blames: bool) -> None:
+def test_only_a_fault_of_the_node_blames_it(status: int, body: bytes, blames: bool) -> None:
     assert judge(OLLAMA, status, body).blames is blames
 
 
@@ -233,7 +233,7 @@ def test_a_row_for_some_versions_has_a_range() -> None:
     assert fits == {(0, 4, 9): False, (0, 5): True, (0, 9, 9): True, (0, 10): False, (): True}
 
 
-def test_499_is_shown_to_nobody() -> None:
+def test_a_499_is_shown_to_no_client() -> None:
     row = judge(OLLAMA, 499, b'{"error":"request canceled"}')
     assert (row.verdict, row.kind) == (Verdict.ELSEWHERE, errors.NODE_FAILED)
 
@@ -253,7 +253,7 @@ def test_a_redirect_is_not_followed_and_not_passed_on(status: int) -> None:
 
 @given(st.sampled_from(list(EngineKind)), st.integers(300, 599), st.binary(max_size=60))
 @settings(deadline=None, max_examples=200)
-def test_any_answer_has_a_verdict_and_what_replaces_it_is_a_node_s_fault(
+def test_any_answer_has_a_verdict_and_its_replacement_is_the_nodes_fault(
     kind: EngineKind, status: int, body: bytes
 ) -> None:
     row = judge(kind, status, body)
@@ -267,8 +267,6 @@ def test_no_row_stands_behind_one_that_hides_it() -> None:
         earlier = [each for each in TABLE[:place] if each.status == row.status and not each.texts]
         assert all(each.kinds is not None and row.kinds != each.kinds for each in earlier)
 
-
-# --- every refusal that was recorded of a real engine ---
 
 PASS, BUSY_, ELSEWHERE = Verdict.PASS, Verdict.BUSY, Verdict.ELSEWHERE
 KINDS = {"ollama": OLLAMA, "llama": LLAMA_CPP, "xllam": LLAMA_CPP}
@@ -325,17 +323,17 @@ NEVER_RECORDED = {
     (503, (b"Loading model",)),
     *((row.status, row.texts) for row in TABLE if row.texts and row.texts[0] in (b"dial tcp 127.0.0.1:", PARSING)),
 }
-"""Rows whose words nobody recorded: of proxies, of credentials, of other engines, of a moment at a start or an end."""
+"""Rows without recorded words: of proxies, of credentials, of other engines, of a moment at a start or an end."""
 
 
-def test_what_a_model_wrote_blames_no_engine() -> None:
+def test_a_models_own_words_blame_no_engine() -> None:
     """An Ollama quotes a tool call that it cannot read."""
     said = b"""{"error":"error parsing tool call: raw='curl: (7) out of memory', err=invalid character"}"""
     assert judge(OLLAMA, 500, said).verdict is Verdict.PASS
 
 
 @pytest.mark.skipif(not REFUSALS, reason="the transcripts are not beside the checkout")
-def test_every_other_row_was_asked_about_words_of_real_engines_and_each_about_all_generations_that_say_it() -> None:
+def test_every_row_is_tested_on_real_words_of_all_generations_that_say_them() -> None:
     seen: dict[Row, set[str]] = {}
     for one in REFUSALS:
         seen.setdefault(row_of(one), set()).add(one.engine)

@@ -126,7 +126,7 @@ STAYS: list[tuple[Health, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("health", "what"), STAYS)
-def test_else_it_stays_as_it_is(health: Health, what: dict[str, object]) -> None:
+def test_without_a_rule_the_health_stays(health: Health, what: dict[str, object]) -> None:
     assert next_health(health, signs(**what), NOW) is None
 
 
@@ -200,7 +200,7 @@ def test_an_engine_comes_falls_and_comes_back_by_itself() -> None:
     assert ward.turn(0.5, a, b) == [R, R]
 
 
-def test_one_that_falls_again_and_again_is_longer_on_probation_until_it_is_forgiven() -> None:
+def test_an_engine_that_falls_again_and_again_is_longer_on_probation_until_it_is_forgiven() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
@@ -216,7 +216,7 @@ def test_one_that_falls_again_and_again_is_longer_on_probation_until_it_is_forgi
     assert a.health is R
 
 
-def test_after_a_stall_of_the_hub_nobody_is_judged_and_no_silence_counts() -> None:
+def test_after_a_stall_of_the_hub_no_engine_is_judged_and_no_silence_counts() -> None:
     ward = Ward("a", "b")
     a, b = ward.engines
     ward.turn(1, a, b)
@@ -230,7 +230,9 @@ def test_after_a_stall_of_the_hub_nobody_is_judged_and_no_silence_counts() -> No
 
 @given(st.lists(st.tuples(st.floats(-50, 200), st.booleans()), max_size=30))
 @settings(deadline=None, max_examples=100)
-def test_whatever_the_clock_does_who_is_heard_all_the_time_is_never_suspect(steps: list[tuple[float, bool]]) -> None:
+def test_an_engine_that_gives_signs_all_the_time_is_never_suspect_whatever_the_clock_does(
+    steps: list[tuple[float, bool]],
+) -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
@@ -242,7 +244,7 @@ def test_whatever_the_clock_does_who_is_heard_all_the_time_is_never_suspect(step
         assert a.health is R, ward.causes
 
 
-def test_one_that_is_only_remembered_is_missed_after_a_while_and_has_not_fallen() -> None:
+def test_a_remembered_engine_is_missed_after_a_while_and_has_not_fallen() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     a.signs.is_remembered = True
@@ -252,7 +254,7 @@ def test_one_that_is_only_remembered_is_missed_after_a_while_and_has_not_fallen(
     assert ward.turn(0.5, a) == [R]
 
 
-def test_a_decisive_word_is_judged_at_once() -> None:
+def test_a_decisive_sign_is_judged_at_once() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
@@ -262,7 +264,7 @@ def test_a_decisive_word_is_judged_at_once() -> None:
     assert (change.before, change.after, change.cause) == (R, X, "connection refused")
 
 
-def test_who_is_forgotten_is_judged_no_more() -> None:
+def test_a_forgotten_engine_is_judged_no_more() -> None:
     ward = Ward("a")
     ward.monitor.forget(ward.engines[0])
     ward.turn(20)
@@ -282,7 +284,7 @@ def test_a_drained_engine_that_dies_is_still_known_to_be_silent() -> None:
     assert ward.turn(0.5, a) == [R]
 
 
-def test_one_that_left_in_good_order_is_trusted_when_it_is_back() -> None:
+def test_an_engine_that_left_in_good_order_is_trusted_when_it_is_back() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
@@ -296,7 +298,7 @@ def test_one_that_left_in_good_order_is_trusted_when_it_is_back() -> None:
     assert (a.signs.falls, a.signs.has_left) == (0, False)
 
 
-def test_a_fall_is_forgiven_ten_minutes_after_it_whatever_else_there_was() -> None:
+def test_a_fall_is_forgiven_after_ten_minutes_in_any_state_but_down() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)
@@ -313,7 +315,7 @@ def test_a_fall_is_forgiven_ten_minutes_after_it_whatever_else_there_was() -> No
     assert a.signs.falls == 0
 
 
-def test_one_that_stood_still_is_on_probation_for_longer_each_time() -> None:
+def test_an_engine_that_stood_still_is_on_probation_for_longer_each_time() -> None:
     ward = Ward("a")
     (a,) = ward.engines
     ward.turn(1, a)

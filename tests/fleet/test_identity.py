@@ -51,7 +51,7 @@ def test_recognised(answers: dict[str, Reply], identity: Identity, questions: in
     assert set(asked) <= PROBES
 
 
-def test_who_answers_nothing_is_no_engine() -> None:
+def test_a_server_without_an_answer_is_no_engine() -> None:
     with pytest.raises(Fault) as caught:
         follow(identify(), {})
     assert caught.value.kind is errors.NODE_GARBLED
@@ -72,7 +72,7 @@ LLAMA_CPP = Identity(EngineKind.LLAMA_CPP, "b1")
         (Identity(EngineKind.OPENAI, ""), {"/v1/models": Reply(200, b"{}")}, Identity(EngineKind.OPENAI, ""), 1),
     ],
 )
-def test_alive_and_still_the_same_or_recognised_anew(
+def test_an_engine_is_alive_and_the_same_or_recognised_anew(
     known: Identity, answers: dict[str, Reply], identity: Identity, questions: int
 ) -> None:
     found, asked = follow(check(known), answers)
@@ -80,7 +80,7 @@ def test_alive_and_still_the_same_or_recognised_anew(
     assert len(asked) == questions
 
 
-def test_one_that_loads_its_model_is_busy() -> None:
+def test_an_engine_that_loads_its_model_is_busy() -> None:
     with pytest.raises(Fault) as caught:
         follow(check(LLAMA_CPP), {"/health": Reply(503, b"")})
     assert caught.value.kind is errors.NODE_BUSY
@@ -103,10 +103,10 @@ SLOTS = {
 
 
 @pytest.mark.parametrize(("body", "slots"), SLOTS.items(), ids=map(str, SLOTS))
-def test_slots_are_what_a_llama_cpp_says_if_it_can_be(body: bytes | None, slots: int | None) -> None:
+def test_slots_are_the_number_that_a_llama_cpp_states_if_it_is_possible(body: bytes | None, slots: int | None) -> None:
     assert slots_in_props(body) == slots
 
 
-def test_nonsense_for_slots_makes_no_other_engine_of_it() -> None:
+def test_nonsense_for_slots_does_not_change_the_kind() -> None:
     props = Reply(200, b'{"build_info":"b1","total_slots":"many"}')
     assert follow(identify(), {"/props": props})[0] == LLAMA_CPP

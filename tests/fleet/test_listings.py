@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport
 from hive.fleet.listings import Catalog, UnreadableListing, read_ps, read_tags, read_v1_models
 
 # Entries of Ollama 0.33.0-rc2 and of llama-server b11434, from the transcripts.
@@ -60,10 +61,7 @@ def names(answer: bytes, key: str = "models", field: str = "name") -> list[str]:
     return [entry[field] for entry in json.loads(answer)[key]]
 
 
-# --- what engines list ---
-
-
-def test_reads_what_an_ollama_lists() -> None:
+def test_the_models_of_an_ollama_are_read() -> None:
     (model,) = read_tags(listing(TAGS_ENTRY))
     assert (model.key, model.id, model.size_bytes) == ("tiny-think:latest", "tiny-think:latest", 1210057)
     assert model.digest == "bac3e5611733ab14d3926c6356adebfa56b9faa16e2c2a00d9c1283904f65b14"
@@ -129,7 +127,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("body", [*UNREADABLE, b'{"models":' + b"[" * 100_000])
-def test_what_is_no_list_is_said_to_be_none(body: bytes) -> None:
+def test_an_answer_that_is_no_list_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableListing):
         read_tags(body)
     with pytest.raises(UnreadableListing):
@@ -176,10 +174,7 @@ def test_damaged_lists_are_read_or_unreadable(more: bytes, place: int, count: in
         assert found <= 2
 
 
-# --- what the hub lists ---
-
-
-def test_an_empty_fleet_lists_nothing() -> None:
+def test_an_empty_fleet_lists_no_model() -> None:
     catalog = Catalog(Fleet())
     assert (catalog.tags(), catalog.ps()) == (b'{"models":[]}', b'{"models":[]}')
     assert json.loads(catalog.v1_models()) == {"object": "list", "data": []}
@@ -193,7 +188,7 @@ def test_entries_come_through_as_the_engine_wrote_them() -> None:
     assert catalog.ps().decode() == '{"models":[' + PS_ENTRY + "]}"
 
 
-def test_one_entry_a_model_the_newest_first() -> None:
+def test_a_list_has_one_entry_a_model_the_newest_first() -> None:
     a, b = tags_entry("a:latest", "2026-04-01T00:00:00Z"), tags_entry("b:latest", "2026-03-01T00:00:00Z")
     c, d = tags_entry("c:latest", "2026-02-01T00:00:00Z"), tags_entry("D:latest", "2026-01-01T00:00:00Z")
     _, _, catalog = fleet_of((listing(c, a), listing()), (listing(a, d, b), listing()))
@@ -212,7 +207,7 @@ def test_of_a_model_on_several_engines_the_newest_engine_s_entry_is_shown() -> N
     assert entry["by"] == "0.33.0"
 
 
-def test_the_newest_is_first_wherever_its_clock_stands() -> None:
+def test_the_newest_model_is_first_in_any_time_zone() -> None:
     """Ollama writes local time with its offset, and nodes stand in different places."""
     east = tags_entry("east:latest", "2026-11-20T23:00:00.5+09:00")
     west = tags_entry("west:latest", "2026-11-20T08:00:00.5-07:00")
@@ -220,7 +215,7 @@ def test_the_newest_is_first_wherever_its_clock_stands() -> None:
     assert names(catalog.tags()) == ["west:latest", "east:latest"]
 
 
-def test_loaded_models_the_longest_expiry_first_and_once() -> None:
+def test_loaded_models_are_listed_once_the_longest_expiry_first() -> None:
     short, long = ps_entry("a:latest", "2026-11-20T21:00:00Z"), ps_entry("b:latest", "2318-11-21T00:00:00Z")
     longer = ps_entry("a:latest", "2026-11-20T22:00:00Z")
     _, _, catalog = fleet_of((listing(), listing(short, long)), (listing(), listing(longer)))
@@ -228,7 +223,7 @@ def test_loaded_models_the_longest_expiry_first_and_once() -> None:
     assert names(catalog.ps(), field="expires_at") == ["2318-11-21T00:00:00Z", "2026-11-20T22:00:00Z"]
 
 
-def test_an_engine_that_is_down_lists_nothing_and_one_that_is_suspect_does() -> None:
+def test_models_of_a_down_engine_are_not_listed_and_those_of_a_suspect_one_are() -> None:
     fleet, engines, catalog = fleet_of((listing(tags_entry("a:1")), listing()), (listing(tags_entry("b:1")), listing()))
     fleet.set_health(engines[0], Health.DOWN)
     fleet.set_health(engines[1], Health.SUSPECT)
@@ -238,7 +233,7 @@ def test_an_engine_that_is_down_lists_nothing_and_one_that_is_suspect_does() -> 
 
 
 @pytest.mark.parametrize("asked", ["tiny-think", "Tiny-Think:Latest", "library/tiny-think", "tiny-think:latest"])
-def test_one_model_is_found_by_any_of_its_names_and_echoes_the_asked(asked: str) -> None:
+def test_a_model_is_found_by_any_of_its_names_and_its_entry_echoes_the_asked_name(asked: str) -> None:
     _, _, catalog = fleet_of((listing(TAGS_ENTRY), listing()))
     found = catalog.v1_model(asked)
     assert found is not None

@@ -103,12 +103,12 @@ INVALID = [
 
 
 @pytest.mark.parametrize("name", VALID)
-def test_names_that_ollama_could_have(name: str) -> None:
+def test_valid_names_are_those_that_ollama_could_have(name: str) -> None:
     assert is_valid(name)
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_names_that_ollama_could_not_have(name: str) -> None:
+def test_other_names_are_not_valid(name: str) -> None:
     assert not is_valid(name)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hive.fleet.pace import BANDS, Curve, Mean, Pace, band, crowd_factor
 
@@ -92,3 +94,14 @@ def test_a_rough_measurement_may_follow_rough_ones_only() -> None:
     assert pace.prompt.count == 0
     pace.prompt.add(1, 1.0)
     assert not pace.may_be_rough
+
+
+@given(st.lists(st.tuples(st.integers(1, BANDS - 1), st.floats(0.001, 10)), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_a_curve_stays_within_the_measurements_and_their_growth(steps: list[tuple[int, float]]) -> None:
+    curve = Curve()
+    for of_band, seconds in steps:
+        curve.add(of_band, seconds)
+    least, most = min(seconds for _, seconds in steps), max(seconds for _, seconds in steps)
+    growth = crowd_factor(BANDS - 1)
+    assert all(least / growth * 0.999 <= each <= most * growth * 1.001 for each in curve.seconds)

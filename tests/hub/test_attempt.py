@@ -278,7 +278,7 @@ def teach(seconds_a_token: float, count: int = ENOUGH_MEASURED) -> Callable[[Hub
     """Let the pace of the node `desk` be known."""
 
     def act(server: HubServer) -> None:
-        pace = engine_of(server, "desk").paces["tiny:latest"] = Pace()
+        pace = engine_of(server, "desk").learned.paces["tiny:latest"] = Pace()
         for _ in range(count):
             pace.prompt.add(1, seconds_a_token)
 
@@ -342,7 +342,7 @@ def test_a_long_prompt_may_be_one_that_the_engine_remembers_nothing_of(hub: Thre
         size = hub.call(lambda server: running(server).lease.ticket.size)
         assert size > 2_000
         assert one.silent(size * COLD_TOKEN - 0.1, health=Health.DOUBTFUL)
-        hub.call(lambda server: engine_of(server, "desk").paces["tiny:latest"].note_slowest(0.05))
+        hub.call(lambda server: engine_of(server, "desk").learned.paces["tiny:latest"].note_slowest(0.05))
         assert one.silent(size * COLD_TIMES * 0.05 - 0.1, health=Health.DOUBTFUL)
         assert not one.silent(size * COLD_TIMES * 0.05 + 0.1, health=Health.DOUBTFUL)
         assert one.moved().header("X-Hive-Node") == "other"
@@ -528,11 +528,11 @@ def test_forgiving_makes_nothing_newer_than_now(hub: ThreadedHub) -> None:
 def learned(*scripts: Script, body: object, path: str = "/api/chat", times: int = 1) -> Pace | None:
     """Return what is known of an engine's pace after it has answered; its model was in memory."""
     with run_scripted(*scripts) as engine, run_hub({"a": engine.url}, slots=1) as hub:
-        hub.until(lambda server: bool(engine_of(server, "a").loaded))
+        hub.until(lambda server: bool(engine_of(server, "a").known.loaded))
         for _ in range(times):
             answer = ask(hub.port, request(path, body))
             assert (answer.status, answer.is_whole) == (200, True)
-        return hub.call(lambda server: engine_of(server, "a").paces.get("tiny:latest"))
+        return hub.call(lambda server: engine_of(server, "a").learned.paces.get("tiny:latest"))
 
 
 def stream(*pieces: bytes, kind: str = "application/x-ndjson") -> Script:
@@ -601,8 +601,8 @@ def test_the_first_byte_after_a_load_says_nothing_of_the_prompt(hub: ThreadedHub
         one.say(BEGUN)
         one.data.say(ENDED)
         assert one.wire.answer().is_whole
-        hub.until(lambda server: "tiny:latest" in engine_of(server, "desk").paces)
-        assert hub.call(lambda server: engine_of(server, "desk").paces["tiny:latest"].prompt.count) == 0
+        hub.until(lambda server: "tiny:latest" in engine_of(server, "desk").learned.paces)
+        assert hub.call(lambda server: engine_of(server, "desk").learned.paces["tiny:latest"].prompt.count) == 0
 
 
 @pytest.mark.parametrize("tail", [b'"x":' + b"[" * 1000 + b"]" * 1000 + b"}", b'"x":1}'])
@@ -628,4 +628,4 @@ def test_the_pace_of_a_stream_is_no_pace_of_what_failed(hub: ThreadedHub) -> Non
         one.say(BEGUN)
         assert not one.silent(60)
         assert b"fell silent" in one.wire.answer().body
-        assert hub.call(lambda server: engine_of(server, "desk").paces) == {}
+        assert hub.call(lambda server: engine_of(server, "desk").learned.paces) == {}

@@ -684,7 +684,7 @@ def test_after_three_attempts_the_client_hears_why() -> None:
 def test_where_somebody_else_is_up_it_moves_there(engine: ThreadedEngine) -> None:
     assert ask(engine.port, request(body=GENERATE)).status == 200  # so that it has the model in memory
     with run_scripted(breaks_off) as bad, run_hub({"bad": bad.url, "a": engine.url}, link="dialed") as hub:
-        hub.until(lambda server: all(each.loaded for each in server.hub.fleet.engines))
+        hub.until(lambda server: all(each.known.loaded for each in server.hub.fleet.engines))
         seen = []
         while not bad.calls:
             answer = ask(hub.port, request(body=GENERATE))
@@ -748,7 +748,7 @@ def blame(hub: ThreadedHub, node: str) -> tuple[int, bool]:
 
     def look(server: HubServer) -> tuple[int, bool]:
         (engine,) = [each for each in server.hub.fleet.engines if each.node == node]
-        return engine.signs.blames, engine.rests_until > server.hub.now()
+        return engine.signs.blames, engine.running.rests_until > server.hub.now()
 
     return hub.call(look)
 

@@ -58,7 +58,7 @@ def cancel(hub: ThreadedHub, stage: Stage) -> bool:
 
 def is_idle(hub: ThreadedHub) -> bool:
     def look(server: HubServer) -> bool:
-        taken = sum(engine.running for engine in server.hub.fleet.engines)
+        taken = sum(engine.running.count for engine in server.hub.fleet.engines)
         return not (
             server.hub.register.running or taken or server.hub.queue.waiting_count or server.server.held_body_bytes
         )
@@ -140,7 +140,7 @@ def test_in_the_very_turn_in_which_it_gets_its_slot(silent: ScriptedEngine) -> N
             oldest_first = sorted(server.hub.register.running, key=lambda each: each.began_at)
             for each in oldest_first:
                 server.hub.request_cases.cancel(each.record.request_id)
-            return sum(engine.running for engine in server.hub.fleet.engines)
+            return sum(engine.running.count for engine in server.hub.fleet.engines)
 
         assert hub.call(cancel_both) == 0
         assert_cancelled(hub, first.answer(), "a")
@@ -313,7 +313,7 @@ def test_a_slow_reader_is_no_reason_to_wait() -> None:
         wire.send(request(body=STREAM))
         hub.until(lambda server: only(server)._stream.is_paused)
         assert cancel(hub, Stage.ANSWERING)
-        assert hub.call(lambda server: sum(each.running for each in server.hub.fleet.engines)) == 0
+        assert hub.call(lambda server: sum(each.running.count for each in server.hub.fleet.engines)) == 0
         assert wire.answer().body.endswith(b'"an administrator cancelled this request"}\n')
 
 
@@ -358,7 +358,7 @@ def test_an_engine_is_not_blamed_for_what_was_cancelled(silent: ScriptedEngine, 
 
         def look(server: HubServer) -> list[tuple[int, bool]]:
             now = server.hub.now()
-            return [(each.signs.blames, each.rests_until <= now) for each in server.hub.fleet.engines]
+            return [(each.signs.blames, each.running.rests_until <= now) for each in server.hub.fleet.engines]
 
         assert hub.call(look) == [(0, True), (0, True)]
 

@@ -65,7 +65,7 @@ def test_they_run_beside_each_other_and_beside_what_the_engine_does_itself() -> 
         assert [answer.status for answer in answers] == [200] * 5
         assert metric(hub.port, "hive_queue_waiting", hub.admin_key) == 0
         eventually(lambda: hub.call(lambda server: not server.hub.register.running), 1)
-        assert hub.call(lambda server: engine_of(server, "a").running) == 0
+        assert hub.call(lambda server: engine_of(server, "a").running.count) == 0
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_they_refuse_is_tried_elsewhere_and_blames_no_node(status: str, bod
         assert (b"the service behind it refused" in answer.body) == (status[:3] != "502")
         assert (b"far away" in answer.body) == (status[:3] == "502")
         engine = hub.call(lambda server: engine_of(server, "a"))
-        assert (engine.guess, engine.signs.blames, engine.rests_until) == (1.0, 0, 0.0)
+        assert (engine.learned.guess, engine.signs.blames, engine.running.rests_until) == (1.0, 0, 0.0)
 
 
 def test_many_of_them_leave_room_for_what_the_engine_does_itself() -> None:
@@ -107,7 +107,7 @@ def test_many_of_them_leave_room_for_what_the_engine_does_itself() -> None:
             wire.send(ASKED)
         for _ in range(MOST_RELAYED):
             assert far.acquire(timeout=5)
-        assert hub.call(lambda server: (engine_of(server, "a").relaying, server.hub.queue.waiting_count)) == (
+        assert hub.call(lambda server: (engine_of(server, "a").running.relaying, server.hub.queue.waiting_count)) == (
             MOST_RELAYED,
             5,
         )
@@ -115,7 +115,7 @@ def test_many_of_them_leave_room_for_what_the_engine_does_itself() -> None:
         assert (answer.status, answer.header("X-Hive-Attempts")) == (200, "1")
         held.set()
         assert [wire.answer().status for wire in wires] == [200] * len(wires)
-        eventually(lambda: hub.call(lambda server: engine_of(server, "a").relaying == 0), 1)
+        eventually(lambda: hub.call(lambda server: engine_of(server, "a").running.relaying == 0), 1)
 
 
 def test_a_stream_of_theirs_that_opens_with_an_error_blames_nobody() -> None:

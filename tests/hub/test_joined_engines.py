@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.health import DOUBTFUL_AFTER, NOT_BACK, SILENT_ON_SUSPECT, Patience, Transition, silence_limit
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport
 from hive.hub.event_log import EventLog
 from hive.hub.health_watch import HealthWatch
 from hive.hub.joined_engines import MAX_MODELS, STANDSTILL, JoinedEngine
@@ -77,9 +78,9 @@ def test_a_report_that_says_something_else_is_read(learner: Learner, changes: di
 
 def test_the_same_report_is_read_when_the_hub_has_come_to_believe_something_else(learner: Learner) -> None:
     learner.fleet.forget_loaded(learner.engine, "tiny:latest")
-    assert learner.engine.loaded == {}
+    assert learner.engine.known.loaded == {}
     learner.joined.learn(an_engine(slots=4))
-    assert list(learner.engine.loaded) == ["tiny:latest"], "it has the model still"
+    assert list(learner.engine.known.loaded) == ["tiny:latest"], "it has the model still"
     learner.joined.learn(an_engine(slots=4))
     assert learner.fleet.reads == 2, "what is believed again need not be read"
 
@@ -135,18 +136,18 @@ def test_what_is_remembered_of_an_engine_is_all_but_what_is_in_its_memory(report
     assert known is not None
     after.joined.recall(known)
     assert after.joined.lasting == before.joined.lasting
-    assert (before.engine.loaded != {}, after.engine.loaded) == (True, {})
+    assert (before.engine.known.loaded != {}, after.engine.known.loaded) == (True, {})
     assert (after.engine.health, after.engine.error) == (Health.JOINING, NOT_BACK)
     after.joined.learn(reported)
     assert (after.engine.health, after.engine.error) == (Health.READY, "")
-    assert after.engine.loaded == before.engine.loaded
+    assert after.engine.known.loaded == before.engine.known.loaded
     assert not after.engine.signs.is_remembered, "from now on it falls as any other"
 
 
 def test_an_engine_that_never_said_what_it_has_is_not_remembered() -> None:
     learner = Learner()
     learner.joined.learn(an_engine(is_alive=False, error="connection refused"))
-    assert (learner.engine.kind, learner.joined.known()) == (EngineKind.UNKNOWN, None)
+    assert (learner.engine.known.kind, learner.joined.known()) == (EngineKind.UNKNOWN, None)
 
 
 def test_an_engine_that_its_node_then_finds_dead_is_on_probation_when_it_is_back(learner: Learner) -> None:
@@ -155,7 +156,7 @@ def test_an_engine_that_its_node_then_finds_dead_is_on_probation_when_it_is_back
     again = Learner()
     again.joined.recall(known)
     again.joined.learn(an_engine(is_alive=False, error="connection refused"))
-    assert (again.engine.health, sorted(again.engine.models)) == (Health.DOWN, ["tiny:latest"])
+    assert (again.engine.health, sorted(again.engine.known.models)) == (Health.DOWN, ["tiny:latest"])
     again.engine.signs.since = -1.0
     again.joined.learn(an_engine())
     assert again.engine.health is Health.PROBATION
@@ -221,14 +222,14 @@ class Bedside(Learner):
         """Let a stream run whose last byte came just now."""
         stream = Stream(self.engine, self.now)
         self.running.append(stream)
-        self.engine.running += 1
-        self.engine.running_of = {"tiny:latest": self.engine.running}
+        self.engine.running.count += 1
+        self.engine.running.of_model = {"tiny:latest": self.engine.running.count}
         return stream
 
     def end(self) -> None:
         """Let all streams end."""
         self.running.clear()
-        self.engine.running, self.engine.running_of = 0, {}
+        self.engine.running.count, self.engine.running.of_model = 0, {}
 
     def beat(self, beat: EngineBeat | None, seconds: float = 2.0) -> None:
         """Let time pass with its sweeps, then hear a heartbeat."""
@@ -294,7 +295,7 @@ def test_a_doubtful_engine_whose_processors_are_idle_is_suspect(bed: Bedside) ->
 
 def test_an_idle_gateway_stays_doubtful(bed: Bedside) -> None:
     """It waits for somebody else's processors."""
-    bed.engine.kind = EngineKind.OPENAI
+    bed.engine.known.kind = EngineKind.OPENAI
     bed.begin()
     for _ in range(20):
         bed.beat(IDLE)

@@ -236,7 +236,7 @@ def test_heartbeats_are_answered_and_seen(hub: ThreadedHub) -> None:
 
 def test_the_memory_of_its_gpus_is_known_if_one_engine_has_it_alone(hub: ThreadedHub) -> None:
     def memory() -> list[int | None]:
-        return hub.call(lambda server: [engine.memory_bytes for engine in server.hub.fleet.engines])
+        return hub.call(lambda server: [engine.known.memory_bytes for engine in server.hub.fleet.engines])
 
     with joined(hub) as node:
         assert memory() == [None]
@@ -434,11 +434,11 @@ def test_a_node_on_probation_gets_one_exchange_at_a_time_until_it_has_served_thr
         hub.until(lambda server: server.hub.queue.waiting_count == 5)
         for served in range(3):
             assert states(hub) == {"desk": "probation"}
-            assert hub.call(lambda server: server.hub.fleet.engines[0].running) == 1
+            assert hub.call(lambda server: server.hub.fleet.engines[0].running.count) == 1
             data[-1].answer(data[-1].request()[0], ANSWER)
             hub.until(lambda server, done=6 - served: len(server.hub.register.running) == done - 1)  # type: ignore[misc]
         eventually(lambda: states(hub) == {"desk": "ready"})
-        hub.until(lambda server: server.hub.fleet.engines[0].running == 3)
+        hub.until(lambda server: server.hub.fleet.engines[0].running.count == 3)
         for wire in data:
             wire.answer(wire.request()[0], ANSWER)
         assert [answer.result().status for answer in answers] == [200] * 6
@@ -507,7 +507,7 @@ def test_a_flood_of_large_reports_is_read_now_and_then(hub: ThreadedHub) -> None
 
         def is_learned() -> bool:
             node.control.say(Heartbeat(2))
-            return hub.call(lambda s: s.hub.fleet.engines[0].models["model-0:latest"].size_bytes) == 5
+            return hub.call(lambda s: s.hub.fleet.engines[0].known.models["model-0:latest"].size_bytes) == 5
 
         eventually(is_learned, 15)
 
@@ -617,7 +617,7 @@ def test_a_request_waits_for_a_socket_that_is_under_way(hub: ThreadedHub) -> Non
 def test_a_node_that_dials_no_socket_gets_a_rest_and_is_not_down(hub: ThreadedHub, engine: ThreadedEngine) -> None:
     with joined(hub), ThreadPoolExecutor() as pool:
         answer = pool.submit(ask, hub.port, request(body=GENERATE))
-        eventually(lambda: hub.call(lambda s: s.hub.fleet.engines[0].rests_until) > 0)
+        eventually(lambda: hub.call(lambda s: s.hub.fleet.engines[0].running.rests_until) > 0)
         assert states(hub) == {"desk": "ready"}
         with run_agent(hub.url, hub.create_key("other", "worker"), {"engine": engine.url}):
             assert answer.result().header("X-Hive-Node") == "other"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hive.fleet.engines import Engine, LoadedModel, Model
+from hive.fleet.engines import Engine
+from hive.fleet.known import LoadedModel, Model
 from hive.hub.event_log import EventLog, Position
 from hive.hub.events import EngineListing
 from hive.hub.listing_notes import NAMED, ListingNotes
@@ -24,8 +25,8 @@ class Notebook:
     def look(self, *models: Model, loaded: tuple[LoadedModel, ...] = ()) -> list[EngineListing]:
         """Let the engine have these models; return what was noted of that."""
         before = self.events.position
-        self.engine.models = {model.key: model for model in models}
-        self.engine.loaded = {model.key: model for model in loaded}
+        self.engine.known.models = {model.key: model for model in models}
+        self.engine.known.loaded = {model.key: model for model in loaded}
         self.notes.note(self.engine)
         found = self.events.since(Position("ab", before.number))
         assert isinstance(found, list)

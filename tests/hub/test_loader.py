@@ -122,7 +122,7 @@ def node(
     """A node that has joined; `memory` is what its engine may fill with models, if that is known."""
     gpus = (Gpu("GPU", memory),) if memory else ()
     with joined(hub, name, *(engines or (cold(),)), machine=MachineState(gpus=gpus)) as raw:
-        hub.call(lambda server: setattr(engine_of(server, name), "memory_bytes", memory))
+        hub.call(lambda server: setattr(engine_of(server, name).known, "memory_bytes", memory))
         yield Node(raw).spare(spares)
 
 
@@ -132,7 +132,7 @@ def engine_of(server: HubServer, node: str = "desk") -> Engine:
 
 
 def is_loading(hub: ThreadedHub, node: str = "desk") -> bool:
-    return hub.call(lambda server: bool(engine_of(server, node).loading))
+    return hub.call(lambda server: bool(engine_of(server, node).running.loading))
 
 
 def loading(hub: ThreadedHub) -> list[str]:
@@ -275,7 +275,7 @@ def test_an_engine_that_lists_the_model_while_it_loads_does_not_have_it_yet(hub:
         (first,) = loading(hub)
         load = nodes[first].next()
         nodes[first].say(Report((cold(loaded=("tiny:latest",)),)))
-        hub.until(lambda server: bool(engine_of(server, first).loaded))
+        hub.until(lambda server: bool(engine_of(server, first).known.loaded))
         with asking(hub) as second:
             until_waiting(hub, 2)
             hub.call(lambda server: server.hub.queue.tick())
@@ -516,7 +516,7 @@ def test_an_engine_that_is_too_busy_to_load_rests_and_another_one_loads(hub: Thr
         load = nodes[second].next()
         assert load.is_load
         now = hub.call(lambda server: server.hub.now())
-        assert hub.call(lambda server: engine_of(server, first).rests_until) > now
+        assert hub.call(lambda server: engine_of(server, first).running.rests_until) > now
         assert hub.call(lambda server: engine_of(server, first).health) is Health.READY
         assert hub.call(lambda server: engine_of(server, first).signs.blames) == 0
         load.answer(LOADED)
@@ -630,7 +630,7 @@ def test_what_was_loaded_counts_as_loaded_before_the_engine_lists_it(hub: Thread
         desk.next().answer(LOADED)
         desk.next().answer()
         assert wire.answer().status == 200
-        assert hub.call(lambda server: engine_of(server).loaded) == {}
+        assert hub.call(lambda server: engine_of(server).known.loaded) == {}
         assert hub.call(lambda server: engine_of(server).is_warm("tiny:latest"))
         with asking(hub) as again:
             assert not desk.next().is_load

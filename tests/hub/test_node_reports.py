@@ -203,10 +203,10 @@ def test_the_memory_of_the_node_is_an_engines_that_is_alone(play: Play[None]) ->
     def test(scene: Scene) -> None:
         scene.reports.begin((an_engine("a"),))
         scene.reports.tick(scene.now, 24)
-        assert scene.engine("a").memory_bytes == 24
+        assert scene.engine("a").known.memory_bytes == 24
         scene.reports.take((an_engine("a"), an_engine("b")))
         scene.reports.tick(scene.now, 24)
-        assert [scene.engine(name).memory_bytes for name in "ab"] == [None, None]
+        assert [scene.engine(name).known.memory_bytes for name in "ab"] == [None, None]
 
     play(test)
 

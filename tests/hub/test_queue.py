@@ -187,16 +187,16 @@ def test_a_request_to_unload_needs_no_slot_and_no_load_and_reaches_every_copy(
         assert [each.state().received.get("/api/embed", 0) for each in (a, b)] == [0, 0], "nothing was loaded for it"
         for each in (a, b):
             assert ask(each.port, request(body=GENERATE)).status == 200
-        hub.until(lambda server: all(engine.loaded for engine in server.hub.fleet.engines), 8)
+        hub.until(lambda server: all(engine.known.loaded for engine in server.hub.fleet.engines), 8)
         with Wire(hub.port) as busy:
             a.set_fault("head-then-silence")
             b.set_fault("head-then-silence")
             busy.send(request(body=STREAM))
-            hub.until(lambda server: any(engine.running for engine in server.hub.fleet.engines))
+            hub.until(lambda server: any(engine.running.count for engine in server.hub.fleet.engines))
             a.clear_faults()
             b.clear_faults()
             assert ask(hub.port, request(body=UNLOAD)).status == 200
-            hub.until(lambda server: not any(engine.loaded for engine in server.hub.fleet.engines))
+            hub.until(lambda server: not any(engine.known.loaded for engine in server.hub.fleet.engines))
         eventually(lambda: sum(each.state().received["/api/generate"] for each in (a, b)) >= 5)
 
 
@@ -261,7 +261,7 @@ def test_an_engine_that_fails_by_its_own_fault_rests_the_longer_the_more_it_fail
     rests = []
     for _ in range(12):
         counter.queue.note_blamed(engine)
-        rests.append(engine.rests_until - counter.loop.now)
+        rests.append(engine.running.rests_until - counter.loop.now)
     assert rests == [pytest.approx(min(BLAMED_REST * (1 + place), LONGEST_REST)) for place in range(12)]
     assert (rests[0], rests[-1]) == (pytest.approx(0.5), pytest.approx(5.0))
 
@@ -275,7 +275,7 @@ def test_whoever_it_serves_then_ends_the_row(counter: Counter) -> None:
     assert lease is not None
     counter.queue.note_served(lease, Measured)
     counter.queue.note_blamed(engine)
-    assert engine.rests_until - counter.loop.now == pytest.approx(BLAMED_REST)
+    assert engine.running.rests_until - counter.loop.now == pytest.approx(BLAMED_REST)
 
 
 def test_who_rests_gets_nothing_until_the_rest_is_over(counter: Counter) -> None:
@@ -299,7 +299,7 @@ def test_while_it_is_held_nothing_is_decided_and_at_the_end_all_at_once(counter:
         counter.queue.serve()
         assert counter.served() == []
     assert sorted(lease.engine.node for lease in counter.served()) == ["b", "b", "c", "c"]
-    assert [engine.running for engine in engines] == [0, 2, 2]
+    assert [engine.running.count for engine in engines] == [0, 2, 2]
 
 
 def test_what_goes_wrong_meanwhile_holds_nobody_up(counter: Counter) -> None:
@@ -374,7 +374,7 @@ def test_who_leaves_while_it_loads_leaves_the_load(counter: Counter) -> None:
     counter.run()
     counter.queue.forget(ticket)
     (order,) = counter.ordered
-    assert engine.loading == "m"
+    assert engine.running.loading == "m"
     counter.queue.load_finished(order, LoadEnd.DONE)
     assert counter.ask() is not None
     assert len(counter.ordered) == 1

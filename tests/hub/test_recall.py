@@ -355,7 +355,7 @@ def test_only_what_lasts_is_worth_a_write(a_hub: RunHub) -> None:
         assert changed(hub) == {"desk"}
         write(hub)
         node.control.say(Report((an_engine(ps=json_object(json.dumps(empty).encode())),)))
-        hub.until(lambda server: not server.hub.fleet.engines[0].loaded)
+        hub.until(lambda server: not server.hub.fleet.engines[0].known.loaded)
         assert changed(hub) == set()
         node.control.say(Report((an_engine(tags=json_object(json.dumps(more).encode())),)))
         eventually(lambda: changed(hub) == {"desk"})

@@ -255,7 +255,7 @@ def test_json_as_clients_read_it_is_an_answer(body: bytes) -> None:
 
 
 def become_openai(engine: Engine) -> None:
-    engine.kind, engine.routes = EngineKind.OPENAI, routes_of(EngineKind.OPENAI, "")
+    engine.known.kind, engine.known.routes = EngineKind.OPENAI, routes_of(EngineKind.OPENAI, "")
 
 
 def test_audio_and_what_was_heard_in_it_is_no_json() -> None:

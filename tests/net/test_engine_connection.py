@@ -481,7 +481,9 @@ def ask_bad_first(hub: ThreadedHub, spare: ThreadedEngine, data: bytes) -> Answe
     spare.set_fault("head-then-silence")
     with Wire(hub.port) as holder, Wire(hub.port) as wire:
         holder.send(request(body={"model": "other", "prompt": "hello"}))
-        hub.until(lambda server: any(engine.running for engine in server.hub.fleet.engines if engine.node == "spare"))
+        hub.until(
+            lambda server: any(engine.running.count for engine in server.hub.fleet.engines if engine.node == "spare")
+        )
         wire.send(data)
         hub.until(lambda server: server.hub.queue.waiting_count == 1)
         spare.clear_faults()
@@ -490,7 +492,7 @@ def ask_bad_first(hub: ThreadedHub, spare: ThreadedEngine, data: bytes) -> Answe
 
 def end_rests(server: HubServer) -> None:
     for engine in server.hub.fleet.engines:
-        engine.rests_until = 0.0
+        engine.running.rests_until = 0.0
 
 
 @pytest.mark.parametrize(("fault", "argument"), BEFORE_THE_FIRST_LINE)

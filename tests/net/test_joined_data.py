@@ -215,7 +215,7 @@ def test_the_way_to_a_node_is_measured_by_its_accepted(node: RawNode, pool: Thre
     data.answer(data.request()[0], counted())
     assert answer.result().body == OK
     assert pool_of(node.hub).round_trip > 0.0
-    eventually(lambda: node.hub.call(lambda server: server.hub.fleet.engines[0].round_trip) > 0.0)
+    eventually(lambda: node.hub.call(lambda server: server.hub.fleet.engines[0].known.round_trip) > 0.0)
 
 
 def test_a_spare_that_was_dead_is_replaced_without_blame(node: RawNode, pool: ThreadPoolExecutor) -> None:

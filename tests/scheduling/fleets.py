@@ -6,9 +6,11 @@ import random
 
 from hive.dialects.measures import Measured
 from hive.dialects.tasks import CHAT, Dialect, Task
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport, LoadedModel, Model
 from hive.scheduling.dispatcher import Dispatcher
+from hive.scheduling.frontends import Frontend
 from hive.scheduling.tickets import Lease, Ticket, claim_of
 
 NEVER = 1e9
@@ -32,7 +34,8 @@ class Floor:
 
     def __init__(self, *, policy: str = "best", limit: int = 100, seed: int = 1) -> None:
         self.fleet = Fleet()
-        self.dispatcher = Dispatcher(self.fleet, limit, policy=policy, rng=random.Random(seed))
+        self.frontend = Frontend(policy=policy)
+        self.dispatcher = Dispatcher(self.fleet, limit, rng=random.Random(seed))
 
     def add(
         self, node: str, models: str = "m", *, loaded: str = "", slots: int | None = 1, size: int = 5 * GB
@@ -49,6 +52,7 @@ class Floor:
 
     def ticket(self, model: str = "m", task: Task = CHAT, dialect: Dialect = Dialect.OLLAMA, **more: object) -> Ticket:
         """Return a ticket that waits as long as it takes."""
+        more.setdefault("frontend", self.frontend)
         return Ticket(model, task, dialect, NEVER, claim=claim_of(task), **more)  # type: ignore[arg-type]
 
     def ask(self, model: str = "m", now: float = 0.0, **more: object) -> tuple[Ticket, Lease | None]:

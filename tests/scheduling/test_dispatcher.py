@@ -1,4 +1,4 @@
-"""The fleet's queue and slots, as a transcript: who is served when, who waits, who is given up."""
+"""The fleet's queue and slots: which tickets are served when, which wait, and which are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
-from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher
+from hive.scheduling.dispatcher import Dispatcher
+from hive.scheduling.survey import GONE_AFTER
 from hive.scheduling.tickets import Lease, Ticket, claim_of
 
 from .fleets import Floor, report
@@ -48,7 +49,7 @@ class Hall:
         return self.dispatcher.serve(now).leases
 
     def running(self) -> list[int]:
-        return [engine.running for engine in self.engines]
+        return [engine.running.count for engine in self.engines]
 
 
 def test_a_free_slot_is_leased_at_once_and_given_back_once() -> None:
@@ -76,7 +77,7 @@ def test_without_a_free_slot_tickets_wait_in_order_of_arrival() -> None:
     assert hall.dispatcher.waiting_count == 0
 
 
-def test_who_comes_later_does_not_overtake() -> None:
+def test_a_later_ticket_does_not_overtake() -> None:
     hall = Hall((1, "m"))
     _, lease = hall.offer()
     first, _ = hall.offer()
@@ -88,7 +89,7 @@ def test_who_comes_later_does_not_overtake() -> None:
     assert list(hall.dispatcher.waiting()) == [second]
 
 
-def test_between_models_the_oldest_goes_first() -> None:
+def test_between_models_the_oldest_ticket_goes_first() -> None:
     hall = Hall((1, "mn"))
     _, lease = hall.offer("m")
     order = [hall.offer(model)[0] for model in ("n", "m", "n", "m")]
@@ -101,7 +102,7 @@ def test_between_models_the_oldest_goes_first() -> None:
     assert served == order
 
 
-def test_a_model_nobody_can_serve_now_holds_no_other_up() -> None:
+def test_a_model_that_no_engine_can_serve_now_holds_no_other_up() -> None:
     hall = Hall((1, "m"), (1, "n"))
     _, on_m = hall.offer("m")
     _, on_n = hall.offer("n")
@@ -158,7 +159,7 @@ def test_an_engine_that_lacks_the_route_or_failed_the_ticket_is_no_choice() -> N
     assert hall.dispatcher.offer(later, 0.0) is None, "it waits for the other one, though this one is free"
 
 
-def test_who_failed_a_ticket_may_have_it_again_when_nobody_else_is_left() -> None:
+def test_an_engine_that_failed_a_ticket_may_have_it_again_when_no_other_is_left() -> None:
     hall = Hall((4, "m"), (1, "m"))
     busy = hall.ticket()
     busy.excluded.add(hall.engines[0])
@@ -174,7 +175,7 @@ def test_who_failed_a_ticket_may_have_it_again_when_nobody_else_is_left() -> Non
     assert hall.dispatcher.offer(late, 1.0) is not None, "also when it comes back after the other one went"
 
 
-def test_those_who_are_forgiven_keep_their_place() -> None:
+def test_tickets_that_return_to_engines_that_failed_them_keep_their_place() -> None:
     hall = Hall((1, "m"), (1, "m"))
     first, second = hall.offer(), hall.offer()
     assert first[1] is not None
@@ -202,7 +203,7 @@ def test_a_ticket_that_comes_back_keeps_its_place() -> None:
     assert [each.ticket for each in hall.serve(0.0)] == [first]
 
 
-def test_the_queue_is_bounded_and_who_is_refused_leaves_no_trace() -> None:
+def test_the_queue_is_bounded_and_a_refused_ticket_leaves_no_trace() -> None:
     hall = Hall((1, "mn"), queue_limit=2)
     _, lease = hall.offer()
     waiting = [hall.offer("m")[0], hall.offer("n")[0]]
@@ -219,14 +220,14 @@ def test_the_queue_is_bounded_and_who_is_refused_leaves_no_trace() -> None:
     assert [each.ticket for each in hall.serve(0.0)] == [waiting[1]]
 
 
-def test_a_queue_of_nothing_serves_who_can_be_served() -> None:
+def test_a_queue_of_length_0_serves_tickets_that_need_not_wait() -> None:
     hall = Hall((1, "m"), queue_limit=0)
     assert hall.offer()[1] is not None
     with pytest.raises(Fault):
         hall.offer()
 
 
-def test_who_leaves_is_forgotten() -> None:
+def test_a_ticket_that_leaves_is_forgotten() -> None:
     hall = Hall((1, "m"))
     _, lease = hall.offer()
     gone, stays = hall.offer()[0], hall.offer()[0]
@@ -244,7 +245,7 @@ def refused(hall: Hall, now: float) -> list[tuple[Ticket, str]]:
     return [(ticket, fault.kind.code) for ticket, fault in hall.dispatcher.step(now).refused]
 
 
-def test_whose_deadline_has_passed_is_given_up() -> None:
+def test_a_ticket_whose_deadline_has_passed_is_refused() -> None:
     hall = Hall((1, "m"))
     hall.offer()
     late, patient = hall.offer(deadline=5.0)[0], hall.offer(deadline=6.0)[0]
@@ -254,7 +255,7 @@ def test_whose_deadline_has_passed_is_given_up() -> None:
     assert (hall.dispatcher.waiting_count, list(hall.dispatcher.waiting())) == (1, [patient])
 
 
-def test_whose_only_engines_are_down_waits_to_the_deadline_and_hears_the_reason() -> None:
+def test_a_ticket_whose_engines_are_down_waits_to_the_deadline_and_hears_the_reason() -> None:
     hall = Hall((1, "m"), (1, "m"), (1, "n"))
     hall.fleet.set_health(hall.engines[0], Health.DOWN, "connection refused")
     hall.fleet.set_health(hall.engines[1], Health.SUSPECT)
@@ -269,7 +270,7 @@ def test_whose_only_engines_are_down_waits_to_the_deadline_and_hears_the_reason(
     assert hall.dispatcher.waiting_count == 0
 
 
-def test_who_waits_for_a_node_is_served_when_it_comes_back() -> None:
+def test_a_ticket_that_waits_for_a_node_is_served_when_the_node_comes_back() -> None:
     hall = Hall((1, "m"))
     hall.fleet.set_health(hall.engines[0], Health.DOWN)
     ticket, _ = hall.offer(deadline=600.0)
@@ -278,7 +279,7 @@ def test_who_waits_for_a_node_is_served_when_it_comes_back() -> None:
     assert [lease.ticket for lease in hall.dispatcher.step(501.0).leases] == [ticket]
 
 
-def test_whose_route_is_gone_from_its_engines_is_refused_after_a_moment() -> None:
+def test_a_ticket_whose_route_is_gone_is_refused_after_a_moment() -> None:
     """As when another server has taken the port of the one that had it."""
     hall = Hall((1, "m"))
     hall.offer()
@@ -288,7 +289,7 @@ def test_whose_route_is_gone_from_its_engines_is_refused_after_a_moment() -> Non
     assert refused(hall, GONE_AFTER + 1.0) == [(ticket, "not_served")]
 
 
-def test_who_comes_back_is_not_refused_by_a_full_queue() -> None:
+def test_a_ticket_that_comes_back_is_not_refused_by_a_full_queue() -> None:
     hall = Hall((1, "m"), queue_limit=1)
     first, lease = hall.offer()
     younger, _ = hall.offer()
@@ -300,7 +301,7 @@ def test_who_comes_back_is_not_refused_by_a_full_queue() -> None:
         hall.offer()
 
 
-def test_a_model_that_left_the_fleet_is_given_up_after_a_moment() -> None:
+def test_tickets_for_a_model_that_left_the_fleet_are_refused_after_a_moment() -> None:
     hall = Hall((1, "m"))
     hall.offer()
     ticket, _ = hall.offer()
@@ -322,7 +323,7 @@ def test_a_model_that_comes_back_in_time_is_served() -> None:
     assert [lease.ticket for lease in hall.dispatcher.step(100.0).leases] == [ticket]
 
 
-def test_a_step_serves_before_it_gives_up() -> None:
+def test_a_step_serves_tickets_before_it_refuses_any() -> None:
     hall = Hall((1, "m"))
     _, lease = hall.offer()
     ticket, _ = hall.offer(deadline=5.0)
@@ -338,7 +339,7 @@ def test_slots_of_all_engines_are_used() -> None:
     assert hall.running() == [2, 1, 0]
 
 
-def test_what_runs_on_a_draining_engine_may_end_and_nothing_begins() -> None:
+def test_exchanges_on_a_draining_engine_may_end_and_none_begins() -> None:
     hall = Hall((2, "m"))
     _, lease = hall.offer()
     hall.fleet.set_health(hall.engines[0], Health.DRAINING)
@@ -351,7 +352,7 @@ def test_what_runs_on_a_draining_engine_may_end_and_nothing_begins() -> None:
     assert [each.ticket for each in hall.serve(2.0)] == [ticket]
 
 
-def test_a_doubtful_engine_gets_work_only_where_there_is_nobody_else() -> None:
+def test_a_doubtful_engine_gets_work_only_where_there_is_no_other() -> None:
     hall = Hall((2, "m"), (1, "m"))
     doubtful, ready = hall.engines
     hall.fleet.set_health(doubtful, Health.DOUBTFUL)
@@ -359,7 +360,7 @@ def test_a_doubtful_engine_gets_work_only_where_there_is_nobody_else() -> None:
     assert lease is not None
     assert lease.engine is ready
     ticket, none = hall.offer()
-    assert none is None, "somebody else is busy, but there"
+    assert none is None, "another engine is busy, but in service"
     assert hall.serve(1.0) == []
     hall.fleet.set_health(ready, Health.DOWN)
     assert [(each.ticket, each.engine) for each in hall.serve(2.0)] == [(ticket, doubtful)]
@@ -378,7 +379,7 @@ def test_an_engine_on_probation_gets_one_exchange_at_a_time() -> None:
     assert [hall.offer()[1] is not None for _ in range(4)] == [True, True, True, False]
 
 
-def test_an_engine_that_was_taken_more_than_it_has_now_gets_nothing_until_it_is_below() -> None:
+def test_an_engine_with_more_exchanges_than_slots_gets_none_until_it_has_fewer() -> None:
     hall = Hall((4, "m"))
     leases = [hall.offer()[1] for _ in range(4)]
     hall.dispatcher.note_busy(hall.engines[0], 0.0)
@@ -387,7 +388,7 @@ def test_an_engine_that_was_taken_more_than_it_has_now_gets_nothing_until_it_is_
         assert lease is not None
         hall.dispatcher.release(lease)
         assert len(hall.serve(2.0)) == (count == 2)
-        assert hall.engines[0].running <= max(hall.engines[0].slots, 4 - count - 1)
+        assert hall.engines[0].running.count <= max(hall.engines[0].slots, 4 - count - 1)
 
 
 def test_there_is_news_when_serving_may_decide_something() -> None:
@@ -435,7 +436,7 @@ def test_ten_thousand_tickets_come_and_go_and_leave_nothing() -> None:
     assert hall.running() == [0]
 
 
-def test_the_oldest_is_served_first_when_several_slots_come_free_at_once() -> None:
+def test_the_oldest_ticket_is_served_first_when_several_slots_come_free_at_once() -> None:
     hall = Hall((2, "mn"))
     leases = [hall.offer("m")[1], hall.offer("m")[1]]
     tickets = [hall.offer(model)[0] for model in ("m", "n", "m", "n")]
@@ -445,10 +446,7 @@ def test_the_oldest_is_served_first_when_several_slots_come_free_at_once() -> No
     assert [lease.ticket for lease in hall.serve()] == tickets[:2]
 
 
-# --- engines that come, go, or are to be emptied ---
-
-
-def test_a_drained_engine_gets_nothing_new_and_then_its_share_again() -> None:
+def test_a_drained_engine_gets_no_exchange_and_its_share_again_after_that() -> None:
     floor = Floor()
     a, b = floor.add("a", loaded="m", slots=4), floor.add("b", loaded="m", slots=1)
     floor.fleet.set_health(a, Health.DRAINING)
@@ -459,7 +457,7 @@ def test_a_drained_engine_gets_nothing_new_and_then_its_share_again() -> None:
     assert [lease.engine for lease in floor.dispatcher.serve(1.0).leases] == [a, a]
 
 
-def test_who_waits_for_drained_engines_alone_hears_so_at_the_deadline() -> None:
+def test_a_ticket_whose_engines_are_drained_hears_so_at_the_deadline() -> None:
     floor = Floor()
     floor.fleet.set_health(floor.add("a", loaded="m"), Health.DRAINING)
     ticket = floor.ticket()
@@ -471,7 +469,7 @@ def test_who_waits_for_drained_engines_alone_hears_so_at_the_deadline() -> None:
     assert "a is draining" in fault.message
 
 
-def test_a_removed_engine_gets_nothing_when_its_last_exchange_ends() -> None:
+def test_a_removed_engine_gets_no_exchange_when_its_last_one_ends() -> None:
     floor = Floor()
     a = floor.add("a", loaded="m")
     _, lease = floor.ask()

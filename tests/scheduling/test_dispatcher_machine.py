@@ -1,6 +1,6 @@
 """Whatever happens in whatever order: slots are conserved, no ticket is lost or answered twice, none overtakes.
 
-The dispatcher runs against a naive model: a plain list of who waits, searched from the front.
+The dispatcher runs against a naive model: a plain list of the tickets that wait, searched from the front.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from hive.dialects.tasks import CHAT, SHOW, Dialect, Task
 from hive.errors import Fault
 from hive.fleet.engines import IN_SERVICE, Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
-from hive.scheduling.dispatcher import GONE_AFTER, Dispatcher, Step
+from hive.scheduling.dispatcher import Dispatcher, Step
+from hive.scheduling.frontends import Frontend
+from hive.scheduling.survey import GONE_AFTER
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket, claim_of
 
 from .fleets import report
@@ -29,7 +31,7 @@ KINDS = [(EngineKind.OLLAMA, "0.33.0"), (EngineKind.OLLAMA, "0.9.3"), (EngineKin
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    """The dispatcher against a plain account of who should be where."""
+    """The dispatcher against a plain account of all tickets and leases."""
 
     policy = "least_busy"
 
@@ -61,22 +63,23 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.fleet = Fleet(self.engines)
         for engine, (_, models, (kind, version)) in zip(self.engines, engines, strict=True):
             self.learn(engine, models, kind, version)
-        self.dispatcher = Dispatcher(self.fleet, LIMIT, policy=self.policy, rng=random.Random(0))
+        self.dispatcher = Dispatcher(self.fleet, LIMIT, rng=random.Random(0))
+        self.frontend = Frontend(policy=self.policy)
 
     def learn(self, engine: Engine, models: set[str], kind: EngineKind, version: str) -> None:
         names = tuple(sorted(models))
         self.fleet.learn(engine, report(*names, loaded=names, kind=kind, version=version))
 
-    # --- the naive model ---
-
     def could_serve(self, ticket: Ticket) -> list[Engine]:
         """Return the engines that could serve a ticket now, by the rules of the design."""
         having = [
-            each for each in self.engines if ticket.model in each.models and each.route_for(ticket.task, ticket.dialect)
+            each
+            for each in self.engines
+            if ticket.model in each.known.models and each.route_for(ticket.task, ticket.dialect)
         ]
         serving = self.in_service([each for each in having if each not in ticket.excluded])
-        serving = serving or self.in_service(having)  # who failed it is forgiven when nobody else is left
-        return [each for each in serving if each.rests_until <= self.now and self.has_room(each, ticket)]
+        serving = serving or self.in_service(having)  # engines that failed it may have it again when no others are left
+        return [each for each in serving if each.running.rests_until <= self.now and self.has_room(each, ticket)]
 
     @staticmethod
     def in_service(engines: list[Engine]) -> list[Engine]:
@@ -86,10 +89,10 @@ class DispatcherMachine(RuleBasedStateMachine):
     @staticmethod
     def has_room(engine: Engine, ticket: Ticket) -> bool:
         most = 1 if engine.health is Health.PROBATION else engine.slots
-        return not ticket.takes_slot or engine.running < most
+        return not ticket.takes_slot or engine.running.count < most
 
     def before(self, ticket: Ticket) -> list[Ticket]:
-        """Return those who wait for the same slots of the same model."""
+        """Return the tickets that wait for the same slots of the same model."""
         slot = ticket.takes_slot
         if not slot:
             return [each for each in self.waiting if each.lane == ticket.lane]
@@ -101,21 +104,21 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert lease.is_held
         assert all(ticket is not other.ticket for other in self.held)
         if ticket.takes_slot:
-            engine.running -= 1
+            engine.running.count -= 1
             possible = self.could_serve(ticket)
-            engine.running += 1
+            engine.running.count += 1
         else:
             possible = self.could_serve(ticket)
         assert engine in possible
         if self.policy == "least_busy" and ticket.takes_slot:
-            share = (engine.running - 1) / engine.slots
+            share = (engine.running.count - 1) / engine.slots
             others = [each for each in possible if each is not engine]
-            assert all(share <= each.running / each.slots for each in others)
+            assert all(share <= each.running.count / each.slots for each in others)
         self.held.append(lease)
 
     def offer(self, ticket: Ticket) -> None:
         possible, company = bool(self.could_serve(ticket)), bool(self.before(ticket))
-        is_full = not ticket.number and len(self.waiting) >= LIMIT  # who comes back has his place
+        is_full = not ticket.number and len(self.waiting) >= LIMIT  # a ticket that comes back has its place
         try:
             lease = self.dispatcher.offer(ticket, self.now)
         except Fault:
@@ -134,32 +137,30 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.serve_all(self.dispatcher.serve(self.now))
 
     def serve_all(self, step: Step) -> None:
-        """Check a batch of leases: in order within a lane, and nobody who could be served is left."""
+        """Check a batch of leases: in order within a lane, and no ticket that could be served is left."""
         for lease in step.leases:
             assert lease.ticket in self.waiting
             lane = [each for each in self.waiting if each.lane == lease.ticket.lane]
             assert lease.ticket is lane[0]
             self.waiting.remove(lease.ticket)
         for lease in reversed(step.leases):  # as if each had been granted last
-            lease.engine.running -= lease.ticket.takes_slot
+            lease.engine.running.count -= lease.ticket.takes_slot
         for lease in step.leases:
-            lease.engine.running += lease.ticket.takes_slot
+            lease.engine.running.count += lease.ticket.takes_slot
             self.take(lease)
         assert step.loads == []
         if self.serves_whenever_it_can:
             for ticket in self.waiting:
                 assert self.could_serve(ticket) == []
 
-    # --- what happens ---
-
     @rule(model=st.sampled_from("mno"), asked=st.sampled_from(ASKED), patience=st.floats(0, 40))
-    def someone_asks(self, model: str, asked: tuple[Task, Dialect], patience: float) -> None:
+    def a_ticket_is_offered(self, model: str, asked: tuple[Task, Dialect], patience: float) -> None:
         if self.fleet.having(model):
-            self.offer(Ticket(model, *asked, self.now + patience, claim=claim_of(asked[0])))
+            self.offer(Ticket(model, *asked, self.now + patience, claim=claim_of(asked[0]), frontend=self.frontend))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), twice=st.booleans(), seconds=st.floats(0, 5))
-    def someone_is_done(self, data: st.DataObject, twice: bool, seconds: float) -> None:
+    def an_exchange_ends(self, data: st.DataObject, twice: bool, seconds: float) -> None:
         lease = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
         measured = Measured(first_byte=seconds, output_tokens=10, decode_seconds=seconds)
         self.dispatcher.note_served(lease, measured, self.now)
@@ -181,7 +182,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), twice=st.booleans())
-    def someone_leaves(self, data: st.DataObject, twice: bool) -> None:
+    def a_ticket_leaves(self, data: st.DataObject, twice: bool) -> None:
         ticket = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
         self.dispatcher.cancel(ticket)
         if twice:
@@ -189,7 +190,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
-    def someone_leaves_who_does_not_wait(self, data: st.DataObject) -> None:
+    def a_ticket_leaves_that_does_not_wait(self, data: st.DataObject) -> None:
         self.dispatcher.cancel(data.draw(st.sampled_from(self.held)).ticket)
 
     @rule(data=st.data(), health=st.sampled_from(list(Health)))
@@ -199,7 +200,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data(), models=st.sets(st.sampled_from("mn")))
     def an_engine_lists_other_models(self, data: st.DataObject, models: set[str]) -> None:
         engine = data.draw(st.sampled_from(self.engines))
-        self.learn(engine, models, engine.kind, engine.version)
+        self.learn(engine, models, engine.known.kind, engine.known.version)
 
     @rule()
     def serve(self) -> None:
@@ -222,29 +223,27 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.serve_all(step)
         assert all(ticket.deadline > self.now for ticket in self.waiting)
 
-    # --- what holds ---
-
     @invariant()
     def slots_are_conserved(self) -> None:
         for engine in getattr(self, "engines", ()):
             running = [lease for lease in self.held if lease.engine is engine and lease.ticket.takes_slot]
-            assert engine.running == len(running)
+            assert engine.running.count == len(running)
             models = [lease.ticket.model for lease in running]
-            assert engine.running_of == {model: models.count(model) for model in set(models)}
+            assert engine.running.of_model == {model: models.count(model) for model in set(models)}
 
     @invariant()
-    def nobody_is_lost(self) -> None:
+    def no_ticket_is_lost(self) -> None:
         if hasattr(self, "dispatcher"):
             assert self.dispatcher.waiting_count == len(self.waiting)
             assert sorted(self.dispatcher.waiting(), key=lambda each: each.number) == self.waiting
 
     def teardown(self) -> None:
-        """In the end all are done: nothing runs, and who still waits leaves by time alone."""
+        """In the end no exchange runs, and the tickets that still wait leave by time alone."""
         if not hasattr(self, "dispatcher"):
             return
         for lease in self.held:
             self.dispatcher.release(lease)
-        assert [engine.running for engine in self.engines] == [0] * len(self.engines)
+        assert [engine.running.count for engine in self.engines] == [0] * len(self.engines)
         for engine in self.engines:
             self.fleet.set_health(engine, Health.DOWN)
         step = self.dispatcher.step(self.now + 1e6)
@@ -275,7 +274,7 @@ def test_every_policy_has_its_machine() -> None:
 
 
 class LoadsMachine(RuleBasedStateMachine):
-    """Loads: one at a time on an engine, none that costs others their work, and everybody is served in the end."""
+    """Loads: one at a time on an engine, none that evicts a model in use, and every ticket is served in the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -300,29 +299,30 @@ class LoadsMachine(RuleBasedStateMachine):
         self.fleet = Fleet(self.engines)
         for engine, (_, models, is_told) in zip(self.engines, engines, strict=True):
             self.fleet.learn(engine, report(*sorted(models)))
-            engine.memory_bytes = 13_000_000_000 if is_told else None
-        self.dispatcher = Dispatcher(self.fleet, 50, policy=policy, rng=random.Random(0))
+            engine.known.memory_bytes = 13_000_000_000 if is_told else None
+        self.dispatcher = Dispatcher(self.fleet, 50, rng=random.Random(0))
+        self.frontend = Frontend(policy=policy)
 
     def act(self, step: Step) -> None:
         for order in step.loads:
             engine = order.engine
-            assert engine.loading == order.model
+            assert engine.running.loading == order.model
             assert sum(each.engine is engine for each in self.orders) == 0
-            assert not set(order.unload) & {order.model, *engine.running_of}
-            assert not set(order.unload) & set(engine.loaded)
+            assert not set(order.unload) & {order.model, *engine.running.of_model}
+            assert not set(order.unload) & set(engine.known.loaded)
             self.orders.append(order)
         for lease in step.leases:
             self.waiting.remove(lease.ticket)
             self.held.append(lease)
             assert lease.running <= max(lease.engine.slots, 1)
-            assert lease.engine.running_of[lease.ticket.model] <= max(lease.engine.model_slots, 1)
+            assert lease.engine.running.of_model[lease.ticket.model] <= max(lease.engine.model_slots, 1)
         assert step.refused == []
 
     @rule(model=st.sampled_from("mnop"), options=st.sampled_from(["", "num_ctx=8192"]))
-    def someone_asks(self, model: str, options: str) -> None:
+    def a_ticket_is_offered(self, model: str, options: str) -> None:
         if len(self.waiting) >= 40 or not self.fleet.having(model):
             return
-        ticket = Ticket(model, CHAT, Dialect.OLLAMA, 1e9, load_options=options)
+        ticket = Ticket(model, CHAT, Dialect.OLLAMA, 1e9, load_options=options, frontend=self.frontend)
         lease = self.dispatcher.offer(ticket, self.now)
         if lease is None:
             self.waiting.add(ticket)
@@ -333,7 +333,7 @@ class LoadsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
-    def someone_is_done(self, data: st.DataObject) -> None:
+    def an_exchange_ends(self, data: st.DataObject) -> None:
         self.dispatcher.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
         self.act(self.dispatcher.serve(self.now))
 
@@ -346,18 +346,18 @@ class LoadsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
-    def someone_leaves(self, data: st.DataObject) -> None:
+    def a_ticket_leaves(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(sorted(self.waiting, key=lambda each: each.number)))
         self.dispatcher.cancel(ticket)
         self.waiting.remove(ticket)
 
     @rule(data=st.data())
-    def an_engine_is_asked_what_it_has(self, data: st.DataObject) -> None:
+    def an_engine_is_asked_for_its_memory(self, data: st.DataObject) -> None:
         """It may have evicted anything that does not run."""
         engine = data.draw(st.sampled_from(self.engines))
-        known = sorted({*engine.loaded, *engine.loaded_as})
-        kept = {each for each in known if each in engine.running_of or data.draw(st.booleans())}
-        self.fleet.learn(engine, report(*sorted(engine.models), loaded=tuple(sorted(kept))))
+        known = sorted({*engine.known.loaded, *engine.running.loaded_as})
+        kept = {each for each in known if each in engine.running.of_model or data.draw(st.booleans())}
+        self.fleet.learn(engine, report(*sorted(engine.known.models), loaded=tuple(sorted(kept))))
         self.dispatcher.note_listing(engine, self.now)
         self.act(self.dispatcher.serve(self.now))
 
@@ -370,15 +370,15 @@ class LoadsMachine(RuleBasedStateMachine):
     def sums_are_right(self) -> None:
         if hasattr(self, "dispatcher"):
             assert self.dispatcher.waiting_count == len(self.waiting)
-            assert sum(engine.running for engine in self.engines) == len(self.held)
+            assert sum(engine.running.count for engine in self.engines) == len(self.held)
             assert {each.engine for each in self.orders} == set(self.dispatcher.loads.orders)
-            assert [bool(each.loading) for each in self.engines] == [
+            assert [bool(each.running.loading) for each in self.engines] == [
                 each in self.dispatcher.loads.orders for each in self.engines
             ]
-            assert all(each.loading for each in self.engines if each.loads_alone)
+            assert all(each.running.loading for each in self.engines if each.running.loads_alone)
 
     def teardown(self) -> None:
-        """When all loads end well and everybody is done in a second, everybody is served within the bound."""
+        """When all loads end well and each exchange takes a second, every ticket is served within the bound."""
         if not hasattr(self, "dispatcher"):
             return
         for _ in range(40 * (1 + len(self.waiting))):

@@ -3,72 +3,34 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hive.dialects.measures import Measured
 from hive.fleet.engines import Engine
-from hive.fleet.pace import BANDS, FIXED_TOKENS, Curve, Mean, band, crowd_factor
-from hive.scheduling.demand import LEAST_SPAN, SPAN, Demand
+from hive.fleet.pace import FIXED_TOKENS
 from hive.scheduling.estimates import LOAD_OVERHEAD, USUAL_PROMPT
 from hive.scheduling.tickets import Lease
 
 from .fleets import GB, Floor
 
 
-def test_a_mean_is_of_all_while_they_are_few_and_of_the_newest_later() -> None:
-    mean = Mean()
-    for value in (1.0, 2.0, 3.0):
-        mean.add(value)
-    assert mean.value == pytest.approx(2.0)
-    for _ in range(40):
-        mean.add(9.0)
-    assert mean.value == pytest.approx(9.0, abs=0.01)
-
-
-@pytest.mark.parametrize(("running", "expected"), [(1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4), (500, 4)])
-def test_bands_double(running: int, expected: int) -> None:
-    assert band(running) == expected
-
-
-def test_bands_without_a_measurement_follow_their_neighbour() -> None:
-    curve = Curve()
-    curve.add(1, 0.1)
-    assert curve.seconds[3] == pytest.approx(0.1 * crowd_factor(3))
-    curve.add(4, 2.0)
-    assert curve.seconds[1] == pytest.approx(0.1)
-    assert curve.seconds[3] == pytest.approx(2.0 * crowd_factor(3) / crowd_factor(4))
-
-
-@given(st.lists(st.tuples(st.integers(1, BANDS - 1), st.floats(0.001, 10)), min_size=1, max_size=60))
-@settings(deadline=None, max_examples=100)
-def test_a_curve_never_leaves_what_was_measured_and_its_growth(steps: list[tuple[int, float]]) -> None:
-    curve = Curve()
-    for of_band, seconds in steps:
-        curve.add(of_band, seconds)
-    least, most = min(seconds for _, seconds in steps), max(seconds for _, seconds in steps)
-    growth = crowd_factor(BANDS - 1)
-    assert all(least / growth * 0.999 <= each <= most * growth * 1.001 for each in curve.seconds)
-
-
 def test_the_first_byte_is_expected_as_it_was_measured() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
     floor.teach(engine, seconds=0.5)
-    engine.round_trip = 0.1
+    engine.known.round_trip = 0.1
     estimates = floor.dispatcher.estimates
     assert estimates.first_byte(engine, "m", 200 + FIXED_TOKENS, 1) == pytest.approx(0.6)
     assert estimates.first_byte(engine, "m", 400 + 2 * FIXED_TOKENS, 1) == pytest.approx(1.1)
     assert estimates.first_byte(engine, "m", 200 + FIXED_TOKENS, 4) > 1.0
 
 
-def test_who_tells_nothing_is_measured_by_the_hub_but_not_while_it_loads() -> None:
+def test_an_engine_without_figures_is_measured_by_the_hub_but_not_during_a_load() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
     estimates = floor.dispatcher.estimates
     lease = Lease(engine, floor.ticket(prompt_tokens=200), "")
     estimates.note_served(lease, Measured(first_byte=9.0, load_seconds=8.0), 10.0)
-    assert not engine.paces["m"].prompt.count
+    assert not engine.learned.paces["m"].prompt.count
     estimates.note_served(lease, Measured(first_byte=0.5), 10.0)
     assert estimates.first_byte(engine, "m", 250, 1) == pytest.approx(0.5)
 
@@ -94,7 +56,7 @@ def test_an_engine_that_is_slow_elsewhere_is_expected_to_be_slow_here() -> None:
     assert 4.0 < expected < 9.0
 
 
-def test_where_nothing_was_ever_measured_size_tells() -> None:
+def test_without_any_measurement_the_estimate_follows_the_size() -> None:
     floor = Floor()
     small, large = floor.add("a", size=GB), floor.add("b", "n", size=50 * GB)
     estimates = floor.dispatcher.estimates
@@ -141,78 +103,22 @@ def test_answers_in_one_piece_tell_which_engine_is_faster() -> None:
     first_byte = floor.dispatcher.estimates.first_byte
     assert first_byte(slow, "m", 250, 1) == pytest.approx(4 * first_byte(fast, "m", 250, 1))
     assert first_byte(fast, "m", 250, 1) == pytest.approx(0.5 / (0.5 + 3.0)), "as prompts and answers usually share"
-    assert slow.paces["m"].is_rough
+    assert slow.learned.paces["m"].is_rough
 
 
-def test_one_without_counts_tells_nothing_but_its_time() -> None:
+def test_an_answer_without_counts_tells_only_its_time() -> None:
     floor = Floor()
     engine = floor.add("a")
     whole(floor, engine, 1.0, prompt=None)
-    assert (engine.paces["m"].prompt.count, engine.service.value) == (0, 1.0)
+    assert (engine.learned.paces["m"].prompt.count, engine.learned.service.value) == (0, 1.0)
 
 
-def test_what_was_worked_out_is_forgotten_when_better_is_known_and_never_added_to_it() -> None:
+def test_rough_figures_are_forgotten_when_a_measurement_comes() -> None:
     floor = Floor()
     engine = floor.add("a")
     whole(floor, engine, 100.0)
     floor.teach(engine, seconds=0.1)
-    measured = engine.paces["m"].prompt.seconds[1]
+    measured = engine.learned.paces["m"].prompt.seconds[1]
     assert measured == pytest.approx(0.1 / 250)
     whole(floor, engine, 100.0)
-    assert engine.paces["m"].prompt.seconds[1] == measured
-
-
-def test_demand_is_counted_and_averaged_and_forgotten() -> None:
-    floor = Floor()
-    engine = floor.add("a")
-    demand = Demand()
-    demand.fold(0.0)
-    for second in range(1, 2_000):
-        demand.arrived["m"] = 2
-        demand.granted[engine, "m"] = 1
-        demand.ended += 3
-        demand.fold(float(second))
-    assert demand.of_model("m") == pytest.approx(2.0, rel=0.2)
-    assert demand.of_pair(engine, "m") == demand.of_engine(engine) == pytest.approx(1.0, rel=0.2)
-    assert (demand.share_of(engine), demand.serves_per_second) == (pytest.approx(1.0), pytest.approx(3.0))
-    for second in range(2_000, 20_000):
-        demand.fold(float(second))
-    assert (demand.of_model("m"), demand.share_of(engine)) == (0.0, 0.0)
-    assert (len(demand._models), len(demand._engines), len(demand._pairs)) == (0, 0, 0)
-    demand.arrived["m"] = 900
-    demand.fold(20_000.0)
-    assert demand.of_model("m") == pytest.approx(1.0, rel=0.01), "it is counted as ever after that"
-
-
-@given(st.lists(st.tuples(st.floats(0.05, 2_000.0), st.integers(0, 50), st.integers(0, 50)), max_size=60))
-def test_demand_is_an_average_that_follows_what_is_counted(steps: list[tuple[float, int, int]]) -> None:
-    demand, now, expected = Demand(), 0.0, {"m": 0.0, "n": 0.0}
-    demand.fold(now)
-    for elapsed, of_m, of_n in steps:
-        before, now = now, now + elapsed
-        demand.arrived.update(m=of_m, n=of_n)
-        demand.fold(now)
-        if now - before < LEAST_SPAN:
-            return
-        for model, count in (("m", of_m), ("n", of_n)):
-            rate = expected[model]
-            expected[model] = rate + (count / (now - before) - rate) * min(1.0, (now - before) / SPAN)
-    for model, rate in expected.items():
-        assert demand.of_model(model) == pytest.approx(rate, rel=1e-6, abs=2e-4)
-
-
-def test_a_clock_that_stands_or_runs_back_changes_no_demand() -> None:
-    demand = Demand()
-    for now in (5.0, 5.0, 4.0):
-        demand.arrived["m"] = 1
-        demand.fold(now)
-    assert demand.of_model("m") == 0.0
-
-
-def test_a_rate_over_no_time_at_all_is_none() -> None:
-    demand = Demand()
-    for now in (0.0, 2.2e-313, 1e-9):
-        demand.ended += 1
-        demand.arrived["m"] = 1
-        demand.fold(now)
-    assert (demand.serves_per_second, demand.of_model("m"), demand.ended) == (0.0, 0.0, 3)
+    assert engine.learned.paces["m"].prompt.seconds[1] == measured

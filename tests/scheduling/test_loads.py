@@ -10,6 +10,7 @@ from hive.config import PolicyName
 from hive.dialects.tasks import Dialect
 from hive.fleet.engines import Engine, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import Known
 from hive.scheduling.loads import AGEING, EVICTED_AFTER, FAILED_REST, is_running, room_bytes
 from hive.scheduling.slots import BUSY_REST
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
@@ -46,12 +47,12 @@ def test_a_cold_model_is_ordered_and_its_tickets_wait_for_it() -> None:
 
 @pytest.mark.parametrize("policy", PolicyName)
 @pytest.mark.parametrize("memory", [None, 100 * GB])
-def test_what_an_engine_lists_while_it_still_loads_it_is_not_there_yet(policy: str, memory: int | None) -> None:
-    """An Ollama lists a model from the moment in which its load begins: nobody is served or loads elsewhere by that."""
+def test_a_model_that_is_listed_during_its_load_is_not_in_memory_yet(policy: str, memory: int | None) -> None:
+    """An Ollama lists a model from the moment in which its load begins: this serves no ticket and stops no load."""
     floor = Floor(policy=policy)
     engines = [floor.add(node, slots=4) for node in "ab"]
     for engine in engines:
-        engine.memory_bytes = memory
+        engine.known.memory_bytes = memory
     first, _ = floor.ask()
     order = only_order(floor)
     for now in (0.1, 2.5, 4.0):
@@ -66,13 +67,13 @@ def test_what_an_engine_lists_while_it_still_loads_it_is_not_there_yet(policy: s
     assert [each.ticket for each in floor.dispatcher.serve(5.0).leases] == [first, second]
 
 
-def test_nobodys_departure_ends_a_load() -> None:
+def test_no_clients_departure_ends_a_load() -> None:
     floor = Floor()
     engine = floor.add("a")
     ticket, _ = floor.ask()
     order = only_order(floor)
     floor.dispatcher.cancel(ticket)
-    assert engine.loading == "m"
+    assert engine.running.loading == "m"
     assert finish(floor, order, 4.0) == []
     assert floor.ask(now=5.0)[1] is not None
 
@@ -123,7 +124,7 @@ def test_other_options_than_it_was_loaded_with_are_a_load() -> None:
     assert engine.is_warm("m", "num_ctx=4096")
 
 
-def test_no_load_while_something_runs_whose_model_it_could_evict() -> None:
+def test_no_load_begins_that_could_evict_the_model_of_a_running_exchange() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="m", slots=2)
     _, lease = floor.ask("m")
@@ -135,7 +136,7 @@ def test_no_load_while_something_runs_whose_model_it_could_evict() -> None:
     assert only_order(floor, 31.0).engine is engine
 
 
-def test_no_load_while_somebody_waits_for_what_is_loaded() -> None:
+def test_no_load_begins_that_could_evict_a_model_with_waiting_tickets() -> None:
     floor = Floor()
     floor.add("a", "mn", loaded="m")
     _, lease = floor.ask("m")
@@ -147,10 +148,10 @@ def test_no_load_while_somebody_waits_for_what_is_loaded() -> None:
     assert ([each.ticket for each in step.leases], step.loads) == ([later], [])
 
 
-def test_what_is_told_to_fit_is_loaded_beside_what_runs() -> None:
+def test_a_model_that_fits_by_the_stated_size_is_loaded_beside_running_exchanges() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="m", slots=2)
-    engine.memory_bytes = 12 * GB
+    engine.known.memory_bytes = 12 * GB
     _, lease = floor.ask("m")
     floor.ask("n")
     assert only_order(floor).model == "n"
@@ -158,7 +159,7 @@ def test_what_is_told_to_fit_is_loaded_beside_what_runs() -> None:
     assert floor.ask("m", now=1.0)[1] is not None
 
 
-def test_what_was_seen_to_fit_is_known_to() -> None:
+def test_models_that_were_in_memory_together_are_known_to_fit() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="mn", slots=2)
     floor.load(engine, "m")
@@ -168,10 +169,10 @@ def test_what_was_seen_to_fit_is_known_to() -> None:
     assert (order.model, order.unload) == ("n", ())
 
 
-def test_what_is_missed_least_is_unloaded_where_that_makes_room_for_sure() -> None:
+def test_the_model_that_is_missed_least_is_unloaded_where_that_makes_room() -> None:
     floor = Floor()
     engine = floor.add("a", "mnop", loaded="mno", slots=2)
-    engine.full_bytes = 16 * GB
+    engine.learned.full_bytes = 16 * GB
     for step in range(20):
         for _ in range(9):
             _, lease = floor.ask("m", now=float(step))
@@ -186,11 +187,11 @@ def test_what_is_missed_least_is_unloaded_where_that_makes_room_for_sure() -> No
     order = only_order(floor, 20.0)
     assert (order.model, order.unload) == ("p", ("n",))
     assert running is not None
-    assert "n" not in engine.loaded
+    assert "n" not in engine.known.loaded
     assert floor.ask("o", now=20.5)[1] is not None, "what stays is served meanwhile"
 
 
-def test_an_engine_that_evicts_what_it_likes_gets_nothing_until_it_was_asked_what_is_left() -> None:
+def test_an_engine_that_may_evict_any_model_gets_no_exchange_until_it_was_asked() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="m", slots=2)
     floor.ask("n")
@@ -203,7 +204,7 @@ def test_an_engine_that_evicts_what_it_likes_gets_nothing_until_it_was_asked_wha
     assert [each.ticket for each in floor.dispatcher.serve(EVICTED_AFTER).leases] == [waits]
 
 
-def test_a_listing_that_lacks_a_model_shows_how_much_does_not_fit() -> None:
+def test_a_listing_that_lacks_a_model_shows_how_many_bytes_do_not_fit() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="m", slots=2)
     floor.dispatcher.note_listing(engine, 0.0)
@@ -211,10 +212,10 @@ def test_a_listing_that_lacks_a_model_shows_how_much_does_not_fit() -> None:
     only_order(floor, 1.0)
     floor.load(engine)
     floor.dispatcher.note_listing(engine, 4.0)
-    assert (engine.full_bytes, engine.proven_bytes) == (10 * GB, 5 * GB)
+    assert (engine.learned.full_bytes, engine.learned.proven_bytes) == (10 * GB, 5 * GB)
 
 
-def test_whose_model_nobody_was_served_for_may_evict() -> None:
+def test_a_ticket_whose_model_was_not_served_for_a_minute_may_evict() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="m")
     _, lease = floor.ask("m")
@@ -240,7 +241,7 @@ def test_a_load_that_failed_rests_and_the_engine_itself_says_why() -> None:
     ticket, _ = floor.ask()
     order = only_order(floor)
     assert finish(floor, order, 1.0, LoadEnd.FAILED) == [ticket]
-    assert engine.loading == ""
+    assert engine.running.loading == ""
     other = Floor()
     other.add("a", slots=2)
     other.add("b", slots=2)
@@ -257,7 +258,7 @@ def test_a_load_that_failed_rests_and_the_engine_itself_says_why() -> None:
     assert len(orders(other, FAILED_REST + 3.0)) == 1
 
 
-def test_a_load_that_failed_keeps_nobody_from_loading_with_other_options() -> None:
+def test_a_failed_load_does_not_stop_a_load_with_other_options() -> None:
     floor = Floor()
     floor.add("a")
     bad, _ = floor.ask(load_options="num_ctx=1000000000")
@@ -274,8 +275,8 @@ def test_a_load_that_failed_keeps_nobody_from_loading_with_other_options() -> No
 
 
 @pytest.mark.parametrize("policy", PolicyName)
-def test_what_was_listed_while_it_was_loaded_in_vain_is_not_there(policy: str) -> None:
-    """Else all who wait for it would be sent to the engine that could not load it."""
+def test_a_model_that_was_listed_during_a_failed_load_is_not_in_memory(policy: str) -> None:
+    """Else all tickets for the model would be sent to the engine that could not load it."""
     floor = Floor(policy=policy)
     engines = {floor.add(node) for node in "ab"}
     floor.ask()
@@ -288,10 +289,10 @@ def test_what_was_listed_while_it_was_loaded_in_vain_is_not_there(policy: str) -
     assert (step.leases, {order.engine for order in step.loads}) == ([], engines - {first.engine})
 
 
-def test_after_a_load_with_other_options_failed_those_before_are_not_there_either() -> None:
+def test_after_a_failed_load_with_other_options_the_model_is_not_in_memory_at_all() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
-    engine.loaded_as["m"] = ""
+    engine.running.loaded_as["m"] = ""
     floor.ask(load_options="num_ctx=8192")
     floor.dispatcher.load_finished(only_order(floor), LoadEnd.FAILED, 1.0)
     assert not engine.is_warm("m")
@@ -300,62 +301,62 @@ def test_after_a_load_with_other_options_failed_those_before_are_not_there_eithe
 def test_a_load_that_an_engine_was_too_busy_for_is_ordered_again_after_its_rest() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
-    engine.loaded_as["m"] = ""
+    engine.running.loaded_as["m"] = ""
     ticket, _ = floor.ask(load_options="num_ctx=8192")
     order = only_order(floor)
     assert finish(floor, order, 1.0, LoadEnd.BUSY) == []
-    assert engine.rests_until == 1.0 + BUSY_REST
+    assert engine.running.rests_until == 1.0 + BUSY_REST
     assert engine.is_warm("m", ""), "what it had, it has still"
     assert orders(floor, 0.9 + BUSY_REST) == []
     again = only_order(floor, 1.0 + BUSY_REST)
     assert finish(floor, again, 5.0) == [ticket]
 
 
-def test_the_end_of_a_load_counts_once_and_a_strangers_not_at_all() -> None:
+def test_the_end_of_a_load_counts_once_and_that_of_an_unknown_order_never() -> None:
     floor = Floor()
     engine = floor.add("a")
     floor.ask()
     order = only_order(floor)
     floor.dispatcher.load_finished(LoadOrder(engine, "m", "", "", 0.0), LoadEnd.DONE, 1.0)
-    assert engine.loading == "m"
+    assert engine.running.loading == "m"
     floor.dispatcher.load_finished(order, LoadEnd.DONE, 4.0)
     floor.dispatcher.load_finished(order, LoadEnd.FAILED, 5.0)
     assert engine.is_warm("m")
     assert floor.dispatcher.loads.count_of == {}
 
 
-def test_who_finds_the_queue_full_orders_nothing() -> None:
+def test_a_ticket_that_finds_the_queue_full_orders_no_load() -> None:
     floor = Floor(limit=0)
     engine = floor.add("a")
     with pytest.raises(Exception, match="queue"):
         floor.ask()
-    assert (engine.loading, floor.dispatcher.has_news) == ("", False)
+    assert (engine.running.loading, floor.dispatcher.has_news) == ("", False)
 
 
-def test_an_engine_out_of_service_loads_nothing() -> None:
+def test_an_engine_out_of_service_loads_no_model() -> None:
     floor = Floor()
     floor.fleet.set_health(floor.add("a"), Health.DRAINING)
     floor.ask()
     assert orders(floor) == []
 
 
-def test_what_is_told_of_a_memory_holds_until_something_had_to_go() -> None:
-    engine = Engine("a", "http://a", memory_bytes=24 * GB)
+def test_a_stated_size_of_memory_holds_until_a_model_had_to_go() -> None:
+    engine = Engine("a", "http://a", known=Known(memory_bytes=24 * GB))
     assert room_bytes(engine) == 20 * GB
-    engine.full_bytes = 16 * GB
+    engine.learned.full_bytes = 16 * GB
     assert room_bytes(engine) == 16 * GB - 1
-    engine.proven_bytes = 18 * GB
+    engine.learned.proven_bytes = 18 * GB
     assert room_bytes(engine) == 18 * GB
 
 
 def test_a_model_that_runs_by_another_name_is_not_unloaded() -> None:
     floor = Floor()
     engine = floor.add("a", "mno", loaded="m", slots=4)
-    twins = dict(engine.models)
+    twins = dict(engine.known.models)
     twins["twin"] = replace(twins["m"], key="twin", id="twin")
-    engine.models = twins
-    engine.find_warm()
-    engine.running_of["twin"] = 1
+    engine.known.models = twins
+    engine.known.find_warm()
+    engine.running.of_model["twin"] = 1
     assert is_running(engine, "m")
     assert not is_running(engine, "n")
 
@@ -363,7 +364,7 @@ def test_a_model_that_runs_by_another_name_is_not_unloaded() -> None:
 def test_other_options_wait_no_longer_than_a_minute_beside_steady_traffic() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m", slots=2)
-    engine.loaded_as["m"] = ""
+    engine.running.loaded_as["m"] = ""
     _, running = floor.ask(now=0.0)
     odd, none = floor.ask(load_options='{"num_ctx": 8192}', now=0.5)
     assert none is None
@@ -382,7 +383,7 @@ def test_other_options_wait_no_longer_than_a_minute_beside_steady_traffic() -> N
     assert odd in [lease.ticket for lease in floor.dispatcher.serve(70.0).leases]
 
 
-def test_what_expired_while_another_was_loaded_has_not_been_evicted() -> None:
+def test_a_model_that_expired_during_a_load_has_not_been_evicted() -> None:
     floor = Floor()
     engine = floor.add("a", "mn", loaded="m", slots=4)
     floor.dispatcher.note_listing(engine, 0.0)
@@ -390,5 +391,5 @@ def test_what_expired_while_another_was_loaded_has_not_been_evicted() -> None:
     (order,) = floor.dispatcher.serve(30.0).loads
     floor.load(engine, "n")
     floor.dispatcher.note_listing(engine, 33.0)
-    assert engine.full_bytes == float("inf")
+    assert engine.learned.full_bytes == float("inf")
     floor.dispatcher.load_finished(order, LoadEnd.DONE, 33.0)

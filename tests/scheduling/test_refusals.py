@@ -15,7 +15,9 @@ from .fleets import Floor
     ("waiting", "rate", "seconds"),
     [(10, 2.0, 5), (0, 2.0, 1), (1, 100.0, 1), (1_000, 0.5, MOST_RETRY), (5, 0.0, UNKNOWN_RETRY)],
 )
-def test_to_come_again_when_all_who_wait_now_are_served(waiting: int, rate: float, seconds: int) -> None:
+def test_a_refused_client_may_come_again_when_all_waiting_tickets_are_served(
+    waiting: int, rate: float, seconds: int
+) -> None:
     assert retry_after(waiting, rate) == seconds
 
 

@@ -29,7 +29,7 @@ class Scene:
         self.estimates = self.floor.dispatcher.estimates
 
     def teach(self, seconds: float = 0.001, count: int = ENOUGH_MEASURED) -> None:
-        pace = self.engine.paces["m"] = Pace()
+        pace = self.engine.learned.paces["m"] = Pace()
         for _ in range(count):
             pace.prompt.add(1, seconds)
 
@@ -103,7 +103,7 @@ def test_what_waits_inside_is_taken_back_while_others_flow() -> None:
     scene.teach(0.000_1)
     late = OVERDUE + scene.lease.ticket.size
     assert scene.ends(late) == "", "two at once were never seen to be too many"
-    scene.engine.proven = 1
+    scene.engine.learned.proven = 1
     assert scene.ends(late) == "", "nothing flows"
     scene.engine.signs.last_stream_byte = NOW - 1
     assert scene.ends(late) == errors.NODE_BUSY.code

@@ -25,23 +25,23 @@ def engine(slots: int | None = None, kind: EngineKind = EngineKind.OLLAMA, versi
 
 def serve(on: Engine, measured: Measured, now: float, running: int | None = None) -> None:
     """An exchange ends well that was one of so many."""
-    on.running = running or on.slots
-    on.running_of = {"m": on.running}
-    lease = Lease(on, Floor().ticket("m"), "", running=on.running, of_model=on.running)
+    on.running.count = running or on.slots
+    on.running.of_model = {"m": on.running.count}
+    lease = Lease(on, Floor().ticket("m"), "", running=on.running.count, of_model=on.running.count)
     note_served(lease, measured, now)
-    on.running, on.running_of = 0, {}
+    on.running.count, on.running.of_model = 0, {}
 
 
 @pytest.mark.parametrize(
     ("version", "slots", "most"),
     [("0.33.0", 1, 4), ("0.10.0", 1, 4), ("0.9.3", 4, 4), ("0.5.4-ipexllm", 4, 4), ("unreadable", 1, 4)],
 )
-def test_an_ollama_begins_with_what_its_release_does_by_itself(version: str, slots: int, most: int) -> None:
+def test_an_ollama_begins_with_the_slots_that_its_release_chooses(version: str, slots: int, most: int) -> None:
     made = engine(version=version)
-    assert (made.model_slots, made.most_slots) == (slots, most)
+    assert (made.model_slots, made.learned.most_slots) == (slots, most)
 
 
-def test_an_ollamas_slots_are_for_each_loaded_model_unless_told() -> None:
+def test_an_ollamas_slots_are_for_each_loaded_model_unless_an_operator_said() -> None:
     floor = Floor()
     untold, told = floor.add("a", "mn", loaded="mn", slots=None), floor.add("b", "mn", loaded="mn", slots=1)
     assert (untold.slots, untold.model_slots, told.slots) == (2, 1, 1)
@@ -52,40 +52,45 @@ def test_an_ollamas_slots_are_for_each_loaded_model_unless_told() -> None:
     assert [floor.ask(model)[1] is not None for model in "mmn"] == [True, False, True]
 
 
+def hear_busy(made: Engine, now: float) -> None:
+    """Let an engine say that it is busy, and rest as long as it is to."""
+    made.running.rests_until = note_busy(made, now)
+
+
 def test_busy_halves_the_guess_once_in_a_while_and_never_below_one() -> None:
     made = engine(8, EngineKind.VLLM)
-    made.running = 8
+    made.running.count = 8
     for now, slots in ((0.0, 4), (0.5, 4), (0.9, 4), (2.0, 2), (4.0, 1), (8.0, 1)):
-        made.running = min(made.running, made.slots)
-        note_busy(made, now)
+        made.running.count = min(made.running.count, made.slots)
+        hear_busy(made, now)
         assert made.slots == slots
-        assert made.rests_until >= now + BUSY_REST
+        assert made.running.rests_until >= now + BUSY_REST
 
 
-def test_one_that_is_busy_again_and_again_rests_longer_until_it_serves() -> None:
+def test_an_engine_that_is_busy_again_and_again_rests_longer_until_it_serves() -> None:
     made, now, rests = engine(1, EngineKind.VLLM), 0.0, []
     for _ in range(6):
-        note_busy(made, now)
-        rests.append(made.rests_until - now)
-        now = made.rests_until
+        hear_busy(made, now)
+        rests.append(made.running.rests_until - now)
+        now = made.running.rests_until
     assert rests == [1, 2, 4, 8, 8, 8]
 
 
-def test_the_half_is_of_what_ran_if_that_was_less() -> None:
+def test_the_guess_is_half_of_the_running_exchanges_if_these_were_fewer() -> None:
     made = engine(32, EngineKind.VLLM)
-    made.running = 6
-    note_busy(made, 0.0)
+    made.running.count = 6
+    hear_busy(made, 0.0)
     assert made.slots == 3
 
 
-def test_steady_success_at_full_use_raises_it_again_up_to_what_it_was() -> None:
+def test_steady_success_at_full_use_raises_the_guess_again() -> None:
     made = engine(8, EngineKind.VLLM)
-    made.running = 8
-    note_busy(made, 0.0)
+    made.running.count = 8
+    hear_busy(made, 0.0)
     serve(made, UNTOLD, RAISE_PAUSE - 0.1)
-    assert made.guess == 4.0
+    assert made.learned.guess == 4.0
     serve(made, UNTOLD, RAISE_PAUSE, running=3)
-    assert made.guess == 4.0
+    assert made.learned.guess == 4.0
     seen = []
     for _ in range(60):
         serve(made, UNTOLD, RAISE_PAUSE)
@@ -94,15 +99,15 @@ def test_steady_success_at_full_use_raises_it_again_up_to_what_it_was() -> None:
     assert max(seen) == seen[-1] == 8
 
 
-def test_a_look_at_the_engine_does_not_forget_what_was_learned() -> None:
+def test_a_report_does_not_reset_the_guess() -> None:
     made = engine(8)
-    made.running = 8
-    note_busy(made, 0.0)
+    made.running.count = 8
+    hear_busy(made, 0.0)
     Fleet([made]).learn(made, report("m", loaded=("m",)))
     assert made.slots == 4
 
 
-def test_an_untold_ollama_is_tried_with_more_only_on_proof() -> None:
+def test_an_ollama_gets_more_slots_only_on_proof() -> None:
     made = engine()
     serve(made, UNTOLD, 1.0)
     assert made.model_slots == 1
@@ -110,10 +115,10 @@ def test_an_untold_ollama_is_tried_with_more_only_on_proof() -> None:
     assert made.model_slots == 2
 
 
-def test_who_waited_inside_shows_that_it_was_too_much() -> None:
+def test_a_wait_inside_the_engine_lowers_the_guess() -> None:
     made = engine(version="0.9.3")
     serve(made, WAITED, 1.0)
-    assert (made.model_slots, made.rests_until) == (2, 0.0)
+    assert (made.model_slots, made.running.rests_until) == (2, 0.0)
     serve(made, WAITED, 2.0, running=4)  # granted before
     assert made.model_slots == 2
     serve(made, SMOOTH, 1.0 + INSIDE_PAUSE - 0.1)
@@ -130,48 +135,48 @@ def test_each_wait_inside_is_remembered_for_longer() -> None:
         assert made.model_slots == 2, "the pause is over"
         note_inside(Lease(made, Floor().ticket("m"), "", running=2, of_model=2), now)
         assert made.model_slots == 1
-        pauses.append(made.may_raise_at - now)
-        now = made.may_raise_at
+        pauses.append(made.learned.may_raise_at - now)
+        now = made.learned.may_raise_at
     assert pauses == [INSIDE_PAUSE, 2 * INSIDE_PAUSE, 4 * INSIDE_PAUSE]
 
 
-def test_what_ran_at_once_without_a_wait_is_proven() -> None:
+def test_exchanges_that_ran_at_once_without_a_wait_are_proof() -> None:
     made = engine()
-    assert made.proven == 1
+    assert made.learned.proven == 1
     serve(made, SMOOTH, 1.0, running=2)
-    assert made.proven == 2
-    assert engine(4).proven == float("inf")
-    assert engine(kind=EngineKind.VLLM).proven == float("inf")
+    assert made.learned.proven == 2
+    assert engine(4).learned.proven == float("inf")
+    assert engine(kind=EngineKind.VLLM).learned.proven == float("inf")
 
 
-def test_one_that_ends_after_those_before_it_proves_nothing() -> None:
+def test_an_exchange_that_overtakes_no_other_proves_nothing() -> None:
     """A short wait for one that was about to end looks like none."""
     made = engine()
-    made.running, made.running_of = 2, {"m": 2}
-    lease = Lease(made, Floor().ticket("m"), "", running=2, of_model=2, ended_before=made.ended)
-    made.ended += 1
+    made.running.count, made.running.of_model = 2, {"m": 2}
+    lease = Lease(made, Floor().ticket("m"), "", running=2, of_model=2, ended_before=made.running.ended)
+    made.running.ended += 1
     note_served(lease, SMOOTH, 1.0)
-    assert made.proven == 1
+    assert made.learned.proven == 1
 
 
-def test_a_wait_inside_disproves_what_was_proven() -> None:
+def test_a_wait_inside_the_engine_disproves_earlier_proof() -> None:
     made = engine()
     serve(made, SMOOTH, 1.0, running=3)
-    assert made.proven == 3
+    assert made.learned.proven == 3
     serve(made, WAITED, 2.0, running=3)
-    assert made.proven == 2
+    assert made.learned.proven == 2
     serve(made, WAITED, 3.0, running=2)
     serve(made, WAITED, 4.0, running=2)
-    assert made.proven == 1
+    assert made.learned.proven == 1
 
 
-def test_what_an_operator_said_is_not_doubted_for_a_wait_inside() -> None:
+def test_an_operators_slots_are_not_lowered_by_a_wait_inside() -> None:
     made = engine(4)
     serve(made, WAITED, 1.0)
     assert made.slots == 4
 
 
-def test_what_waited_inside_needs_all_parts() -> None:
+def test_a_wait_inside_is_known_only_from_all_its_parts() -> None:
     assert UNTOLD.waited_inside is None
     assert WAITED.waited_inside == pytest.approx(2.9)
     assert Measured(0.1, 1, 2.0, 1, 2.0, 0.0, 1.0).waited_inside == 0.0

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
 from hive.fleet.engines import Engine
-from hive.scheduling.ticket_queue import TicketQueue, wish_of
+from hive.scheduling.lanes import wish_of
+from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Claim, Ticket, claim_of
 
 
@@ -20,7 +21,7 @@ def push(queue: TicketQueue, number: int, model: str = "m", deadline: float = 1e
     return ticket
 
 
-def test_who_comes_back_stands_where_its_number_says() -> None:
+def test_a_ticket_that_comes_back_waits_where_its_key_says() -> None:
     queue = TicketQueue(10)
     second, third = push(queue, 2), push(queue, 3)
     first = push(queue, 1)
@@ -28,7 +29,7 @@ def test_who_comes_back_stands_where_its_number_says() -> None:
     assert queue.lane(first).head() is first
 
 
-def test_a_lane_holds_those_whom_the_same_engines_accept() -> None:
+def test_a_lane_holds_tickets_that_the_same_engines_accept() -> None:
     queue = TicketQueue(10)
     chat, generate = Ticket("m", CHAT, Dialect.OLLAMA, 1.0), Ticket("m", COMPLETE, Dialect.OLLAMA, 1.0)
     options = Ticket("m", CHAT, Dialect.OLLAMA, 1.0, load_options="num_ctx=8192")
@@ -36,7 +37,7 @@ def test_a_lane_holds_those_whom_the_same_engines_accept() -> None:
     assert len({id(queue.lane(ticket)) for ticket in (chat, generate, options)}) == 3
 
 
-def test_only_those_who_need_a_slot_count_as_waiting_for_a_model() -> None:
+def test_only_tickets_that_take_a_slot_count_as_waiting_for_a_model() -> None:
     queue = TicketQueue(10)
     push(queue, 1)
     show = Ticket("m", SHOW, Dialect.OLLAMA, 1e9, number=2, claim=Claim.NOTHING)
@@ -44,7 +45,7 @@ def test_only_those_who_need_a_slot_count_as_waiting_for_a_model() -> None:
     assert (queue.waiting_of, queue.count) == ({"m": 1}, 2)
 
 
-def test_late_ones_are_taken_the_earliest_first() -> None:
+def test_late_tickets_are_taken_the_earliest_deadline_first() -> None:
     queue = TicketQueue(10)
     late = [push(queue, number, deadline=deadline) for number, deadline in ((1, 5.0), (2, 3.0), (3, 4.0), (4, 9.0))]
     assert queue.take_expired(2.9) == []
@@ -52,7 +53,7 @@ def test_late_ones_are_taken_the_earliest_first() -> None:
     assert list(queue) == [late[3]]
 
 
-def test_what_left_leaves_no_heap_behind() -> None:
+def test_tickets_that_left_leave_no_heap_behind() -> None:
     queue = TicketQueue(10_000)
     stays = push(queue, 0)
     for number in range(1, 5_000):
@@ -82,7 +83,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.number = 0
 
     @rule(model=st.sampled_from("mn"), deadline=st.floats(0, 100), task=st.sampled_from([CHAT, SHOW]))
-    def someone_comes(self, model: str, deadline: float, task: Task) -> None:
+    def a_ticket_comes(self, model: str, deadline: float, task: Task) -> None:
         self.number += 1
         ticket = Ticket(model, task, Dialect.OLLAMA, deadline, claim=claim_of(task), number=self.number)
         self.queue.push(ticket, self.queue.lane(ticket))
@@ -90,14 +91,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data())
-    def someone_comes_back(self, data: st.DataObject) -> None:
+    def a_ticket_comes_back(self, data: st.DataObject) -> None:
         ticket = self.gone.pop(data.draw(st.integers(0, len(self.gone) - 1)))
         self.queue.push(ticket, self.queue.lane(ticket))
         self.waiting.append(ticket)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
-    def someone_leaves(self, data: st.DataObject) -> None:
+    def a_ticket_leaves(self, data: st.DataObject) -> None:
         ticket = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
         assert self.queue.remove(ticket)
         assert not self.queue.remove(ticket)
@@ -112,7 +113,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.waiting = [each for each in self.waiting if each.deadline > now]
 
     @invariant()
-    def they_agree(self) -> None:
+    def queue_and_list_agree(self) -> None:
         assert sorted(self.queue, key=lambda each: each.number) == sorted(self.waiting, key=lambda each: each.number)
         assert self.queue.count == len(self.waiting)
         for lanes in self.queue.by_model.values():
@@ -136,7 +137,7 @@ def test_order_holds_for_many() -> None:
     assert [ticket.number for ticket in queue] == sorted(numbers)
 
 
-def test_who_moved_to_another_lane_is_no_head_of_the_old_one() -> None:
+def test_a_ticket_that_moved_is_not_first_in_its_old_lane() -> None:
     queue = TicketQueue(10)
     moves, stays = push(queue, 1), push(queue, 2)
     old = queue.lane(moves)
@@ -147,7 +148,7 @@ def test_who_moved_to_another_lane_is_no_head_of_the_old_one() -> None:
     assert queue.lane(moves).head() is moves
 
 
-def test_who_moves_to_another_lane_keeps_his_place_and_what_is_known_of_his_model() -> None:
+def test_a_ticket_that_moves_keeps_its_key_and_the_time_its_wish_was_served() -> None:
     queue = TicketQueue(10)
     failed = Engine("a", "http://a")
     early = Ticket("m", CHAT, Dialect.OLLAMA, 1e9, number=1, excluded={failed})
@@ -164,7 +165,7 @@ def test_who_moves_to_another_lane_keeps_his_place_and_what_is_known_of_his_mode
     assert (queue.count, queue.waiting_of) == (0, {})
 
 
-def test_when_a_model_was_served_is_forgotten_with_the_last_who_waits_for_it() -> None:
+def test_the_time_a_wish_was_served_is_forgotten_with_the_last_ticket() -> None:
     queue = TicketQueue(10)
     ticket = push(queue, 1)
     queue.served_at["m"] = 5.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hive.dialects.tasks import CHAT, COMPLETE, SHOW, Dialect, Task
-from hive.fleet.engines import Engine, EngineReport, Fleet
+from hive.fleet.engines import Engine, Fleet
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport
 from hive.scheduling.tickets import Candidate, Decision, Lease, Ticket
 
 OLLAMA_CHAT, OLLAMA_SHOW, MESSAGES = (CHAT, Dialect.OLLAMA), (SHOW, Dialect.OLLAMA), (CHAT, Dialect.ANTHROPIC)
@@ -18,7 +19,7 @@ def engine(kind: EngineKind = EngineKind.OLLAMA, version: str = "0.33.0") -> Eng
     return made
 
 
-def test_a_lane_is_whatever_decides_which_engines_accept_a_ticket() -> None:
+def test_a_lane_is_made_of_all_that_decides_which_engines_accept_a_ticket() -> None:
     lane = Ticket("m:latest", CHAT, Dialect.OLLAMA, 1.0).lane
     assert lane == Ticket("m:latest", CHAT, Dialect.OLLAMA, 2.0, prompt_tokens=9).lane
     assert lane != Ticket("m:latest", COMPLETE, Dialect.OLLAMA, 1.0).lane
@@ -66,7 +67,7 @@ def test_tickets_and_leases_are_themselves_and_not_their_values() -> None:
     assert Lease(on, one, "why").is_held
 
 
-def test_a_decision_is_what_was_compared_with_names_for_engines() -> None:
+def test_a_decision_names_the_engines_that_were_compared() -> None:
     on, other = engine(), Engine("b", "http://b")
     lease = Lease(
         on, Ticket("m", CHAT, Dialect.OLLAMA, 1.0), "soonest", policy="best", compared=[(on, 0.5), (other, 0.7)]

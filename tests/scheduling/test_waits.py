@@ -37,11 +37,11 @@ def lacks_route(floor: Floor, engine: Engine, ticket: Ticket) -> None:
 
 
 def loads_it(floor: Floor, engine: Engine, ticket: Ticket) -> None:
-    engine.loading = "m"
+    engine.running.loading = "m"
 
 
 def loads_another(floor: Floor, engine: Engine, ticket: Ticket) -> None:
-    engine.loading, engine.loads_alone = "n", True
+    engine.running.loading, engine.running.loads_alone = "n", True
 
 
 def rests(floor: Floor, engine: Engine, ticket: Ticket) -> None:
@@ -107,7 +107,7 @@ def test_one_engine_that_rests_is_no_reason_while_another_is_busy() -> None:
     assert why_waiting(floor.ticket(), [one, other], NOW) == BUSY
 
 
-def test_a_doubtful_engine_is_in_service_while_there_is_nobody_else() -> None:
+def test_a_doubtful_engine_is_in_service_while_there_is_no_other() -> None:
     floor = Floor()
     engine = floor.add("a", loaded="m")
     floor.fleet.set_health(engine, Health.DOUBTFUL, "its streams are silent")

@@ -28,7 +28,7 @@ _SPARE = ("SENT", "OPERATION", "KEY", "FIRST BYTE", "QUEUED", "ENDED")
 """The columns that a narrow terminal does not show, the first one left out first. With --wide all are shown."""
 
 
-class Running(msgspec.Struct):
+class RunningRequest(msgspec.Struct):
     """A running request; times are in milliseconds."""
 
     request_id: str
@@ -70,7 +70,7 @@ class Requests(msgspec.Struct):
 
     time: datetime
     """The hub's time."""
-    running: list[Running]
+    running: list[RunningRequest]
     ended: list[EndedRequest]
 
 
@@ -205,7 +205,7 @@ def path_of(request_id: str) -> str:
     return f"{REQUESTS}/{quote(request_id, safe='')}"
 
 
-def _running_cells(each: Running) -> list[str]:
+def _running_cells(each: RunningRequest) -> list[str]:
     return [
         each.request_id, each.state, each.operation, each.model, each.node, each.key,
         milliseconds(each.queued_ms), milliseconds(each.first_byte_ms), milliseconds(each.age_ms),

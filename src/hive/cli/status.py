@@ -18,7 +18,7 @@ from hive.cli.request_commands import (
     REQUESTS,
     EndedRequest,
     Requests,
-    Running,
+    RunningRequest,
     ShownQueue,
     describe_queue,
     outcome,
@@ -89,7 +89,7 @@ class _Kind(msgspec.Struct):
     state: str
 
 
-class _RunningDetail(Running):
+class _RunningDetail(RunningRequest):
     decisions: list[_Decision]
     waits: _Wait | None
 

@@ -1,7 +1,7 @@
-"""The table of what an engine's refusal means: try elsewhere? whose fault? what does the client see?
+"""The table of what an engine's refusal means: is another engine tried, is the node to blame, what does the client see?
 
-Three generations of Ollama word the same thing differently, and some things only one of them can do: such rows name
-the versions they are about. Each row is tested on the words of real engines.
+Three generations of Ollama say the same in different words, and some tasks only one of them can do: such rows name the
+versions that they are about. Each row is tested on the words of real engines.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Verdict(Enum):
     """What to do with an answer that is no success."""
 
     PASS = "pass"  # noqa: S105 - not a password
-    """It is about the request: the client sees it as it is."""
+    """The answer is about the request: the client sees it as it is."""
     BUSY = "busy"
-    """Wait for a slot again; this was no attempt."""
+    """The ticket waits for a slot again, and this was no attempt."""
     ELSEWHERE = "elsewhere"
-    """Try another node; if there is none, the client sees `Row.kind` or the answer itself."""
+    """Another node is tried; if there is none, the client sees `Row.kind` or the answer itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Row:
     kind: Kind | None = None
     """What the client sees instead of the engine's answer when no other node helped; None: the answer itself."""
     blames: bool = False
-    """Does it speak against the node? Not that a model or a route is missing there."""
+    """Is the node to blame? Not for a model or a route that it lacks."""
     since: tuple[int, ...] = ()
     before: tuple[int, ...] = ()
-    """The versions it is about: from the one, below the other. A version that cannot be read is in every range."""
+    """The row is about versions from `since` on and below `before`. An unreadable version is in every range."""
 
     def fits(self, kind: EngineKind, status: int, body: bytes, numbers: tuple[int, ...]) -> bool:
         """Is this row about such an answer?"""
@@ -78,9 +78,9 @@ _LOST_RUNNER = (
     b"write tcp 127.0.0.1:",
     b':"connection refused"',
 )
-"""An Ollama says so of its own connection to its runner."""
+"""The words of an Ollama about its own connection to its runner."""
 _LACKS = (b"not found", b"Not Found", b"does not exist", b"method not allowed", b"Method Not Allowed")
-"""A model that it lost, or a route that it never had: another node may have both."""
+"""The engine lost the model, or never had the route: another node may have both."""
 
 TABLE: tuple[Row, ...] = (
     Row(_OLLAMA, 503, (b"server busy", b"maximum pending requests"), Verdict.BUSY, errors.NODE_BUSY),
@@ -96,7 +96,7 @@ TABLE: tuple[Row, ...] = (
     Row(None, 405, _LACKS, Verdict.ELSEWHERE),
     Row(_OTHERS, 405, (), Verdict.ELSEWHERE),
     Row(None, 499, (), Verdict.ELSEWHERE, errors.NODE_FAILED, blames=True),
-    # It quotes what a model wrote, which may be anything.
+    # The words quote the model's output, which may be anything.
     Row(_OLLAMA, 500, (b"error parsing tool call",), Verdict.PASS),
     Row(_OLLAMA, 500, _LOST_RUNNER, Verdict.ELSEWHERE, blames=True),
     Row(None, 500, _DIED, Verdict.ELSEWHERE, blames=True),
@@ -108,13 +108,14 @@ TABLE: tuple[Row, ...] = (
 )
 _PASS = Row(None, 0, (), Verdict.PASS)
 _REDIRECT = Row(None, 0, (), Verdict.ELSEWHERE, errors.NODE_FAILED, blames=True)
-"""The hub follows no engine elsewhere, and sends no client there."""
+"""The hub follows no redirect of an engine, and passes none on."""
 
 
 def judge(kind: EngineKind, status: int, body: bytes, version: str = "", *, is_relayed: bool = False) -> Row:
-    """Return the first row that fits an engine's answer; one that passes it on when none does.
+    """Return the first row that fits an engine's answer; if none does, a row that passes the answer on.
 
-    `is_relayed`: another machine refused, and the engine only said so. It did no wrong, and has not run out of slots.
+    `is_relayed`: another machine refused, and the engine only passed this on. So the engine is not to blame, and has
+    not run out of slots.
     """
     if 300 <= status < 400:
         return _REDIRECT

@@ -1,8 +1,8 @@
 """The health of an engine: signs of life in, state and cause out; the rules are a table.
 
-Liveness is not silence: engines send nothing before the first token, loads take minutes. So an engine lives by any
-sign: a heartbeat, an answered probe, a byte of any exchange. Time in which the hub itself stood still counts for
-nobody.
+Silence alone is no failure: an engine sends nothing before the first token, and a load takes minutes. So any sign
+shows that an engine lives: a heartbeat, an answered probe, a byte of any exchange. Time in which the hub itself stood
+still counts against no engine.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hive.fleet.signs import NEVER, Signs
 DOUBTFUL_AFTER = 5.0
 """Seconds for which every begun stream of an engine that answers has been silent."""
 DOUBTFUL_REST = 30.0
-"""Seconds after which an engine that stood still, and has nothing left that does, may try again."""
+"""Seconds after which a doubtful engine may try again, if no stream on it stands still any more."""
 DOWN_AFTER = 30.0
-"""Seconds without a sign after which a suspect is down."""
+"""Seconds without a sign of life after which a suspect engine is down."""
 PROBATION = 10.0
 """Seconds without a failure that end the first probation; each fall from then on doubles it."""
 LONGEST_PROBATION = 160.0
@@ -184,7 +184,7 @@ def next_health(health: Health, signs: Signs, now: float) -> tuple[Health, str] 
 
 
 def is_alive(signs: Signs, now: float) -> bool:
-    """Has it given a sign of life of late, whatever its state?"""
+    """Has the engine given a sign of life of late, whatever its health?"""
     return now - signs.last_sign < SUSPECT_AFTER
 
 
@@ -216,7 +216,7 @@ def silence_limit(signs: Signs, now: float, patience: Patience, *, has_begun: bo
 
 
 def _note_fall(signs: Signs, before: Health, after: Health, now: float) -> None:
-    """Remember what speaks against an engine, and forget what is settled."""
+    """Note what a change of health says against an engine, or forget what was noted."""
     is_fall = after is Health.DOWN and not signs.is_remembered and not signs.has_left
     if is_fall or (before is Health.DOUBTFUL and after is Health.PROBATION):
         signs.falls += 1
@@ -244,7 +244,7 @@ class HealthMonitor:
         self._engines.pop(engine, None)
 
     def sweep(self, now: float) -> list[Transition]:
-        """Judge all engines; return what changed. After a stall of the hub nobody is judged, and no silence counts."""
+        """Judge all engines; return the changes. After a stall of the hub it judges none, and no silence counts."""
         swept_at = self._swept_at if self._swept_at is not None else now
         self._swept_at = now
         if now - swept_at > STALL:

@@ -1,6 +1,6 @@
-"""How an engine is recognised and found alive: what to ask it, and what its answers mean.
+"""How to find out what an engine is and whether it lives: the questions, and what the answers mean.
 
-`identify` and `check` are generators, so that hub and node ask alike, each over its own connections: they yield an
+`identify` and `check` are generators, so that hub and node can both use them over their own connections: they yield an
 `Ask`, take the `Reply`, and return an `Identity` in the end. Both raise `Fault`.
 """
 
@@ -25,14 +25,14 @@ LIVENESS = {
 }
 """The cheapest route of each kind."""
 PROBES = frozenset({*LIVENESS.values(), "/props", "/version"})
-"""All that is asked here."""
+"""All paths that are asked for here."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A path to be asked for; a listing may take its time."""
+    """A path to ask for; a listing may take longer than other answers."""
 
     path: str
     is_listing: bool = False
@@ -40,7 +40,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back."""
+    """The answer to an `Ask`."""
 
     status: int
     body: bytes
@@ -48,7 +48,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an engine is."""
+    """The kind and the version of an engine."""
 
     kind: EngineKind
     version: str
@@ -83,7 +83,7 @@ def identify() -> Steps:
 
 
 def check(known: Identity) -> Steps:
-    """Find out whether an engine lives, and whether it is still what it was."""
+    """Find out whether an engine lives, and whether it is still of the kind and version that was known."""
     reply = yield Ask(LIVENESS[known.kind])
     if known.kind is not EngineKind.OLLAMA:
         if reply.status == 404:
@@ -98,7 +98,7 @@ def check(known: Identity) -> Steps:
 
 
 def slots_in_props(body: bytes | None) -> int | None:
-    """Return how many slots a llama.cpp's /props speaks of, `MAX_SLOTS` at most; None when it says nothing of use."""
+    """Return the number of slots in a llama.cpp's /props, `MAX_SLOTS` at most; None when there is no such number."""
     props = _read(body or b"", _Props)
     slots = props.total_slots if props else None
     return min(slots, MAX_SLOTS) if type(slots) is int and slots > 0 else None

@@ -1,4 +1,4 @@
-"""The kinds of engines, and what a kind and a version say: which routes there are, and how many slots are usual."""
+"""The kinds of engines, and what follows from kind and version: the routes, and the usual number of slots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hive.dialects.tasks import ENGINE_ROUTES, Dialect, EngineRoute, Task
 
 
 class EngineKind(StrEnum):
-    """The servers that are told apart; everything else that lists /v1/models is `OPENAI`."""
+    """The servers that the hub can tell apart; any other server that lists /v1/models is `OPENAI`."""
 
     UNKNOWN = "unknown"
     OLLAMA = "ollama"
@@ -20,10 +20,10 @@ class EngineKind(StrEnum):
 
 
 DEFAULT_SLOTS = {EngineKind.OLLAMA: 1, EngineKind.LLAMA_CPP: 4, EngineKind.VLLM: 32}
-"""What is believed at first of an engine that tells nothing; an Ollama's are for each loaded model."""
+"""The slots that an engine is believed to have at first, if it states none; of an Ollama, for each loaded model."""
 OTHER_SLOTS = 8
 MOST_OLLAMA_SLOTS = 4
-"""What an Ollama may be found to run at once of one model, unless told; also what those before 0.10.0 chose at most."""
+"""So many requests of one model an Ollama may be found to run at once; before 0.10.0 it chose as many at most."""
 _OLLAMA_ONE_AT_A_TIME = (0, 10, 0)
 """Since this release an Ollama runs one request of a model at a time, unless its operator says otherwise."""
 
@@ -47,7 +47,7 @@ Routes = Mapping[tuple[Task, Dialect], EngineRoute]
 
 @lru_cache(maxsize=64)
 def routes_of(kind: EngineKind, version: str) -> Routes:
-    """Return the routes of an engine; an Ollama whose version cannot be read has all that any Ollama has."""
+    """Return the routes of an engine; an Ollama of unreadable version has the routes of all versions."""
     if kind is not EngineKind.OLLAMA:
         return {key: route for key, route in ENGINE_ROUTES.items() if key[1] is not Dialect.OLLAMA}
     numbers = version_numbers(version)
@@ -56,7 +56,7 @@ def routes_of(kind: EngineKind, version: str) -> Routes:
 
 
 def usual_slots(kind: EngineKind, version: str) -> tuple[int, int]:
-    """Return how many slots are believed of an engine that tells nothing: at first, and at most."""
+    """Return how many slots an engine that states none is believed to have: at first, and at most."""
     first = DEFAULT_SLOTS.get(kind, OTHER_SLOTS)
     if kind is not EngineKind.OLLAMA:
         return first, first

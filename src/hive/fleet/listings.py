@@ -1,8 +1,7 @@
-"""Reads what engines list of their models, and writes what the hub lists of the fleet's.
+"""Reads the lists of models that engines give, and writes the hub's lists of all models of the fleet.
 
-An engine's own entry is kept as it is, so that fields which a newer engine adds come through. Entries of
-engines that list less (llama.cpp, vLLM) are made up in Ollama's form, with a digest of full length: clients
-slice it.
+An engine's own entry is kept as it is, so that fields which a newer engine adds come through. For engines that list
+less (llama.cpp, vLLM) an entry in Ollama's form is made up, with a digest of full length, because clients slice it.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from hive.fleet.engines import Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Fleet, Health
 from hive.fleet.kinds import EngineKind, version_numbers
+from hive.fleet.known import LoadedModel, Model
 from hive.fleet.model_names import MAX_NAME, canonical
 
 MAX_MODELS = 10_000
 MAX_ENTRY_BYTES = 64 << 10
-"""Of one model: clients get the entry of each in every list."""
+"""The size limit of one model's entry: every list has the entries of all models."""
 _FOREVER = "2318-11-21T00:00:00Z"
-"""As Ollama shows a model that is never unloaded."""
+"""The expiry that Ollama shows for a model that is never unloaded."""
 
 
 class _Entry(msgspec.Struct):
@@ -56,7 +56,7 @@ _encode = msgspec.json.encode
 
 
 class UnreadableListing(ValueError):  # noqa: N818 - it names what arrived
-    """An engine's list that is none."""
+    """The answer of an engine is no list of models."""
 
 
 def read_tags(body: bytes) -> tuple[Model, ...]:
@@ -71,7 +71,7 @@ def read_tags(body: bytes) -> tuple[Model, ...]:
 
 
 def read_ps(body: bytes) -> tuple[LoadedModel, ...]:
-    """Return what an Ollama's answer to /api/ps lists as loaded. Raises `UnreadableListing`."""
+    """Return the loaded models in an Ollama's answer to /api/ps. Raises `UnreadableListing`."""
     return tuple(LoadedModel(canonical(e.name or e.model), e.expires_at, raw) for raw, e in _entries(body))
 
 
@@ -139,7 +139,7 @@ def _made_up_entry(name: str, kind: EngineKind, created: int) -> dict[str, objec
 
 
 def _instant(time: str) -> float:
-    """Return an RFC 3339 time as seconds since 1970; 0 for what is none. Ollamas write local time."""
+    """Return an RFC 3339 time as seconds since 1970; 0 for any other text. Ollamas write local time."""
     try:
         return datetime.fromisoformat(time).timestamp()
     except (ValueError, OverflowError):
@@ -190,13 +190,15 @@ class Catalog:
         self._revision = self._fleet.revision
         models: dict[str, Model] = {}
         loaded: dict[str, LoadedModel] = {}
-        # Newer engines list more of a model: theirs is the entry that clients get.
-        for engine in sorted(self._fleet.engines, key=lambda engine: version_numbers(engine.version), reverse=True):
+        # Newer engines list more of a model, so clients get the entry of the newest.
+        for engine in sorted(
+            self._fleet.engines, key=lambda engine: version_numbers(engine.known.version), reverse=True
+        ):
             if engine.health is Health.DOWN:
                 continue
-            for key, model in engine.models.items():
+            for key, model in engine.known.models.items():
                 models.setdefault(key, model)
-            for key, entry in engine.loaded.items():
+            for key, entry in engine.known.loaded.items():
                 if key not in loaded or _instant(loaded[key].expires_at) < _instant(entry.expires_at):
                     loaded[key] = entry
         newest = sorted(models.values(), key=lambda model: (_instant(model.modified_at), model.key), reverse=True)

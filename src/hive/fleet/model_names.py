@@ -20,7 +20,7 @@ _NAME = re.compile(
     rf"{_PART}(?::{_PART})?"
 )
 MAX_NAME = 600
-"""Characters; a longer one is no name, and is looked up nowhere."""
+"""In characters; a longer text is no name, and is not looked up."""
 
 
 @lru_cache(maxsize=4096)
@@ -49,7 +49,7 @@ def is_valid(name: str) -> bool:
 
 
 def unknown_model_text(route: Route, name: str) -> str:
-    """Return Ollama's words for a model that it does not have; they differ by route."""
+    """Return Ollama's words for a model that it does not have; the words differ by route."""
     if route.quotes_model and name:
         return f"model {json.dumps(name, ensure_ascii=False)} not found, try pulling it first"
     if route.reads_name:

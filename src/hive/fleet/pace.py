@@ -1,20 +1,20 @@
-"""What was measured of an engine's speed: means that follow what changes, and no opinion."""
+"""Measurements of an engine's speed, as means that follow changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 FIXED_TOKENS = 50
-"""A prompt costs as much as its tokens and this many more: what every request costs, whatever its length."""
+"""A prompt costs as much as its tokens and this many more, which stand for the fixed cost of each request."""
 _NEWEST_COUNTS = 0.2
-"""The share of the newest measurement in a mean, once there are five."""
+"""The share of the newest measurement in a mean of five or more."""
 _CROWDS = (1.0, 1.0, 2.5, 5.5, 11.0)
-"""How many run in each band, about."""
+"""About how many exchanges run in each band."""
 _SLOWER_BY = 0.35
-"""What one more exchange on the same engine is believed to add to the time of each, where that was not measured."""
+"""One more exchange on the same engine is believed to add this share to the time of each, if that was not measured."""
 _SPREAD = 8
 _FORGET = 0.995
-"""The slowest measurement fades by this with each one that follows."""
+"""The slowest measurement is multiplied by this with each one that follows."""
 BANDS = len(_CROWDS)
 
 
@@ -25,7 +25,7 @@ def band(running: int) -> int:
 
 @dataclass(slots=True)
 class Mean:
-    """A mean of all measurements while they are few, later of the newest ones."""
+    """A mean of all measurements while they are few, and mostly of the newest ones later."""
 
     value: float = 0.0
     count: int = 0
@@ -49,7 +49,7 @@ def _means() -> list[Mean]:
 
 
 class Curve:
-    """Seconds of something, by how many run at once; bands without a measurement follow their neighbour."""
+    """Seconds, by the number of exchanges that run at once; a band without a measurement follows its neighbour."""
 
     __slots__ = ("_means", "count", "seconds")
 
@@ -84,9 +84,9 @@ class Pace:
     load: Mean = field(default_factory=Mean)
     """Seconds until the model was in memory."""
     slowest: float = 0.0
-    """The most seconds that a token of a prompt took of late: what an engine remembers of one, it does not read."""
+    """The most seconds that a token of a prompt took of late. It takes less where the engine remembers a part of it."""
     is_rough: bool = False
-    """Was it only worked out from answers that came in one piece?"""
+    """Is it only worked out from answers that came in one piece?"""
     measured_at: float = float("-inf")
     """When the newest measurement was taken."""
 
@@ -96,10 +96,10 @@ class Pace:
 
     @property
     def may_be_rough(self) -> bool:
-        """Is nothing better known?"""
+        """Is there no better measurement?"""
         return self.is_rough or not self.prompt.count
 
     def forget_rough(self) -> None:
-        """Better is known from now on."""
+        """Forget what was worked out roughly: a better measurement has come."""
         self.is_rough = False
         self.prompt, self.decode = Curve(), Curve()

@@ -1,4 +1,4 @@
-"""What is known of an engine's life: signs, as they come in. `hive.fleet.health` judges them."""
+"""The signs of an engine's life, as they come in. `hive.fleet.health` judges them."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ class Signs:
     failure: str = ""
     """Why it cannot serve, in a few words: it refused the connection, or answered nonsense; "" after a good answer."""
     streams: int = 0
-    """Answers of which a byte is due: begun and not ended, or overdue by far."""
+    """How many answers owe a byte: they have begun and not ended, or their first byte is overdue by far."""
     last_stream_byte: float = NEVER
-    """The newest byte of any of them."""
+    """When the newest byte of any of these came."""
     last_answer_byte: float = NEVER
-    """The newest byte of any answer at all."""
+    """When the newest byte of any answer came."""
     computing: int = 0
-    """Exchanges whose first byte may well take so long, and loads: it may be busy with them."""
+    """How many exchanges may still read their prompt, and loads: the engine may be busy with them."""
     has_stopped: bool = False
     """An agent saw the engine's process stopped, or its processors idle while it should work."""
     is_halted: bool = False
-    """Was that the former: no process of it could go on if it wanted to?"""
+    """Was its process stopped, so that nothing of it can go on?"""
     drained_by: str = ""
-    """Who wants it empty, and why, in a few words."""
+    """By whose order it is drained, and why, in a few words; "" when it is not."""
     has_left: bool = False
-    """Has its node gone in good order? Then it is trusted at once when it is back."""
+    """Has its node left in good order? Then the engine is trusted at once when it is back."""
     is_remembered: bool = False
-    """Is it only known from before the hub's start? Ends with the first news of it."""
+    """Is it only known from before the hub's start? The first news of it ends this."""
     since: float = NEVER
-    """When it came into its state."""
+    """When its health last changed."""
     falls: int = 0
-    """How often it went down, or stood still, and was not forgiven."""
+    """How often it went down, or stood still, since this was last forgiven."""
     fell_at: float = NEVER
-    """When it did so last."""
+    """When it last did so."""
     is_unproven: bool = False
-    """Is its probation not over, whatever came in between?"""
+    """Has a probation begun that was not passed yet? Other states in between do not end it."""
     blames: int = 0
     """Exchanges in a row that failed by its own fault."""
     busies: int = 0
     """How often in a row it said that it is busy."""
     served: int = 0
-    """Exchanges answered to their end in this state."""
+    """Exchanges answered to their end since its health last changed."""

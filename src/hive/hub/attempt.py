@@ -85,15 +85,17 @@ class Attempt:
     def _make_relay(self, engine: Engine, translator: Translator | None) -> Relay:
         hub, wanted = self._hub, self._wanted
         dialect = wanted.route.dialect
-        self.relay = Relay(self._answer, hub.now, dialect, wanted.task, engine.kind, hub.relay_limits, translator)
+        self.relay = Relay(self._answer, hub.now, dialect, wanted.task, engine.known.kind, hub.relay_limits, translator)
         return self.relay
 
     def _make_request(self, engine: Engine, link: Link) -> tuple[bytes, bytes, Translator | None]:
         wanted = self._wanted
         body: bytes = wanted.body
         translator: Translator | None = None
-        if engine.kind is not EngineKind.OLLAMA and wanted.route.form is not BodyForm.MULTIPART:
-            model = engine.models.get(wanted.model)  # None: it was lost in this very moment, and the engine will say so
+        if engine.known.kind is not EngineKind.OLLAMA and wanted.route.form is not BodyForm.MULTIPART:
+            model = engine.known.models.get(
+                wanted.model
+            )  # None: it was lost in this very moment, and the engine will say so
             body, translator = rename(body, wanted.routing, model.id if model is not None else wanted.routing.model)
         path = link.base_path + wanted.route.path.encode()
         head = request_head(path, link.host_field, link.credential, self._answer.client.head, len(body))

@@ -65,7 +65,7 @@ class Hub:
             events,
             lambda order, end: self.queue.load_finished(order, end),
         )
-        dispatcher = Dispatcher(self.fleet, settings.queue_limit, policy=self.frontend.policy)
+        dispatcher = Dispatcher(self.fleet, settings.queue_limit)
         self.queue = Queue(dispatcher, self.loader.start)
         self.register = ExchangeRegister(Records(write_records, events.append_requests), self.now)
         self.joining = self._make_joining(ring)

@@ -255,7 +255,7 @@ class Exchange:
         elif step.note is Note.INSIDE:
             queue.note_inside(lease)
         elif step.note is Note.STALE:
-            engine.is_stale = True
+            engine.known.is_stale = True
         if step.blames:
             queue.note_blamed(engine)
         if step.excludes:
@@ -340,7 +340,7 @@ def _how_it_ended(relay: Relay | None, lease: Lease, *, has_begun: bool) -> tupl
     engine, head = lease.engine, relay.head
     assert head is not None
     is_relayed = engine.relays(lease.ticket.model)
-    row = judge(engine.kind, head.status, relay.held.body, engine.version, is_relayed=is_relayed)
+    row = judge(engine.known.kind, head.status, relay.held.body, engine.known.version, is_relayed=is_relayed)
     return failover.end_of_refusal(row), row
 
 

@@ -70,7 +70,7 @@ class ExchangeServices:
             self.fleet.forget_loaded(engine, model)
             self._loader.unload_elsewhere(engine, model)
             self._roster.kick(engine, later=True)
-        elif changes or model not in engine.warm:
+        elif changes or model not in engine.known.warm:
             self._roster.kick(engine)
         else:
-            engine.is_stale = True
+            engine.known.is_stale = True

@@ -15,8 +15,9 @@ from dataclasses import replace
 import msgspec
 from msgspec import Raw
 
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.health_watch import HealthWatch
 from hive.wire import link_messages as messages
@@ -57,9 +58,9 @@ def _kind_of(text: str) -> EngineKind:
 
 def _should_work(engine: Engine) -> bool:
     """Has the engine work that it should do now: silent streams, or work left after it was found to stand still?"""
-    if engine.kind is EngineKind.OPENAI:
+    if engine.known.kind is EngineKind.OPENAI:
         return False  # it may be a gateway, which waits for the processors of another machine
-    return engine.health is Health.DOUBTFUL or (engine.signs.has_stopped and engine.running > 0)
+    return engine.health is Health.DOUBTFUL or (engine.signs.has_stopped and engine.running.count > 0)
 
 
 class JoinedEngine:
@@ -85,7 +86,7 @@ class JoinedEngine:
         self._now = now
         self._last: bytes | None = None
         """A digest of the last report. The report itself would keep its whole message in memory."""
-        self._reported = engine.loaded
+        self._reported = engine.known.loaded
         """The loaded models by the last report. After an unload the hub's own view differs."""
         self._refresh_due: float | None = None
         self._refreshed_at = float("-inf")
@@ -99,7 +100,7 @@ class JoinedEngine:
             self.fail(reported.error or "its node finds no engine there")
             return
         mark = _mark(reported)
-        if mark != self._last or engine.loaded is not self._reported:
+        if mark != self._last or engine.known.loaded is not self._reported:
             try:
                 report = read_report(reported)
             except UnreadableListing as unreadable:
@@ -109,7 +110,7 @@ class JoinedEngine:
                 self.fail(f"its node reports more than {MAX_MODELS} models")
                 return
             self._fleet.learn(engine, report)
-            self._last, self._reported = mark, engine.loaded
+            self._last, self._reported = mark, engine.known.loaded
         if not reported.is_silent:
             self._health.note_answer(engine)
             self._on_listing(engine)
@@ -118,16 +119,18 @@ class JoinedEngine:
     def lasting(self) -> tuple[object, ...]:
         """Return what must be remembered over a restart of the hub, as a value to compare."""
         engine = self.engine
-        return engine.kind, engine.version, engine.url, engine.reported_slots, engine.models
+        return engine.known.kind, engine.known.version, engine.url, engine.known.reported_slots, engine.known.models
 
     def known(self) -> messages.ReportedEngine | None:
         """Return what must be remembered, as its node would report it; None if the node never reported the models."""
         engine = self.engine
-        if engine.kind is EngineKind.UNKNOWN:
+        if engine.known.kind is EngineKind.UNKNOWN:
             return None
-        known = messages.ReportedEngine(engine.id, engine.kind.value, engine.version, engine.url, engine.reported_slots)
-        models = engine.models.values()
-        if engine.kind is EngineKind.OLLAMA:
+        known = messages.ReportedEngine(
+            engine.id, engine.known.kind.value, engine.known.version, engine.url, engine.known.reported_slots
+        )
+        models = engine.known.models.values()
+        if engine.known.kind is EngineKind.OLLAMA:
             tags = Raw(b'{"models":[%b]}' % b",".join(model.tags for model in models))
             return msgspec.structs.replace(known, tags=tags)
         listed = Raw(b'{"data":[%b]}' % b",".join(model.listed for model in models))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hive.fleet.engines import Engine, Model
+from hive.fleet.engines import Engine
+from hive.fleet.known import Model
 from hive.hub.event_log import EventLog
 from hive.hub.events import EngineListing, EventKind, engine_subject
 
@@ -24,8 +25,8 @@ class _Noted:
     loaded: frozenset[str]
 
     def is_still_true(self, engine: Engine) -> bool:
-        return self.loaded == engine.loaded.keys() and (
-            self.models is engine.models or _digests(self.models) == _digests(engine.models)
+        return self.loaded == engine.known.loaded.keys() and (
+            self.models is engine.known.models or _digests(self.models) == _digests(engine.known.models)
         )
 
 
@@ -45,9 +46,9 @@ class ListingNotes:
         noted = self._noted.get(engine)
         if noted is not None and noted.is_still_true(engine):
             return
-        self._noted[engine] = _Noted(engine.models, frozenset(engine.loaded))
-        names = tuple(sorted(engine.loaded)[:NAMED])
-        details = EngineListing(engine.node, engine.id, len(engine.models), len(engine.loaded), names)
+        self._noted[engine] = _Noted(engine.known.models, frozenset(engine.known.loaded))
+        names = tuple(sorted(engine.known.loaded)[:NAMED])
+        details = EngineListing(engine.node, engine.id, len(engine.known.models), len(engine.known.loaded), names)
         self._events.append(EventKind.ENGINE_LISTING, engine_subject(engine.node, engine.id), details)
 
     def forget(self, engine: Engine) -> None:

@@ -90,7 +90,7 @@ class Loader:
     def unload_elsewhere(self, engine: Engine, model: str) -> None:
         """Unload a model from all other engines: a client, which sees only one server, unloaded it from this one."""
         for other in self._fleet.having(model):
-            if other is not engine and model in other.loaded and other.loads_models:
+            if other is not engine and model in other.known.loaded and other.loads_models:
                 self._fleet.forget_loaded(other, model)
                 self._background.spawn(self._unload(other, model))
 
@@ -139,7 +139,7 @@ class Loader:
             return LoadEnd.DONE
         said = one_line(answer[:200].decode(errors="replace"))
         _log.warning("node %s: does not load %s: %d %s", engine.node, order.model, head.status, said)
-        is_busy = judge(engine.kind, head.status, answer, engine.version).verdict is Verdict.BUSY
+        is_busy = judge(engine.known.kind, head.status, answer, engine.known.version).verdict is Verdict.BUSY
         return LoadEnd.BUSY if is_busy else LoadEnd.FAILED
 
     def _finish(self, load: Load, end: LoadEnd) -> None:
@@ -153,5 +153,5 @@ class Loader:
 
 
 def _spelling(engine: Engine, key: str) -> str:
-    model = engine.models.get(key)
+    model = engine.known.models.get(key)
     return model.id if model is not None else key

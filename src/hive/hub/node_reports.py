@@ -100,8 +100,8 @@ class NodeReports:
         memory = memory_bytes if len(self.engines) == 1 else None
         for joined in list(self.engines.values()):
             joined.tick(now)
-            joined.engine.round_trip = self._pool.round_trip
-            joined.engine.memory_bytes = memory
+            joined.engine.known.round_trip = self._pool.round_trip
+            joined.engine.known.memory_bytes = memory
 
     def _learn(self, engines: tuple[ReportedEngine, ...]) -> None:
         """Learn from a report. Only after all of it the queue is served and the fleet indexed, once."""

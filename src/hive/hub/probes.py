@@ -15,9 +15,10 @@ from dataclasses import replace
 from hive import errors
 from hive.config import Settings
 from hive.errors import Fault
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.identity import Identity, Reply, Steps, check, identify, slots_in_props
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport
 from hive.fleet.listings import UnreadableListing, read_ps, read_tags, read_v1_models
 from hive.hub.health_watch import HealthWatch
 from hive.net.ask import ask
@@ -99,11 +100,13 @@ class Prober:
         engine = self._engine
         began = self._loop.time()
         try:
-            is_known = engine.kind is not EngineKind.UNKNOWN
-            found = await self._follow(check(Identity(engine.kind, engine.version)) if is_known else identify())
+            is_known = engine.known.kind is not EngineKind.UNKNOWN
+            found = await self._follow(
+                check(Identity(engine.known.kind, engine.known.version)) if is_known else identify()
+            )
             now = self._loop.time()
             if is_known:
-                engine.round_trip = now - began
+                engine.known.round_trip = now - began
             if engine.health in _UNLISTED:
                 engine.signs.last_sign = now
             else:
@@ -116,10 +119,12 @@ class Prober:
     def _list_beside(self, kind: EngineKind, version: str) -> None:
         """Ask for the lists that are due, without delaying the next probe."""
         engine, now = self._engine, self._loop.time()
-        is_new = engine.health in _UNLISTED or kind is not engine.kind or version != engine.version
+        is_new = engine.health in _UNLISTED or kind is not engine.known.kind or version != engine.known.version
         if is_new or now - self._listed_at >= self._settings.models_interval:
             self._listing = self._loop.create_task(self._guard(self._list_all(kind, version)))
-        elif kind is EngineKind.OLLAMA and (engine.is_stale or now < self._recheck_until or now >= self._loaded_due):
+        elif kind is EngineKind.OLLAMA and (
+            engine.known.is_stale or now < self._recheck_until or now >= self._loaded_due
+        ):
             self._listing = self._loop.create_task(self._guard(self._list_loaded()))
 
     async def _guard(self, listing: Coroutine[None, None, None]) -> None:
@@ -154,7 +159,7 @@ class Prober:
     async def _list_all(self, kind: EngineKind, version: str) -> None:
         """List all models, after which the engine may get work. Then list the loaded ones, which may take long."""
         engine = self._engine
-        engine.is_stale = False
+        engine.known.is_stale = False
         began = self._loop.time()
         changed = self._fleet.learn(engine, await self._report(kind, version))
         self._listed_at = self._loop.time()
@@ -168,7 +173,7 @@ class Prober:
 
     async def _list_loaded(self) -> None:
         """List the loaded models."""
-        self._engine.is_stale = False
+        self._engine.known.is_stale = False
         self._loaded_due = self._loop.time() + LOADED_INTERVAL
         body = await self._get("/api/ps", LISTING_TIMEOUT)
         if body is not None:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hive.dialects.measures import Measured
-from hive.errors import Fault
 from hive.fleet.engines import Engine
 from hive.scheduling.dispatcher import Dispatcher, Step
-from hive.scheduling.estimates import Estimates
 from hive.scheduling.failover import blamed_rest
 from hive.scheduling.tickets import Lease, LoadEnd, LoadOrder, Ticket
 
@@ -23,21 +21,15 @@ class Queue:
 
     def __init__(self, dispatcher: Dispatcher, start_load: Callable[[LoadOrder], None]) -> None:
         self._dispatcher = dispatcher
+        self.limit = dispatcher.queue.limit
+        """How many tickets may wait."""
+        self.estimates = dispatcher.estimates
+        """How fast engines are expected to be."""
         self._start_load = start_load
         """Begins an exchange that loads a model. At its end it calls `load_finished`."""
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[Ticket, asyncio.Future[Lease]] = {}
         self._is_held = False
-
-    @property
-    def estimates(self) -> Estimates:
-        """Return the estimates of engines."""
-        return self._dispatcher.estimates
-
-    @property
-    def limit(self) -> int:
-        """How many tickets may wait."""
-        return self._dispatcher.queue_limit
 
     @property
     def waiting_count(self) -> int:
@@ -115,7 +107,7 @@ class Queue:
         engine, now = lease.engine, self._loop.time()
         engine.signs.served += 1
         engine.signs.blames = engine.signs.busies = 0
-        pace = engine.paces.get(lease.ticket.model)
+        pace = engine.learned.paces.get(lease.ticket.model)
         if pace is None or now - pace.measured_at >= MEASURE_PAUSE:
             self._dispatcher.note_served(lease, measure(), now)
 
@@ -150,20 +142,14 @@ class Queue:
 
     def _act(self, step: Step) -> None:
         for lease in step.leases:
-            self._grant(lease)
+            waiter = self._waiters.get(lease.ticket)
+            if waiter is None or waiter.done():
+                self._dispatcher.release(lease)
+            else:
+                waiter.set_result(lease)
         for order in step.loads:
             self._start_load(order)
         for ticket, fault in step.refused:
-            self._refuse(ticket, fault)
-
-    def _grant(self, lease: Lease) -> None:
-        waiter = self._waiters.get(lease.ticket)
-        if waiter is None or waiter.done():
-            self._dispatcher.release(lease)
-        else:
-            waiter.set_result(lease)
-
-    def _refuse(self, ticket: Ticket, fault: Fault) -> None:
-        waiter = self._waiters.get(ticket)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(fault)
+            waiter = self._waiters.get(ticket)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(fault)

@@ -1,1 +1,1 @@
-"""Who waits, who is served next, and by which engine: state in, `now` in, decisions out."""
+"""Which ticket is served next, and by which engine: state in, `now` in, decisions out."""

@@ -1,10 +1,13 @@
 """The policy `best`: the engine from which the first byte is expected soonest, or the wait for a better one.
 
-Expected is: the wait for a slot, the load where the model is not in memory, the prompt at the pace that was measured
-with so many running, and the way there. Three things keep it honest. An engine whose pace nobody knows counts as the
-middle of the fleet and gets one exchange at a time while others could serve; a few exchanges are spent on finding
-out. A free slot is declined only while whoever waits last would still be served sooner by a faster engine, and for no
-longer than the slow one would have taken. A load counts more than its seconds, because it costs others their model.
+The expected time is a sum: the wait for a slot, the load if the model is not in memory, the prompt at the pace that
+was measured with as many exchanges running, and the round trip to the engine. Three rules go with it:
+
+* An engine of unknown pace counts as the middle of the fleet, and gets one exchange at a time while other engines
+  could serve. A few exchanges are spent on measuring it.
+* A free slot is declined only while a faster engine would serve even the last waiting ticket sooner, and for no longer
+  than the slow engine would have taken.
+* A load counts more than its seconds, because other requests may lose their model by it.
 """
 
 from __future__ import annotations
@@ -13,31 +16,34 @@ from collections.abc import Sequence
 
 from hive.fleet.engines import Engine
 from hive.fleet.pace import BANDS, band
+from hive.scheduling.lanes import Action, Choice, Lane
 from hive.scheduling.placement import TIE, Place, Placement
-from hive.scheduling.policies import MANY_ENGINES, Action, Choice, Situation, is_open, last_resort, only_one, sample
-from hive.scheduling.ticket_queue import Lane
+from hive.scheduling.policies import MANY_ENGINES, Situation, is_open, last_resort, only_one, sample
 from hive.scheduling.tickets import Ticket
 
 MARGIN = 1.6
-"""Waiting must be expected to be so much better than serving at once."""
+"""Waiting must be expected to be so many times sooner than serving at once."""
 ELECTIVE = 2.0
 """A load must be expected to be so many times sooner than an engine that has the model already."""
 LEAST_LOAD = 1.6
-"""Seconds to the first byte below which no load can be worth while."""
+"""If an engine could serve in fewer seconds than these, no load is considered."""
 UNPROVEN_WEIGHT = 4.0
-"""What a second on an engine on probation counts."""
+"""A second on an engine on probation counts as so many."""
 UNKNOWN_WEIGHT = 3.0
-"""What a second counts on an engine that runs something already, and whose pace nobody knows."""
+"""A second on a busy engine of unknown pace counts as so many."""
 EXPLORE = 0.05
-"""The share of decisions that may be spent on finding out about an engine."""
+"""The share of decisions that may be spent on measuring an engine."""
 STALE = 300.0
 """Seconds after which a measurement is worth repeating."""
 WORST_EXPLORED = 4.0
-"""An engine expected to be so many times slower than the best is not tried out."""
+"""An engine that is expected to be so many times slower than the best is not measured."""
 
 _BANDS = tuple(band(running) for running in range(64))
 _LAST = BANDS - 1
 _NEVER = float("inf")
+_Weighed = tuple[list[tuple[Engine, float]], list[tuple[Engine, float]], list[Engine], float, float]
+"""Engines that could serve now and busy ones, each with its seconds to the first byte; those that lack the model; the
+least seconds of the first, and of the second."""
 
 
 class Best:
@@ -51,54 +57,62 @@ class Best:
 
     def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
         """Return the engine to serve the ticket or to load its model, or that it had better wait."""
-        engines, model, options = lane.engines, ticket.model, ticket.load_options
-        if len(engines) == 1 and engines[0].is_warm(model, options) and is_open(engines[0], model, now):
-            return Choice(Action.SERVE, engines[0], lane.only)
-        if len(engines) > MANY_ENGINES:
+        engines, model = lane.engines, ticket.model
+        if len(engines) == 1:
+            only = engines[0]
+            if only.is_warm(model, ticket.load_options) and is_open(only, model, now):
+                return Choice(Action.SERVE, only, lane.only)
+        elif len(engines) > MANY_ENGINES:
             engines = sample(engines, model, now, self._situation.rng, freed)
-        size = ticket.size
-        open_: list[tuple[Engine, float]] = []
-        busy: list[tuple[Engine, float]] = []
-        cold: list[Engine] = []
-        least = hope = _NEVER
-        for engine in engines:
-            is_clear = model in engine.warm and not engine.loaded_as and not engine.loading
-            if not is_clear and not engine.is_warm(model, options):
-                cold.append(engine)
-                continue
-            running = engine.running
-            pace = engine.paces.get(model)
-            if pace is None or not pace.prompt.count:
-                seconds = self._guess(engine, model, size)
-            else:
-                beside = running + 1 if running < engine.limit else max(engine.limit, 1)
-                seconds = engine.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
-            if engine.is_unproven:
-                seconds *= UNPROVEN_WEIGHT
-            if (
-                running < engine.limit
-                and engine.rests_until <= now
-                and (engine.model_slots >= engine.limit or engine.running_of.get(model, 0) < engine.model_slots)
-            ):
-                if running >= engine.proven and engine.running_of.get(model, 0) >= engine.proven:
-                    seconds += self._situation.estimates.service_of(engine, model)  # as if it had to wait inside
-                open_.append((engine, seconds))
-                if seconds < least:
-                    least = seconds
-            else:
-                if engine.rests_until > now:
-                    seconds += engine.rests_until - now
-                busy.append((engine, seconds))
-                if seconds < hope:
-                    hope = seconds
+        open_, busy, cold, least, hope = self._weigh(engines, ticket, now)
         if not open_ or hope * MARGIN < least or (cold and least > LEAST_LOAD):
             choice = self._look_further(lane, ticket, now, least, busy, cold)
             if choice is not None:
                 return choice
         return self._take(lane, ticket, now, open_, least)
 
+    def _weigh(self, engines: list[Engine], ticket: Ticket, now: float) -> _Weighed:
+        """Sort engines by what they could do now. This runs for each engine and ticket, so it calls little."""
+        model, options, size = ticket.model, ticket.load_options, ticket.size
+        open_: list[tuple[Engine, float]] = []
+        busy: list[tuple[Engine, float]] = []
+        cold: list[Engine] = []
+        least = hope = _NEVER
+        for engine in engines:
+            known, running = engine.known, engine.running
+            is_clear = model in known.warm and not running.loaded_as and not running.loading
+            if not is_clear and not engine.is_warm(model, options):
+                cold.append(engine)
+                continue
+            count, limit, learned = running.count, engine.limit, engine.learned
+            pace = learned.paces.get(model)
+            if pace is None or not pace.prompt.count:
+                seconds = self._guess(engine, model, size)
+            else:
+                beside = count + 1 if count < limit else limit or 1
+                seconds = known.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
+            if engine.is_unproven:
+                seconds *= UNPROVEN_WEIGHT
+            if (
+                count < limit
+                and running.rests_until <= now
+                and (engine.model_slots >= limit or running.of_model.get(model, 0) < engine.model_slots)
+            ):
+                if count >= learned.proven and running.of_model.get(model, 0) >= learned.proven:
+                    seconds += self._situation.estimates.service_of(engine, model)  # as if it had to wait inside
+                open_.append((engine, seconds))
+                if seconds < least:
+                    least = seconds
+                continue
+            if running.rests_until > now:
+                seconds += running.rests_until - now
+            busy.append((engine, seconds))
+            if seconds < hope:
+                hope = seconds
+        return open_, busy, cold, least, hope
+
     def _take(self, lane: Lane, ticket: Ticket, now: float, open_: list[tuple[Engine, float]], least: float) -> Choice:
-        """Serve at once, by the engine expected to be soonest."""
+        """Return the choice to serve at once, by the engine with the soonest expected first byte."""
         if len(open_) == 1:
             return Choice(Action.SERVE, open_[0][0], only_one(lane), open_)
         rng = self._situation.rng
@@ -114,19 +128,24 @@ class Best:
 
     @staticmethod
     def _is_worth_a_try(engine: Engine, ticket: Ticket, seconds: float, least: float, now: float) -> bool:
-        pace = engine.paces.get(ticket.model)
+        pace = engine.learned.paces.get(ticket.model)
         is_known = pace is not None and pace.prompt.count > 0 and now - pace.measured_at < STALE
-        return not is_known and not engine.running and not engine.is_unproven and seconds <= least * WORST_EXPLORED
+        return (
+            not is_known and not engine.running.count and not engine.is_unproven and seconds <= least * WORST_EXPLORED
+        )
 
     def _guess(self, engine: Engine, model: str, size: int) -> float:
-        running = engine.running
+        running = engine.running.count
         seconds = self._situation.estimates.first_byte(engine, model, size, running + 1)
         return seconds * UNKNOWN_WEIGHT if running else seconds
 
     def _look_further(
         self, lane: Lane, ticket: Ticket, now: float, least: float, busy: list[tuple[Engine, float]], cold: list[Engine]
     ) -> Choice | None:
-        """Weigh waiting and loading against serving at once (`least`, if anybody can); None when serving is best."""
+        """Weigh waiting and loading against serving at once; return None when serving is best.
+
+        `least` are the seconds to the first byte of the best engine that could serve now; infinite when none could.
+        """
         situation = self._situation
         wait = self._wait(ticket, now, busy, cold, least)
         place = Place()
@@ -150,42 +169,43 @@ class Best:
         return last_resort(situation, lane, ticket, now)
 
     def _is_worth_another(self, place: Place, engine: Engine, ticket: Ticket, now: float) -> bool:
-        """Should an idle engine load it too? Each waits less than a load takes; together they have waited long enough.
+        """Should an idle engine load the model too, though each ticket waits for less time than a load takes?
 
-        Who pays rent until it adds up to the price, and then buys, never pays much more than was necessary.
+        Yes, once tickets have waited for the model for `ELECTIVE` times the load. This is the "ski rental" rule: rent
+        until the rents add up to the price, then buy; it never costs much more than the best choice in hindsight.
         """
-        if engine.running or place.unload:
+        if engine.running.count or place.unload:
             return False
         return now - self._situation.queue.pressed_since.get(ticket.model, now) >= place.counts * ELECTIVE
 
     def _cold_seconds(self, engine: Engine, ticket: Ticket) -> float:
-        """Return the seconds to the first byte on an engine, once it has loaded the model."""
-        seconds = self._situation.estimates.first_byte(engine, ticket.model, ticket.size, engine.running + 1)
+        """Return the seconds to the first byte on an engine after it has loaded the model."""
+        seconds = self._situation.estimates.first_byte(engine, ticket.model, ticket.size, engine.running.count + 1)
         return seconds * UNPROVEN_WEIGHT if engine.is_unproven else seconds
 
     def _wait(
         self, ticket: Ticket, now: float, busy: list[tuple[Engine, float]], cold: list[Engine], least: float
     ) -> float:
-        """Return the seconds until whoever waits last for this model has its first byte from an engine that has it."""
+        """Return the seconds until the last ticket for this model has its first byte from an engine with the model."""
         model, estimates = ticket.model, self._situation.estimates
         rate, first_byte, after_load = 0.0, _NEVER, _NEVER
         held: dict[str, int] = {}
         for engine in cold:
-            if engine.loading == model:
+            if engine.running.loading == model:
                 seconds = self._after_load(engine, ticket, now) + self._cold_seconds(engine, ticket)
                 after_load = min(after_load, seconds)
         for engine, seconds in busy:
             if seconds * MARGIN < least and engine.limit:
                 rate += engine.limit / estimates.service_of(engine, model)
                 first_byte = min(first_byte, seconds)
-                for each in engine.loaded:
+                for each in engine.known.loaded:
                     held[each] = held.get(each, 0) + 1
         if not rate:
             return after_load
         return min(after_load, self._rivals(ticket, held) / rate + first_byte)
 
     def _after_load(self, engine: Engine, ticket: Ticket, now: float) -> float:
-        """Return the seconds until an engine that loads the model has a slot for whoever waits last for it."""
+        """Return the seconds until an engine that loads the model has a slot for the last ticket that waits for it."""
         situation, model = self._situation, ticket.model
         expected = situation.estimates.load(engine, model)
         elapsed = now - situation.loads.orders[engine].ordered_at if engine in situation.loads.orders else 0.0
@@ -194,7 +214,7 @@ class Best:
         return left + max(waiting, 0) * situation.estimates.service_of(engine, model) / engine.model_slots
 
     def _rivals(self, ticket: Ticket, held: dict[str, int]) -> float:
-        """Return how many wait for the same slots, this ticket included; those who have a choice count in part.
+        """Return how many tickets wait for the same slots, this one included; tickets with other engines count in part.
 
         `held` says how many of the engines in question have a model in memory.
         """

@@ -1,4 +1,4 @@
-"""How much is asked of each model and each engine of late, and how fast the fleet serves: counted, then averaged."""
+"""The demand for each model and each engine of late, and how fast the fleet serves: counted, then averaged."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from hive.fleet.engines import Engine
 K = TypeVar("K", bound=Hashable)
 
 SPAN = 900.0
-"""Seconds over which demand is averaged, about."""
+"""Demand is averaged over about so many seconds."""
 SERVE_SPAN = 10.0
 LEAST_SPAN = 0.05
 """A rate over less time than this says nothing."""
 _NOTHING = 1e-4
 _LEAST_SCALE = 0.5
-"""All averages are written anew when they have fallen by so much, and those that are next to nothing forgotten."""
+"""When the scale has fallen below this, all averages are written anew, and those that are almost 0 are forgotten."""
 
 
 class Rates(Generic[K]):
-    """Averages a second of what is counted by key. What is not counted costs nothing while it fades."""
+    """Averages of counts a second, by key. A key that is not counted costs nothing while its average fades."""
 
     def __init__(self) -> None:
         self._scaled: dict[K, float] = {}
         self._scale = 1.0
-        """What a number in `_scaled` is to be multiplied by: it alone falls, and all averages with it."""
+        """The factor of all numbers in `_scaled`: it falls, and so all averages fall."""
 
     def __len__(self) -> int:
         return len(self._scaled)
@@ -47,7 +47,7 @@ class Rates(Generic[K]):
 
 
 class Demand:
-    """Counts that whoever serves raises, and their rates a second, brought up to date by `fold`."""
+    """Counts that the dispatcher raises, and their rates a second, which `fold` brings up to date."""
 
     def __init__(self) -> None:
         self.arrived: dict[str, int] = {}
@@ -80,7 +80,7 @@ class Demand:
         return self._pairs.of((engine, model))
 
     def fold(self, now: float) -> None:
-        """Bring the rates up to date with what was counted: in a time that grows with that alone."""
+        """Add the counts to the rates. The time that this takes grows with the number of counts alone."""
         if self._folded_at is None:
             self._folded_at = now
         elapsed = now - self._folded_at

@@ -242,7 +242,7 @@ def what_is_left(having: Iterable[Engine], ticket: Ticket, here: Engine, now: fl
         accepting = True
         if each.takes_work:
             in_service = True
-            if each.rests_until <= now:
+            if each.running.rests_until <= now:
                 rested = True
                 break
     return Left(accepting, in_service, rested, here.relays(ticket.model))

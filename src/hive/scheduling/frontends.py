@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hive.fleet.engines import Engine
@@ -27,3 +28,7 @@ class Frontend:
     def admits(self, engine: Engine) -> bool:
         """Return whether an engine may serve the requests of this frontend."""
         return self.nodes is None or engine.node in self.nodes
+
+    def admitted(self, engines: Sequence[Engine]) -> Sequence[Engine]:
+        """Return the engines among these that may serve the requests of this frontend."""
+        return engines if self.nodes is None else [engine for engine in engines if engine.node in self.nodes]

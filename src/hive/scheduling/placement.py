@@ -1,7 +1,7 @@
-"""Where a model is best loaded, for `best`: the load's seconds, and what all others lose by it.
+"""On which engine `best` has a model loaded: weighed by the load's seconds, and by what all other requests lose.
 
-Where enough is known of an engine's memory, the models that are missed least are unloaded first, and whatever runs
-there runs on. Where nothing is known, the engine is left alone while it evicts what it likes.
+Where enough is known of an engine's memory, the models that are missed least are unloaded first, and the exchanges on
+the engine run on. Where too little is known, the engine gets no exchange while it evicts the models that it chooses.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ TIE = 1.05
 MOST_WEIGHED = 8
 """So many engines are weighed for a load."""
 STRANGERS = 2
-"""So many of them are taken at random."""
+"""So many of these are drawn at random."""
 BUSY_COUNTS = 10.0
-"""Seconds that it counts at a glance when an engine has something to do."""
+"""At a glance, an engine with an exchange or a load counts as so many seconds slower."""
 _NEVER = float("inf")
 
 
 @dataclass(slots=True)
 class Place:
-    """Where to load a model; no engine means that it is better to wait, or that nothing may load it now."""
+    """Where to load a model. Without an engine: it is better to wait, or no engine may load the model now."""
 
     counts: float = _NEVER
     """Expected seconds to the first byte, and each waiting ticket's share of what the load costs others."""
@@ -51,7 +51,7 @@ class Placement:
         places: list[Place] = []
         later = _NEVER
         for engine, seconds in cold:
-            if not engine.loading and engine.rests_until <= now:
+            if not engine.running.loading and engine.running.rests_until <= now:
                 place = self._weigh(engine, ticket, waiting, now)
                 place.counts += seconds
                 if place.engine is None:
@@ -71,7 +71,9 @@ class Placement:
 
         def at_a_glance(pair: tuple[Engine, float]) -> float:
             engine, seconds = pair
-            return seconds + load(engine, model) + (BUSY_COUNTS if engine.running or engine.loading else 0.0)
+            return (
+                seconds + load(engine, model) + (BUSY_COUNTS if engine.running.count or engine.running.loading else 0.0)
+            )
 
         chosen = nsmallest(MOST_WEIGHED - STRANGERS, cold, key=at_a_glance)
         return chosen + situation.rng.sample(cold, STRANGERS)
@@ -84,19 +86,19 @@ class Placement:
             return Place()
         seconds = situation.estimates.load(engine, model)
         unload = loads.room_for(engine, model, lambda each: self._loss(engine, each))
-        if unload is not None and model not in engine.running_of:
+        if unload is not None and model not in engine.running.of_model:
             return Place(seconds + sum(self._loss(engine, each) for each in unload) / waiting, engine, unload)
-        if engine.running:
+        if engine.running.count:
             seconds += situation.estimates.service_of(engine, model)
-        lost = situation.queue.count * demand.share_of(engine) * seconds  # all who wait, wait longer
-        lost += demand.of_engine(engine) * seconds * seconds / 2  # and so do those who come meanwhile
-        evicted = [self._loss(engine, each) for each in engine.loaded if each != model]
+        lost = situation.queue.count * demand.share_of(engine) * seconds  # every waiting ticket waits longer
+        lost += demand.of_engine(engine) * seconds * seconds / 2  # and so do the tickets that come meanwhile
+        evicted = [self._loss(engine, each) for each in engine.known.loaded if each != model]
         if evicted:
             lost += sum(evicted) / len(evicted)
         return Place(seconds + lost / waiting, engine if loads.may_load(engine, ticket, now) else None)
 
     def _loss(self, engine: Engine, model: str) -> float:
-        """Return the seconds that all who will ask for a model wait more when an engine loses it from its memory."""
+        """Return by how many seconds in all the coming tickets for a model wait longer when an engine loses it."""
         situation = self._situation
         missed = situation.loads.waited.value + situation.estimates.load(engine, model)
         is_last = situation.fleet.copies.get(model, 0) <= 1

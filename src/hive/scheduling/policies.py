@@ -1,59 +1,34 @@
-"""Choosing an engine for a ticket: the frame of all policies, and those that ask nothing but whose turn it is."""
+"""Choosing an engine for a ticket: what all policies share, and the simple policies (`Turns`, `AnyEngine`)."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
-
-import msgspec
 
 from hive.fleet.engines import MOST_RELAYED, Engine, Fleet
 from hive.scheduling.demand import Demand
 from hive.scheduling.estimates import Estimates
+from hive.scheduling.lanes import Action, Choice, Lane
 from hive.scheduling.loads import Loads
-from hive.scheduling.ticket_queue import Lane, TicketQueue
+from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Claim, Ticket
 
 MANY_ENGINES = 32
-"""Of more engines than these a sample is looked at, so that a decision takes no longer."""
+"""Of more engines than these only a sample is weighed, so that a decision takes no longer."""
 ENOUGH_WARM = 8
-"""So many engines that have the model in memory are looked at, if there are so many."""
+"""A sample holds so many engines that have the model in memory, if there are so many."""
 _ANY = 1 << 30
 ONLY_CHOICE = "only choice"
-"""Why it is this engine: no other one lists the model."""
+"""The reason for an engine when no other engine lists the model."""
 ONLY_ONE_IN_SERVICE = "the only one in service"
 ONLY_ONE_FREE = "the only one free now"
 _REASONS = {"round_robin": "its turn", "random": "drawn at random", "least_busy": "the least busy"}
 
 
-class Action(Enum):
-    """What to do with a ticket."""
-
-    SERVE = "serve"
-    LOAD = "load"
-    """Have an engine load its model; the ticket waits."""
-    WAIT = "wait"
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """What a policy decided. `compared` are the engines it weighed, with what it weighed them by."""
-
-    action: Action
-    engine: Engine | None = None
-    reason: str = ""
-    compared: Sequence[tuple[Engine, float]] = ()
-    unload: tuple[str, ...] = ()
-    """What to unload before a load."""
-    declines: bool = False
-    """Is a free slot left unused, because waiting seems better?"""
-
-
 @dataclass(slots=True)
 class Situation:
-    """What policies see."""
+    """All that policies may look at."""
 
     fleet: Fleet
     queue: TicketQueue
@@ -63,54 +38,61 @@ class Situation:
     rng: random.Random
 
 
-class Policy(Protocol):
-    """Chooses for one ticket; `lane.engines` are in service and accept it."""
-
-    name: str
-
-    def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
-        """Return what to do with the ticket now; `freed` came free just now. Changes only the policy's own memory."""
-
-
 def why_only(having: Sequence[Engine]) -> str:
-    """Return why it is the one engine in service among those that list a model."""
+    """Return why only one engine of a lane is in service; `having` are the engines that list its model."""
     return ONLY_CHOICE if len(having) == 1 else ONLY_ONE_IN_SERVICE
 
 
 def only_one(lane: Lane) -> str:
-    """Return why it is the only engine of a lane that could be chosen."""
+    """Return why only one engine of a lane could be chosen."""
     return lane.only if len(lane.engines) == 1 else ONLY_ONE_FREE
 
 
 def is_open(engine: Engine, model: str, now: float) -> bool:
-    """Could it begin one more exchange with a model that it has in memory?"""
+    """Could the engine begin one more exchange with a model that it has in memory?"""
+    running = engine.running
     return (
-        engine.running < engine.limit
-        and engine.rests_until <= now
-        and engine.running_of.get(model, 0) < engine.model_slots
+        running.count < engine.limit
+        and running.rests_until <= now
+        and running.of_model.get(model, 0) < engine.model_slots
     )
 
 
 def may_begin(engine: Engine, ticket: Ticket, now: float) -> bool:
-    """Could this engine begin with a ticket that needs no slot?"""
-    return engine.rests_until <= now and not (ticket.claim is Claim.RELAY and engine.relaying >= MOST_RELAYED)
+    """Could this engine begin with a ticket that takes no slot?"""
+    return engine.running.rests_until <= now and not (
+        ticket.claim is Claim.RELAY and engine.running.relaying >= MOST_RELAYED
+    )
+
+
+def could_serve(engine: Engine, ticket: Ticket, now: float) -> bool:
+    """Could this engine begin with the ticket now, without a load?"""
+    if not ticket.takes_slot:
+        return may_begin(engine, ticket, now)
+    return engine.is_warm(ticket.model, ticket.load_options) and is_open(engine, ticket.model, now)
+
+
+def could_load(engine: Engine, now: float) -> bool:
+    """Is this engine idle, so that it may load a model?"""
+    running = engine.running
+    return engine.loads_models and not running.count and not running.loading and running.rests_until <= now
 
 
 def sample(engines: list[Engine], model: str, now: float, rng: random.Random, freed: Sequence[Engine]) -> list[Engine]:
-    """Return as many of a large number of engines as are worth a look: some at random, and some that have the model."""
+    """Return some engines out of many: some drawn at random, those in `freed`, some that have the model in memory."""
     count = len(engines)
     start, stride = rng.randrange(count), rng.randrange(1, count)
     taken = dict.fromkeys([engines[(start + place * stride) % count] for place in range(MANY_ENGINES)])
     taken.update(dict.fromkeys(freed))
     has_open, warm = False, 0
     for engine in taken:
-        if model in engine.warm:
+        if model in engine.known.warm:
             warm += 1
             if is_open(engine, model, now):
                 has_open = True
     if not has_open or warm < ENOUGH_WARM:
         for engine in engines[start:] + engines[:start]:
-            if model in engine.warm and engine.running < (engine.limit if warm >= ENOUGH_WARM else _ANY):
+            if model in engine.known.warm and engine.running.count < (engine.limit if warm >= ENOUGH_WARM else _ANY):
                 taken[engine] = None
                 warm += 1
                 has_open = has_open or is_open(engine, model, now)
@@ -119,10 +101,27 @@ def sample(engines: list[Engine], model: str, now: float, rng: random.Random, fr
     return list(taken)
 
 
-class Turns:
-    """A policy that compares the engines that could serve now by one number each; the least is chosen, ties at random.
+class AnyEngine:
+    """Chooses for tickets that take no slot: any engine that does not rest. `name` is the policy of their frontend."""
 
-    It does not ask whether an engine has the model in memory: one that has not, loads it.
+    def __init__(self, name: str, situation: Situation) -> None:
+        self.name = name
+        self._situation = situation
+
+    def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
+        """Return an engine drawn at random; for an unload, one that has the model in memory where there is one."""
+        rested = [engine for engine in lane.engines if may_begin(engine, ticket, now)]
+        if ticket.claim is Claim.UNLOAD:
+            rested = [engine for engine in rested if ticket.model in engine.known.warm] or rested
+        if not rested:
+            return Choice(Action.WAIT)
+        return Choice(Action.SERVE, self._situation.rng.choice(rested), "needs no slot")
+
+
+class Turns:
+    """Compares the engines that could serve now by one number each; the smallest is chosen, ties at random.
+
+    It does not ask whether an engine has the model in memory: an engine that has not, loads it.
     """
 
     def __init__(self, name: str, situation: Situation) -> None:
@@ -167,11 +166,11 @@ def _nothing(engine: Engine) -> float:
 
 
 def _busyness(engine: Engine) -> float:
-    return engine.running / max(engine.slots, 1)
+    return engine.running.count / max(engine.slots, 1)
 
 
 def last_resort(situation: Situation, lane: Lane, ticket: Ticket, now: float) -> Choice:
-    """Return a choice for a ticket that nobody can serve well: an engine that just failed to load may say why."""
+    """Return a choice for a ticket that no engine can serve: one that just failed to load the model may say why."""
     loads, model = situation.loads, ticket.model
     if model in loads.count_of:
         return Choice(Action.WAIT)

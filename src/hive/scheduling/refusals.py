@@ -13,13 +13,13 @@ from hive.scheduling.tickets import Ticket
 LEAST_RETRY = 1
 MOST_RETRY = 120
 UNKNOWN_RETRY = 10
-"""Seconds to say when nothing was served lately, so that nobody knows."""
+"""Seconds to say when nothing was served lately, so that no pace is known."""
 _NAMED = 3
-"""So many nodes are named."""
+"""So many nodes are named in a sentence."""
 
 
 def retry_after(waiting: int, served_per_second: float) -> int:
-    """Return the whole seconds in which all who wait now would be served, at the pace measured of late."""
+    """Return the whole seconds in which all waiting tickets would be served, at the pace measured of late."""
     if served_per_second <= 0:
         return UNKNOWN_RETRY
     return min(max(LEAST_RETRY, round(waiting / served_per_second)), MOST_RETRY)
@@ -33,8 +33,12 @@ def queue_full(limit: int, seconds: int) -> Fault:
 
 
 def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int) -> Fault:
-    """Return the refusal of a ticket whose deadline has passed; it names what was missing."""
+    """Return the refusal of a ticket whose deadline has passed; its sentence says what was missing.
+
+    `having` are the engines that list the model.
+    """
     waited = f"{max(now - ticket.since, 0):.0f} s"
+    having = ticket.frontend.admitted(having)
     if having and not any(engine.route_for(ticket.task, ticket.dialect) for engine in having):
         return not_served(ticket.task, ticket.dialect, having)
     serving = [engine for engine in having if ticket.accepts(engine)]
@@ -46,8 +50,8 @@ def too_late(ticket: Ticket, having: Sequence[Engine], now: float, seconds: int)
 
 
 def not_served(task: Task, dialect: Dialect, having: Sequence[Engine]) -> Fault:
-    """Return the refusal of a ticket whose route no engine has that has its model."""
-    kinds = ", ".join(sorted({engine.kind.value for engine in having}))
+    """Return the refusal of a ticket when the engines that have its model all lack its route."""
+    kinds = ", ".join(sorted({engine.known.kind.value for engine in having}))
     return Fault(
         errors.NOT_SERVED, f"no engine with this model serves {ENGINE_ROUTES[task, dialect].path} (it is on {kinds})"
     )

@@ -72,7 +72,7 @@ class AttemptSilence(msgspec.Struct, frozen=True):
     def _waits_inside(self, estimates: Estimates, now: float) -> bool:
         """Does it wait in the engine's own queue, where it cannot go elsewhere? Then others flow, and it is late."""
         lease, silence = self.lease, now - self.last_byte_at
-        if silence < LONG_INSIDE or lease.of_model <= lease.engine.proven:
+        if silence < LONG_INSIDE or lease.of_model <= lease.engine.learned.proven:
             return False
         do_others_flow = now - lease.engine.signs.last_stream_byte < LONG_INSIDE
         return do_others_flow and silence > self._late_after(estimates, LATE)
@@ -83,7 +83,7 @@ class AttemptSilence(msgspec.Struct, frozen=True):
         What was measured may be of prompts that the engine remembered. This one may be read from its first word.
         """
         ticket, engine = self.lease.ticket, self.lease.engine
-        pace = engine.paces.get(ticket.model)
+        pace = engine.learned.paces.get(ticket.model)
         if pace is None or pace.is_rough or pace.prompt.count < ENOUGH_MEASURED:
             return float("inf")
         if self.has_tools or not self.streams or not engine.is_warm(ticket.model, ticket.load_options):

@@ -1,4 +1,4 @@
-"""A ticket waits for a slot; a lease is one slot held; a decision is why it is this one."""
+"""A ticket waits for a slot; a lease is one slot held; a decision says why it is a slot of this engine."""
 
 from __future__ import annotations
 
@@ -38,14 +38,18 @@ def claim_of(task: Task, *, unloads: bool = False, is_relayed: bool = False) -> 
 
 
 LaneKey = tuple[str, Task, Dialect, Claim, Frontend, str, frozenset[int]]
-"""What decides which engines accept a ticket: last its load options and the engines that failed it (`id`)."""
+"""All that decides which engines accept a ticket; the last two are its load options and the engines that failed it."""
+OrderKey = tuple[float, int]
+"""A ticket's place among the tickets that wait: the smallest key is served first. A rank, then the arrival number."""
+UNORDERED: OrderKey = (float("inf"), 0)
+"""The key of a ticket that has not waited yet."""
 DEFAULT_FRONTEND = Frontend()
 NO_PRINCIPAL = Principal("", frozenset())
-_NOBODY: frozenset[int] = frozenset()
+_NO_ENGINES: frozenset[int] = frozenset()
 
 
 class Ticket(msgspec.Struct, eq=False):
-    """One exchange's wish for a slot. Times are the hub's clock, in seconds."""
+    """One exchange's request for a slot. Times are by the hub's clock, in seconds."""
 
     model: str
     """Canonical name."""
@@ -56,24 +60,26 @@ class Ticket(msgspec.Struct, eq=False):
     frontend: Frontend = DEFAULT_FRONTEND
     principal: Principal = NO_PRINCIPAL
     prompt_tokens: int = 200
-    """About how long its prompt is: a quarter of the body's bytes, where nobody knows better."""
+    """An estimate of its prompt's length: a quarter of the body's bytes, if nothing better is known."""
     load_options: str = ""
     """The options that decide how a model is loaded (`num_ctx` and its kin), in one spelling; "" for the defaults."""
     number: int = 0
-    """Order of arrival; kept when a busy engine sends the ticket back."""
+    """Its number in the order of arrival, from 1; kept when it comes back from a busy engine. 0: not offered yet."""
+    order: OrderKey = UNORDERED
+    """Its place among the tickets that wait, made by `hive.scheduling.order`; the queue's own."""
     since: float = 0.0
-    """When it came first."""
+    """When it was first offered."""
     excluded: set[Engine] = msgspec.field(default_factory=set)
     """Engines that failed it."""
     mark: int = 0
-    """Its place in the queue while it waits, else 0; the queue's own."""
+    """Marks its entries in the queue while it waits, else 0; the queue's own."""
     declined_since: float | None = None
-    """Since when slots that were free for it are left to others, because waiting is expected to be sooner."""
+    """Since when free slots are left unused for it, because waiting is expected to be sooner; None: they are not."""
 
     @property
     def lane(self) -> LaneKey:
-        """Return the key of the lane it waits in: all tickets of a lane are accepted by the same engines."""
-        excluded = frozenset(map(id, self.excluded)) if self.excluded else _NOBODY
+        """Return the key of its lane: all tickets of a lane are accepted by the same engines."""
+        excluded = frozenset(map(id, self.excluded)) if self.excluded else _NO_ENGINES
         return self.model, self.task, self.dialect, self.claim, self.frontend, self.load_options, excluded
 
     @property
@@ -83,7 +89,7 @@ class Ticket(msgspec.Struct, eq=False):
 
     @property
     def size(self) -> int:
-        """Return what its prompt counts as when its time is estimated."""
+        """Return the tokens that its prompt counts as in estimates."""
         return self.prompt_tokens + FIXED_TOKENS
 
     @property
@@ -92,7 +98,7 @@ class Ticket(msgspec.Struct, eq=False):
         return bool(self.mark)
 
     def accepts(self, engine: Engine) -> bool:
-        """May this engine serve it, slots aside?"""
+        """May this engine serve the ticket, slots aside?"""
         if self.excluded and engine in self.excluded:
             return False
         return engine.route_for(self.task, self.dialect) is not None and self.frontend.admits(engine)
@@ -106,7 +112,7 @@ class Candidate:
     engine: str | None
     """A joined node's own name for it."""
     seconds: float | None
-    """Expected until the first byte; for a policy that does not estimate, what it compared. None for an only choice."""
+    """Expected until the first byte; the number that a policy without estimates compared. None for an only choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +124,12 @@ class Decision:
     node: str
     engine: str | None
     running: int
-    """How many ran on the engine then, this one included."""
+    """How many exchanges ran on the engine then, this one included."""
     candidates: tuple[Candidate, ...]
     failure: str = ""
-    """What became of it, when that was no whole answer."""
+    """Why its attempt brought no whole answer; "" for a whole one."""
     waited_for: str = ""
-    """Why the ticket had to wait before, as it was when the wait began; "" when it had not."""
+    """What its ticket waited for before, as it was when the wait began; "" when it did not wait."""
 
 
 class Lease(msgspec.Struct, eq=False):
@@ -135,23 +141,23 @@ class Lease(msgspec.Struct, eq=False):
     """Why this engine, in a few words."""
     granted_at: float = 0.0
     running: int = 1
-    """How many ran on the engine then, this one included."""
+    """How many exchanges ran on the engine then, this one included."""
     of_model: int = 1
     """How many of them with the same model."""
     policy: str = ""
     compared: Sequence[tuple[Engine, float]] = ()
-    """The engines that were considered, and what was expected of each; none where there was only one."""
+    """The engines that were considered, each with its expected seconds; empty when there was only one."""
     ended_before: int = 0
     """How many exchanges had ended on the engine then."""
     is_held: bool = True
     failure: str = ""
     """Why its attempt brought no whole answer."""
     waited_for: str = ""
-    """What its ticket had to wait for before; "" when it had not."""
+    """What its ticket waited for before; "" when it did not wait."""
 
     @property
     def decision(self) -> Decision:
-        """Return what was decided, in a form that is kept and shown."""
+        """Return the decision in the form that is kept and shown."""
         engine = self.engine
         compared = self.compared or ((engine, None),)
         candidates = tuple(Candidate(each.node, each.id or None, seconds) for each, seconds in compared)
@@ -173,14 +179,14 @@ class LoadEnd(StrEnum):
     DONE = "done"
     """The model is in memory."""
     FAILED = "failed"
-    """It is not: the same load is not tried again there for a while."""
+    """The model is not in memory: the same load is not tried again on this engine for a while."""
     BUSY = "busy"
-    """The engine could take nothing more just then: it rests, and nothing is known of the load."""
+    """The engine was too busy to load: it rests, and nothing is learned of the load."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadOrder:
-    """The wish that an engine loads a model, by an exchange of its own that no client's departure ends."""
+    """The order that an engine loads a model, by an exchange of its own that no client's departure ends."""
 
     engine: Engine
     model: str
@@ -188,8 +194,8 @@ class LoadOrder:
     reason: str
     ordered_at: float
     unload: tuple[str, ...] = ()
-    """Models to unload first, so that the engine need not choose what it evicts."""
+    """Models to unload first, so that the engine need not choose which ones it evicts."""
     held: frozenset[str] = frozenset()
-    """What else was in its memory."""
+    """The other models in its memory; empty when they are not known for sure."""
     is_harmless: bool = True
-    """Does it cost nobody who runs or waits his model?"""
+    """Can the load evict no model in use?"""

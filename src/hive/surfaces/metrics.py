@@ -78,10 +78,10 @@ class _HubCollector(Collector):
             by_node.setdefault(engine.node, []).append(engine)
         for node, engines in by_node.items():
             up.add_metric([node], float(any(engine.takes_work for engine in engines)))
-            running.add_metric([node], sum(engine.running for engine in engines))
+            running.add_metric([node], sum(engine.running.count for engine in engines))
             slots.add_metric([node], sum(engine.slots for engine in engines))
-            models.add_metric([node], sum(len(engine.models) for engine in engines))
-            loaded.add_metric([node], sum(len(engine.loaded) for engine in engines))
+            models.add_metric([node], sum(len(engine.known.models) for engine in engines))
+            loaded.add_metric([node], sum(len(engine.known.loaded) for engine in engines))
         yield from (up, running, slots, models, loaded)
 
     def _links(self) -> Iterator[Metric]:

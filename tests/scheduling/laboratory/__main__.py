@@ -1,4 +1,4 @@
-"""`python -m tests.scheduling.laboratory --seed N`: run the world of a seed, or of many, and tell its story."""
+"""Runs the world of one seed and tells its story, or runs many worlds; from the root of a checkout."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from hive.fleet.engines import IN_SERVICE, Engine
 from hive.scheduling.dispatcher import Dispatcher
+from hive.scheduling.lanes import wish_of
 from hive.scheduling.loads import AGEING
-from hive.scheduling.ticket_queue import wish_of
 from hive.scheduling.tickets import Lease, Ticket
 
 from .clock import Clock
@@ -17,7 +17,7 @@ from .clock import Clock
 LINES = 400
 """The story's last lines are kept."""
 STARVED = AGEING + 30.0
-"""Seconds for which nobody may be served for a model, while an engine that could do it does nothing."""
+"""Seconds for which no ticket for a model may be served, while an engine that could serve it is idle."""
 
 
 class Broken(AssertionError):  # noqa: N818 - the fact
@@ -65,7 +65,7 @@ class Audit:
             engine.health in IN_SERVICE or engine.health.value == "doubtful", f"{engine.node} is {engine.health}"
         )
         self.demand(engine not in ticket.excluded, f"{engine.node} had failed ticket {ticket.number}")
-        older = [each.number for each in waiting if each.lane == ticket.lane and each.number < ticket.number]
+        older = [each.number for each in waiting if each.lane == ticket.lane and each.order < ticket.order]
         self.demand(not older, f"ticket {ticket.number} overtook {older}")
 
     def released(self, lease: Lease) -> None:
@@ -74,15 +74,19 @@ class Audit:
         self.held.discard(lease)
 
     def check(self, dispatcher: Dispatcher, engines: Iterable[Engine], now: float) -> None:
-        """Compare the dispatcher's sums with what was granted, and look for who starves."""
+        """Compare the dispatcher's sums with the leases, and look for tickets that starve."""
         for engine in engines:
             held = sum(lease.engine is engine for lease in self.held)
             self.demand(
-                engine.running == held, f"{engine.node} counts {engine.running} running, {held} leases are held"
+                engine.running.count == held,
+                f"{engine.node} counts {engine.running.count} running, {held} leases are held",
             )
-            self.demand(sum(engine.running_of.values()) == held, f"{engine.node} counts {engine.running_of} by model")
-            is_idle = not engine.running and not engine.loading and engine.health in IN_SERVICE
-            if not is_idle or engine.rests_until > now:
+            self.demand(
+                sum(engine.running.of_model.values()) == held,
+                f"{engine.node} counts {engine.running.of_model} by model",
+            )
+            is_idle = not engine.running.count and not engine.running.loading and engine.health in IN_SERVICE
+            if not is_idle or engine.running.rests_until > now:
                 self._idle_since.pop(engine, None)
             else:
                 self._idle_since.setdefault(engine, now)
@@ -92,7 +96,7 @@ class Audit:
                 begun_at = dispatcher.loads.begun_at.get(wish_of(ticket.lane), 0.0)
                 served_at = max(ticket.since, self._granted_at.get(ticket.model, 0.0), begun_at)
                 if now - served_at > STARVED and ticket.model not in dispatcher.loads.count_of:
-                    useful = [each.node for each in idle if ticket.model in each.models and ticket.accepts(each)]
+                    useful = [each.node for each in idle if ticket.model in each.known.models and ticket.accepts(each)]
                     failed = [each for each in idle if dispatcher.loads.has_failed(each, ticket, now)]
                     self.demand(not useful or bool(failed), f"ticket {ticket.number} starves beside {useful}")
 

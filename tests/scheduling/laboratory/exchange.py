@@ -123,8 +123,6 @@ class Exchange:
         """The queue gave it up."""
         self._finish(f"{fault.kind.status} {fault.kind.code}: {fault.message}")
 
-    # --- what the engine says ---
-
     def on_piece(self, attempt: _Attempt, number: int) -> None:
         """A piece of the answer goes to the client."""
         now, signs = self.hub.now(), self.hub.signs(attempt.lease.engine)
@@ -155,7 +153,7 @@ class Exchange:
         """The engine refused; the table says what that means."""
         engine = attempt.lease.engine
         self.hub.signs(engine).last_sign = self.hub.now()
-        row = judge(engine.kind, status, body, engine.version)
+        row = judge(engine.known.kind, status, body, engine.known.version)
         self._consider(attempt, failover.end_of_refusal(row), f"{status} of {engine.node}: {body.decode()}", row)
 
     def on_broken(self, attempt: _Attempt, kind: Kind, reason: str) -> None:

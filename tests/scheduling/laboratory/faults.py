@@ -104,7 +104,7 @@ def _stall_hub(fault: Fault, hub: SimulatedHub, engine: Engine, machine: Machine
 
 
 def _lose_model(fault: Fault, hub: SimulatedHub, engine: Engine, machine: Machine) -> None:
-    """Somebody deletes a model behind the hub's back; later it is there again."""
+    """A model is deleted without the hub's knowledge; later it is there again."""
     if not machine.sizes:
         return
     model = sorted(machine.sizes)[int(fault.amount * len(machine.sizes))]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hive.dialects.measures import Measured
-from hive.fleet.engines import Engine, EngineReport, Fleet, Health, LoadedModel, Model
+from hive.fleet.engines import Engine, Fleet, Health
 from hive.fleet.failures import Verdict, judge
 from hive.fleet.health import HealthMonitor, Patience, Transition, silence_limit
 from hive.fleet.kinds import EngineKind
+from hive.fleet.known import EngineReport, LoadedModel, Model
 from hive.fleet.signs import Signs
 from hive.scheduling.dispatcher import Dispatcher, Step
 from hive.scheduling.frontends import Frontend
@@ -47,7 +48,8 @@ class SimulatedHub:
         """Where all requests arrive: tickets of one frontend share their lanes."""
         self.fleet = Fleet()
         self.monitor = HealthMonitor()
-        self.dispatcher = Dispatcher(self.fleet, rules.queue_limit, policy=rules.policy, rng=rng)
+        self.dispatcher = Dispatcher(self.fleet, rules.queue_limit, rng=rng)
+        self.frontend = Frontend(policy=rules.policy, patience=rules.patience)
         self.machines: dict[Engine, Machine] = {}
         self.exchanges: dict[int, Exchange] = {}
         self.ended: list[Exchange] = []
@@ -84,8 +86,6 @@ class SimulatedHub:
         """Return where an engine's signs of life are written."""
         return engine.signs
 
-    # --- exchanges ---
-
     def ask(self, request: Request) -> None:
         """A client sends a request."""
         exchange = Exchange(self, request)
@@ -117,8 +117,6 @@ class SimulatedHub:
         self.signs(engine).failure = reason
         self._judge(engine)
 
-    # --- loads ---
-
     def _start_load(self, order: LoadOrder) -> None:
         instead = f" instead of {', '.join(order.unload)}" if order.unload else ""
         self.audit.tell(f"load {order.model} on {order.engine.node}{instead}: {order.reason}")
@@ -137,8 +135,6 @@ class SimulatedHub:
             self.signs(order.engine).computing -= 1
             self.dispatcher.load_finished(order, end, self.now())
             self.serve()
-
-    # --- looking after the engines ---
 
     def _tick(self) -> None:
         self.clock.after(TICK, self._tick)
@@ -191,10 +187,10 @@ class SimulatedHub:
         now, signs = self.now(), self.signs(engine)
         if now - sent_at > PROBE_TIMEOUT:
             return
-        engine.round_trip = now - sent_at
+        engine.known.round_trip = now - sent_at
         signs.last_sign = signs.answered_at = now
         signs.failure = ""
-        if not engine.models:
+        if not engine.known.models:
             sizes = self.machines[engine].sizes
             models = tuple(Model(key, key, "", int(size), "", b"{}", b"{}") for key, size in sizes.items())
             self.fleet.learn(engine, EngineReport(EngineKind.OLLAMA, "0.33.0", models, loaded))
@@ -218,7 +214,7 @@ class SimulatedHub:
 
 
 class _Load(Caller):
-    """The exchange that loads a model; nobody's departure ends it."""
+    """The exchange that loads a model; no client's departure ends it."""
 
     def __init__(self, hub: SimulatedHub, order: LoadOrder) -> None:
         self._hub, self._order = hub, order
@@ -229,7 +225,7 @@ class _Load(Caller):
 
     def on_refusal(self, status: int, body: bytes) -> None:
         engine = self._order.engine
-        is_busy = judge(engine.kind, status, body, engine.version).verdict is Verdict.BUSY
+        is_busy = judge(engine.known.kind, status, body, engine.known.version).verdict is Verdict.BUSY
         self._hub.receive(lambda: self._hub.finish_load(self._order, LoadEnd.BUSY if is_busy else LoadEnd.FAILED))
 
     def on_broken(self) -> None:

@@ -122,8 +122,6 @@ class Machine:
     most_running: int = 0
     _life: int = 0
 
-    # --- what happens to it ---
-
     def crash(self, *, silently: bool = False) -> None:
         """Lose everything; connections break, unless the power is gone too."""
         self._life += 1
@@ -148,8 +146,6 @@ class Machine:
         """Does the whole engine stand still?"""
         return self.frozen_until > self.clock.now
 
-    # --- what it is asked ---
-
     def submit(self, job: Job) -> None:
         """Take a request in."""
         if self.is_down:
@@ -159,7 +155,7 @@ class Machine:
         self._later(0.0, lambda: self._take(job))
 
     def unload(self, model: str) -> None:
-        """Forget a model at once, unless somebody uses it."""
+        """Forget a model at once, unless an exchange uses it."""
         self._later(0.0, lambda: self._unload(model))
 
     def _unload(self, model: str) -> None:
@@ -205,8 +201,6 @@ class Machine:
             self._free(job.model)
         self._load_next()
 
-    # --- loads ---
-
     def _load_next(self) -> None:
         while self.pending and self.loading is None:
             job = self.pending[0]
@@ -238,8 +232,6 @@ class Machine:
         job.load_seconds = self.clock.now - job.came_at
         self._admit(job)
         self._load_next()
-
-    # --- work ---
 
     def _admit(self, job: Job) -> None:
         if not job.output:

@@ -1,7 +1,9 @@
-"""The policies side by side in simulation; writes the table and the plot of docs/scheduling.md. Needs no engine.
+"""Measures the policies side by side in simulation, for the table and the plot of docs/scheduling.md. Needs no engine.
 
-python bench/policies.py                                     prints the table
-python bench/policies.py --write docs/scheduling.md          refreshes table and plot
+Run it from the root of a checkout:
+
+python -m tests.scheduling.laboratory.table                                  prints the table
+python -m tests.scheduling.laboratory.table --write docs/scheduling.md       writes table and plot anew
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from .compare import Figures, measure
 POLICIES = ("best", "least_busy", "round_robin", "random")
 LOADS = (0.3, 0.5, 0.65, 0.8, 0.9)
 SEEDS = (1, 2, 3, 4)
-BEGIN = "<!-- policies: bench/policies.py --write writes what follows -->"
+BEGIN = "<!-- policies: python -m tests.scheduling.laboratory.table --write docs/scheduling.md writes the table -->"
 END = "<!-- end of policies -->"
 COLOURS = {"best": "#1b7f5a", "least_busy": "#3b6fb5", "round_robin": "#c2571a", "random": "#8a8a8a"}
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 60, 24, 110, 44

@@ -12,7 +12,8 @@ import pytest
 
 from hive.config import PolicyName
 from hive.scheduling.dispatcher import Dispatcher
-from hive.scheduling.ticket_queue import Lane, TicketQueue
+from hive.scheduling.lanes import Lane
+from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Lease, Ticket
 
 from .audit import Broken
@@ -30,11 +31,11 @@ def outcomes() -> list[Outcome]:
     return [run_world(seed) for seed in FEW]
 
 
-def test_what_must_hold_holds_in_a_few_worlds(outcomes: list[Outcome]) -> None:
+def test_all_rules_hold_in_a_few_worlds(outcomes: list[Outcome]) -> None:
     assert all(sum(outcome.answers.values()) == outcome.requests for outcome in outcomes)
 
 
-def test_the_few_worlds_are_worth_it(outcomes: list[Outcome]) -> None:
+def test_the_few_worlds_have_all_kinds_of_ends(outcomes: list[Outcome]) -> None:
     """Every kind of fault strikes, every policy runs, every kind of end is reached."""
     assert {fault.kind for outcome in outcomes for fault in outcome.faults} == set(STRIKES)
     assert {outcome.policy for outcome in outcomes} == set(PolicyName)
@@ -46,23 +47,20 @@ def test_the_few_worlds_are_worth_it(outcomes: list[Outcome]) -> None:
     assert any(not outcome.faults for outcome in outcomes)
 
 
-def test_a_seed_is_a_world() -> None:
+def test_the_same_seed_makes_the_same_world() -> None:
     assert run_world(3).story == run_world(3).story
     assert run_world(3).story != run_world(4).story
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_what_must_hold_holds_in_many_worlds() -> None:
+def test_all_rules_hold_in_many_worlds() -> None:
     run_all(MANY)
 
 
 def run_all(seeds: Iterable[int]) -> None:
     for seed in seeds:
         run_world(seed)
-
-
-# --- what is broken is found: each of these defects was made on purpose ---
 
 
 def release_nothing(self: Dispatcher, lease: Lease) -> None:
@@ -77,7 +75,7 @@ def forget_a_few(self: TicketQueue, ticket: Ticket, lane: object) -> None:
 
 
 def youngest_first(self: Lane) -> Ticket:
-    return max((entry[2] for entry in self.entries if entry[2].mark == entry[1]), key=lambda each: each.number)
+    return max((entry[2] for entry in self.entries if entry[2].mark == entry[1]), key=lambda each: each.order)
 
 
 push = TicketQueue.push
@@ -109,9 +107,6 @@ def test_the_program_runs_a_seed_and_tells_its_story() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "joining -> ready" in done.stdout
     assert "1 worlds hold" in done.stdout
-
-
-# --- the comparison of the policies, in short ---
 
 
 def test_best_is_sooner_than_round_robin_and_loads_less_at_a_moderate_load() -> None:

@@ -80,7 +80,7 @@ class Demo:
             _short(model.id)
             for engine in self._engines()
             if engine.node in self.found
-            for model in engine.models.values()
+            for model in engine.known.models.values()
         ]
         show_hints(self.screen, self.url, key, self.server.new_admin_key or "", real_models)
         self.screen.say("\nEvery request to a model appears here:")
@@ -97,7 +97,7 @@ class Demo:
 
     def _introduce(self) -> None:
         screen, shown = self.screen, self._engines()
-        models = (_short(model) for engine in shown for model in engine.models)
+        models = (_short(model) for engine in shown for model in engine.known.models)
         screen.fit(models, (engine.node for engine in shown))
         screen.say("Hive: one URL for all the machines that run your models", style="bold")
         moved = f" ({PORT} is taken)" if self.has_moved else ""
@@ -106,14 +106,21 @@ class Demo:
         screen.table(columns, [self._cells(engine) for engine in shown])
 
     def _cells(self, engine: Engine) -> list[str]:
-        models = ", ".join(map(_short, engine.models)) or "-"
+        models = ", ".join(map(_short, engine.known.models)) or "-"
         simulated = self.engines.get(engine.node)
         if simulated is None:
-            return [engine.node, f"{engine.kind} {engine.version}".rstrip(), str(engine.slots), "-", "-", models]
+            return [
+                engine.node,
+                f"{engine.known.kind} {engine.known.version}".rstrip(),
+                str(engine.slots),
+                "-",
+                "-",
+                models,
+            ]
         options = simulated.options
         load = f"{options.load_time:g} s" if options.load_time else "-"
         speed = f"{options.tokens_per_second:g}"
-        return [engine.node, f"{engine.kind}, simulated", str(engine.slots), speed, load, models]
+        return [engine.node, f"{engine.known.kind}, simulated", str(engine.slots), speed, load, models]
 
 
 def _short(model: str) -> str:

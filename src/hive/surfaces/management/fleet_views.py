@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import msgspec
 
-from hive.fleet.engines import Engine, Health, Model
+from hive.fleet.engines import Engine, Health
 from hive.fleet.kinds import EngineKind, version_numbers
+from hive.fleet.known import Model
 from hive.hub.core import Hub
 from hive.hub.joining import JoinedNode
 from hive.surfaces.management.application import ModelVersion, ModelView, NodeView
@@ -39,7 +40,7 @@ class Views:
         """Return every model, by name."""
         having: dict[str, list[Engine]] = {}
         for engine in self._hub.fleet.engines:
-            for key in engine.models:
+            for key in engine.known.models:
                 having.setdefault(key, []).append(engine)
         return [_model(key, engines) for key, engines in sorted(having.items())]
 
@@ -50,12 +51,12 @@ class Views:
             url=engine.url or None,
             link="dialed",
             status=engine.health.value,
-            kind=engine.kind.value if engine.kind is not EngineKind.UNKNOWN else None,
-            version=engine.version or None,
+            kind=engine.known.kind.value if engine.known.kind is not EngineKind.UNKNOWN else None,
+            version=engine.known.version or None,
             slots=engine.slots,
-            running=engine.running,
-            models=len(engine.models),
-            loaded=sorted(engine.loaded) if engine.health is not Health.DOWN else [],
+            running=engine.running.count,
+            models=len(engine.known.models),
+            loaded=sorted(engine.known.loaded) if engine.health is not Health.DOWN else [],
             error=engine.error or None,
         )
         return view if node is None else self._with_machine(view, node)
@@ -84,7 +85,7 @@ def _model(key: str, engines: list[Engine]) -> ModelView:
     return ModelView(
         name=key,
         nodes=list(dict.fromkeys(engine.node for engine in engines)),
-        loaded_on=list(dict.fromkeys(e.node for e in engines if key in e.loaded and e.health is not Health.DOWN)),
+        loaded_on=list(dict.fromkeys(e.node for e in engines if key in e.known.loaded and e.health is not Health.DOWN)),
         down_on=list(dict.fromkeys(engine.node for engine in engines if engine.health is Health.DOWN)),
         size=model.size_bytes or None,
         digest=model.digest or None,
@@ -96,15 +97,15 @@ def _model(key: str, engines: list[Engine]) -> ModelView:
 def _listed(key: str, engines: list[Engine]) -> Model:
     """Return the entry that clients get of a model (`fleet.listings.Catalog`): the newest engine's that is not down."""
     up = [engine for engine in engines if engine.health is not Health.DOWN]
-    return max(up or engines, key=lambda engine: version_numbers(engine.version)).models[key]
+    return max(up or engines, key=lambda engine: version_numbers(engine.known.version)).known.models[key]
 
 
 def _versions(key: str, engines: list[Engine]) -> list[ModelVersion]:
     """Return the digests of a model and who has each. Only an Ollama tells one; the others' are made up of the name."""
     nodes: dict[str, list[str]] = {}
     for engine in engines:
-        digest = engine.models[key].digest
-        if digest and engine.kind is EngineKind.OLLAMA:
+        digest = engine.known.models[key].digest
+        if digest and engine.known.kind is EngineKind.OLLAMA:
             nodes.setdefault(digest, []).append(engine.node)
     return [ModelVersion(digest, list(dict.fromkeys(having))) for digest, having in nodes.items()]
 

@@ -70,7 +70,7 @@ class RequestViews:
         """Return the tickets in the queue and whose they are, in the order in which they came."""
         held = ((exchange.ticket, exchange) for exchange in self._hub.register.running)
         waiting = [(ticket, exchange) for ticket, exchange in held if ticket is not None and ticket.is_waiting]
-        return sorted(waiting, key=lambda pair: pair[0].number)
+        return sorted(waiting, key=lambda pair: pair[0].order)
 
     def _model(self, model: str, tickets: list[TicketView]) -> WaitingModel:
         engines = self._hub.fleet.having(model)
@@ -79,7 +79,7 @@ class RequestViews:
             waiting=len(tickets),
             oldest_wait_s=max(ticket.waited_s for ticket in tickets),
             nodes=list(dict.fromkeys(engine.node for engine in engines)),
-            loading_on=list(dict.fromkeys(engine.node for engine in engines if engine.loading == model)),
+            loading_on=list(dict.fromkeys(engine.node for engine in engines if engine.running.loading == model)),
         )
 
     def _load(self, order: LoadOrder) -> LoadView:
@@ -139,13 +139,13 @@ class RequestViews:
         if ticket is None or not ticket.is_waiting:
             return None
         now, engines = self._hub.now(), self._hub.fleet.having(ticket.model)
-        ahead = sum(each.model == ticket.model and each.number < ticket.number for each, _ in self._waiting())
+        ahead = sum(each.model == ticket.model and each.order < ticket.order for each, _ in self._waiting())
         nodes = [
             WaitingNode(
                 node=each.node,
                 engine=each.id or None,
                 status=each.health.value,
-                running=each.running,
+                running=each.running.count,
                 slots=each.slots,
                 reason=why_not(each, ticket, now),
             )

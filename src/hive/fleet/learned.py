@@ -1,0 +1,63 @@
+"""What the hub has learned of an engine from its work: slots, memory and speed.
+
+The dispatcher's rules write a `Learned` (`scheduling.slots`, `scheduling.loads`, `scheduling.estimates`). `Fleet`
+calls its methods when the engine says something that makes a lesson begin again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+from hive.fleet.kinds import OTHER_SLOTS
+from hive.fleet.pace import Mean, Pace
+
+
+@dataclass(slots=True)
+class Learned:
+    """The lessons about one engine."""
+
+    guess: float = OTHER_SLOTS
+    """The slots as they are learned: halved when the engine says that it is busy, raised again by success."""
+    first_slots: int = OTHER_SLOTS
+    """Where the guess begins: as an operator or the engine said, else as is usual for its kind."""
+    most_slots: int = OTHER_SLOTS
+    """The guess never passes this."""
+    may_raise_at: float = 0.0
+    """The guess is not raised before this time."""
+    proven: float = float("inf")
+    """So many exchanges with one model were seen to run at once, or said to: more may have to wait inside it."""
+    insides: int = 0
+    """How often an exchange was found to wait inside the engine."""
+    proven_bytes: int = 0
+    """The largest sum of the sizes of models that were in its memory at once: so much is known to fit."""
+    full_bytes: float = float("inf")
+    """The smallest sum of the sizes of models of which one was evicted: so much is known not to fit."""
+    full_at: float = float("-inf")
+    """When that was seen."""
+    listed_at: float = float("-inf")
+    """When the engine was last asked which models it has in memory."""
+    paces: dict[str, Pace] = field(default_factory=dict)
+    """How fast the engine was, by model."""
+    service: Mean = field(default_factory=Mean)
+    """Seconds that an exchange takes on the engine, whatever the model."""
+    relative: Mean = field(default_factory=Mean)
+    """The engine's seconds divided by the fleet's for the same models: 2 is half as fast."""
+    load_rate: Mean = field(default_factory=Mean)
+    """Seconds that the engine takes to load a byte of a model."""
+
+    def begin_slots(self, first: int, most: int, *, is_guessed: bool) -> None:
+        """Begin the guess anew, if other numbers of slots hold than before. `is_guessed`: no number was stated."""
+        if (first, most) != (self.first_slots, self.most_slots) or self.guess > most:
+            self.first_slots, self.most_slots = first, most
+            self.guess = first
+            self.proven = first if is_guessed else float("inf")
+            self.insides = 0
+
+    def keep_paces(self, models: Container[str]) -> None:
+        """Forget the paces of all other models: the engine has them no more."""
+        self.paces = {model: pace for model, pace in self.paces.items() if model in models}
+
+    def note_held(self, size_bytes: int) -> None:
+        """Models of so many bytes are in the engine's memory together."""
+        self.proven_bytes = max(self.proven_bytes, size_bytes)
