@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from hive.app import HubServer
+from hive.net.client import ClientConnection
 from hive.testing import SimOptions, run_in_thread
 from hive.testing.hub import ThreadedHub, run_hub
 from hive.testing.scripted import Call, ScriptedEngine, run_scripted
@@ -127,12 +128,18 @@ def test_a_client_that_reads_slowly_but_reads_is_not_dropped() -> None:
         for connection in list(server.server.connections):
             connection.sweep(server.server.reception.now() + ahead)
 
+    def taken(server: HubServer) -> int:
+        (connection,) = server.server.connections
+        assert isinstance(connection, ClientConnection)
+        assert connection._unsent is not None
+        return connection._written_bytes - connection._unsent.waiting_bytes()
+
     with hub_over(firehose, send_timeout=60) as (_, hub), Wire(hub.port, receive_buffer=65536) as wire:
         wire.send(request(body=STREAM))
         firehose.wait_until_stuck()
         for ahead in (0, 50, 100, 150):
-            sent, seen = firehose.sent, b""
-            while firehose.sent == sent:
+            before, seen = hub.call(taken), b""
+            while hub.call(taken) == before:
                 seen = wire.sock.recv(16_384)
                 assert seen
             hub.call(lambda server, ahead=ahead: sweep(server, ahead))

@@ -78,7 +78,8 @@ def engine(fleets: Callable[[str], Fleet], tmp_path: pathlib.Path) -> Cli:
 
 def screen(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
     """Return what a command left on the screen: its code, its text, and the words of its error, if any."""
-    return done.returncode, done.stdout, without_escapes(done.stderr).rpartition("Error: ")[2]
+    _, is_error, words = without_escapes(done.stderr).rpartition("Error: ")
+    return done.returncode, done.stdout, words if is_error else ""  # else a spinner may be left there
 
 
 def test_version(ollama: Cli, engine: Cli) -> None:

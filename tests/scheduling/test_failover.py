@@ -8,8 +8,9 @@ import pytest
 
 from hive import errors
 from hive.errors import Family, Kind
-from hive.fleet.engines import Health, Model
+from hive.fleet.engines import Health
 from hive.fleet.failures import Row, Verdict
+from hive.fleet.known import Model
 from hive.scheduling.failover import (
     BLAMED_REST,
     LONGEST_REST,
@@ -199,7 +200,7 @@ def test_what_is_left_for_a_ticket() -> None:
     assert has_elsewhere(having, ticket, here)
     ticket.excluded.add(other)
     assert what_is_left(having, ticket, here, 9.0) == NONE
-    here.models["m"] = Model("m", "m", "", 0, "", b"{}", b"{}", is_remote=True)
+    here.known.models["m"] = Model("m", "m", "", 0, "", b"{}", b"{}", is_remote=True)
     assert what_is_left(having, ticket, here, 9.0) == Left(is_relayed=True)
 
 

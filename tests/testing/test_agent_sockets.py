@@ -104,7 +104,7 @@ def test_a_client_that_leaves_ends_the_engines_connection() -> None:
         with Wire(hub.port) as wire:
             wire.send(request(body=STREAM))
             engine.call_number(0)
-        hub.until(lambda server: not any(each.running for each in server.hub.fleet.engines))
+        hub.until(lambda server: not any(each.running.count for each in server.hub.fleet.engines))
     assert len(left) == 1
 
 

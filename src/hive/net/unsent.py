@@ -27,11 +27,16 @@ class Unsent:
         """Do bytes of an answer still wait for the client?"""
         return self._transport.get_write_buffer_size() > 0 or (self._is_tls and _kernel_bytes(self._transport) > 0)
 
-    def is_stalled(self, written_bytes: int, now: float, timeout: float) -> bool:
-        """Has the client taken no byte of what waits for so long? `written_bytes`: all that was ever written."""
+    def waiting_bytes(self) -> int:
+        """Return how many bytes wait for the client, as far as they can be seen."""
         waiting = self._transport.get_write_buffer_size()
         if waiting or self._is_tls:  # with TLS some wait in between, out of sight
             waiting += _kernel_bytes(self._transport)
+        return waiting
+
+    def is_stalled(self, written_bytes: int, now: float, timeout: float) -> bool:
+        """Has the client taken no byte of what waits for so long? `written_bytes`: all that was ever written."""
+        waiting = self.waiting_bytes()
         taken = written_bytes - waiting
         if waiting == 0 or taken != self._taken_bytes:
             self._taken_bytes = taken
