@@ -151,7 +151,7 @@ def test_a_slow_reader_gets_its_whole_answer_before_the_hub_ends() -> None:
         wire.send(request(body=GENERATE))
         eventually(lambda: metric(hub.port, "hive_exchanges_total", hub.admin_key) == 1)
         hub.begin_stop()
-        hub.until(lambda server: server.server.is_draining)
+        hub.until(lambda server: server.server.reception.is_draining)
         assert hub.call(lambda server: any(each.has_unsent for each in server.server.connections))
         answer = wire.answer()
         assert (answer.is_whole, len(answer.body)) == (True, len(big))
