@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hive.dialects.sse_reader import AnthropicReader, ResponsesReader, SseReader
+from hive.dialects.anthropic_reader import AnthropicReader
+from hive.dialects.openai_reader import OpenAiReader
+from hive.dialects.responses_reader import ResponsesReader
 from hive.dialects.unit_reader import Ending, UnitReader
 
 CHAT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -20,7 +22,7 @@ COMMENT = b": ping\n\n"
 
 @pytest.mark.parametrize("event", [CHAT, COMPLETION, USAGE])
 def test_one_plain_event_passes_as_it_is(event: bytes) -> None:
-    reader = SseReader(500)
+    reader = OpenAiReader(500)
     assert reader.feed(event) is event
     assert (reader.ending, reader.last_units) == (Ending.MISSING, event)
 
@@ -28,10 +30,10 @@ def test_one_plain_event_passes_as_it_is(event: bytes) -> None:
 @pytest.mark.parametrize(
     ("reads", "event", "ending"),
     [
-        (SseReader, DONE, Ending.WHOLE),
-        (SseReader, STOP, Ending.MISSING),
-        (SseReader, FAILED, Ending.MISSING),
-        (SseReader, ERROR, Ending.ERROR),
+        (OpenAiReader, DONE, Ending.WHOLE),
+        (OpenAiReader, STOP, Ending.MISSING),
+        (OpenAiReader, FAILED, Ending.MISSING),
+        (OpenAiReader, ERROR, Ending.ERROR),
         (AnthropicReader, STOP, Ending.WHOLE),
         (AnthropicReader, ERROR, Ending.ERROR),
         (ResponsesReader, FAILED, Ending.ERROR),
@@ -46,7 +48,7 @@ def test_each_dialect_ends_in_its_own_way(reads: type[UnitReader], event: bytes,
 
 
 def test_what_an_engine_measured_stands_before_the_end_mark_and_is_kept_with_it() -> None:
-    reader = SseReader(500)
+    reader = OpenAiReader(500)
     reader.feed(CHAT)
     reader.feed(USAGE)
     reader.feed(DONE)
@@ -54,31 +56,7 @@ def test_what_an_engine_measured_stands_before_the_end_mark_and_is_kept_with_it(
 
 
 def test_comments_pass_and_end_nothing() -> None:
-    reader = SseReader(500)
+    reader = OpenAiReader(500)
     reader.feed(DONE)
     assert reader.feed(COMMENT) == COMMENT
     assert reader.is_whole
-
-
-def test_deltas_of_openai() -> None:
-    assert SseReader(500).deltas(ROLE + COMMENT + CHAT + COMPLETION + USAGE + DONE) == ["a", "b"]
-
-
-def test_deltas_of_anthropic() -> None:
-    events = (
-        b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}\n\n'
-        b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\n'
-    )
-    assert AnthropicReader(500).deltas(events + STOP) == ["a"]
-
-
-def test_deltas_of_responses() -> None:
-    events = (
-        b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"a"}\n\n'
-        b'data: {"type":"response.function_call_arguments.delta","delta":"{"}\n\n'
-    )
-    assert ResponsesReader(500).deltas(events + FAILED) == ["a"]
-
-
-def test_no_delta_is_in_what_cannot_be_read() -> None:
-    assert SseReader(500).deltas(b'data: {"choices":5}\n\ndata: nonsense\n\n') == []

@@ -1,4 +1,4 @@
-"""Reads streams of server-sent events: OpenAI's chat and completions, its Responses, and Anthropic's messages."""
+"""Reads streams of server-sent events, as far as all dialects agree; a reader of each dialect adds the rest."""
 
 from __future__ import annotations
 
@@ -21,31 +21,8 @@ _DONE = b"[DONE]"
 _MISSING, _UNSET = Ending.MISSING, msgspec.UNSET
 
 
-class _Piece(msgspec.Struct):
-    """The object `delta` of Anthropic's events and of OpenAI's choices."""
-
-    text: str = ""
-    content: str | None = ""
-
-
-class _Choice(msgspec.Struct):
-    delta: _Piece | None = None
-    text: str = ""
-
-
-class _Event(msgspec.Struct):
-    """The text in an event. Each of the three dialects uses some of these keys."""
-
-    type: str = ""
-    delta: _Piece | str | None = None
-    choices: list[_Choice] = []
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-
-
 class SseReader(UnitReader):
-    """Reads events. OpenAI's last one is no JSON; another dialect names the types of those that end its streams."""
+    """Reads events. A dialect says which types of events end its streams, and where the text stands in an event."""
 
     __slots__ = ()
 
@@ -95,44 +72,19 @@ class SseReader(UnitReader):
         found: list[str] = []
         for _, data in _events(units):
             try:
-                event = _decode_event(data) if data and data != _DONE else _Event()
+                found += self.texts(data) if data and data != _DONE else ()
             except NOT_AT_ONCE:
                 continue
-            found += self._texts(event)
         return [text for text in found if text]
 
-    def _texts(self, event: _Event) -> list[str]:
-        """Return the pieces of text in an event."""
-        return [(each.delta.content or "" if each.delta is not None else each.text) for each in event.choices]
+    def texts(self, data: bytes) -> list[str]:
+        """Return the pieces of text in the data of an event. Raises what `msgspec` raises for data of another form."""
+        raise NotImplementedError
 
     def _ending_of(self, name: bytes, unit: Unit) -> Ending:
         if name == b"error" or unit.type in self.error_types or unit.tells_error:
             return Ending.ERROR
         return Ending.WHOLE if unit.type in self.whole_types else Ending.MISSING
-
-
-class ResponsesReader(SseReader):
-    """Reads the events of OpenAI's Responses."""
-
-    __slots__ = ()
-
-    whole_types = frozenset({"response.completed", "response.incomplete"})
-    error_types = frozenset({"error", "response.failed"})
-
-    def _texts(self, event: _Event) -> list[str]:
-        is_text = event.type == "response.output_text.delta" and isinstance(event.delta, str)
-        return [event.delta] if is_text else []  # type: ignore[list-item]
-
-
-class AnthropicReader(SseReader):
-    """Reads the events of Anthropic's messages."""
-
-    __slots__ = ()
-
-    whole_types = frozenset({"message_stop"})
-
-    def _texts(self, event: _Event) -> list[str]:
-        return [event.delta.text] if isinstance(event.delta, _Piece) else []
 
 
 def _events(units: bytes) -> Iterator[tuple[bytes, bytes]]:

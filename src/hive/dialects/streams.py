@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hive.dialects.ndjson_reader import NdjsonReader
-from hive.dialects.sse_reader import AnthropicReader, ResponsesReader, SseReader
+from hive.dialects.anthropic_reader import AnthropicReader
+from hive.dialects.ollama_reader import OllamaReader
+from hive.dialects.openai_reader import OpenAiReader
+from hive.dialects.responses_reader import ResponsesReader
 from hive.dialects.tasks import Dialect
 from hive.dialects.unit_reader import UnitReader
 
@@ -13,8 +15,8 @@ _LINES = frozenset({b"application/x-ndjson"})
 _EVENTS = frozenset({b"text/event-stream", b"application/x-ndjson"})
 """Ollama labels some event streams of /v1/responses as NDJSON."""
 _READERS: Mapping[Dialect, tuple[type[UnitReader], frozenset[bytes]]] = {
-    Dialect.OLLAMA: (NdjsonReader, _LINES),
-    Dialect.OPENAI: (SseReader, _EVENTS),
+    Dialect.OLLAMA: (OllamaReader, _LINES),
+    Dialect.OPENAI: (OpenAiReader, _EVENTS),
     Dialect.RESPONSES: (ResponsesReader, _EVENTS),
     Dialect.ANTHROPIC: (AnthropicReader, _EVENTS),
 }

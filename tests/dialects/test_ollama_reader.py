@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hive.dialects.ndjson_reader import NdjsonReader
+from hive.dialects.ollama_reader import OllamaReader
 from hive.dialects.unit_reader import Ending, MalformedStream
 
 TOKEN = b'{"model":"m","response":"a","done":false}\n'
@@ -14,7 +14,7 @@ ERROR = b'{"error":"boom"}\n'
 
 
 def test_one_plain_line_passes_as_it_is() -> None:
-    reader = NdjsonReader(100)
+    reader = OllamaReader(100)
     for line, ending in [(TOKEN, Ending.MISSING), (DONE, Ending.WHOLE), (ERROR, Ending.ERROR)]:
         assert reader.feed(line) is line
         assert (reader.ending, reader.last_units) == (ending, line)
@@ -22,13 +22,13 @@ def test_one_plain_line_passes_as_it_is() -> None:
 
 @pytest.mark.parametrize("line", [b'{"response":"\xff","done":true}\n', b'{"response":"\\ud800","done":true}\n'])
 def test_a_line_that_only_lenient_readers_take_passes_too(line: bytes) -> None:
-    reader = NdjsonReader(100)
+    reader = OllamaReader(100)
     assert reader.feed(line) == line
     assert reader.is_whole
 
 
 def test_a_line_in_pieces_passes_when_it_is_whole() -> None:
-    reader = NdjsonReader(100)
+    reader = OllamaReader(100)
     assert reader.feed(TOKEN[:9]) == reader.feed(TOKEN[9:-1]) == b""
     assert reader.feed(TOKEN[-1:] + DONE[:5]) == TOKEN
     assert not reader.is_whole
@@ -38,10 +38,10 @@ def test_a_line_in_pieces_passes_when_it_is_whole() -> None:
 
 def test_no_line_passes_with_a_malformed_one_in_the_same_piece() -> None:
     with pytest.raises(MalformedStream):
-        NdjsonReader(100).feed(TOKEN + b"nonsense\n")
+        OllamaReader(100).feed(TOKEN + b"nonsense\n")
 
 
 def test_deltas_are_the_text_of_generate_and_of_chat() -> None:
-    reader = NdjsonReader(100)
+    reader = OllamaReader(100)
     assert reader.deltas(TOKEN + CHAT + DONE) == ["a", "b"]
     assert reader.deltas(ERROR + b'{"response":5}\nnonsense\n') == []

@@ -24,7 +24,7 @@ class _Line(msgspec.Struct):
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
-class NdjsonReader(UnitReader):
+class OllamaReader(UnitReader):
     """Reads lines. Blank ones are never passed on: three clients break on them."""
 
     __slots__ = ()
