@@ -82,15 +82,16 @@ class RouteTable:
             if route.takes_head:
                 methods["HEAD"] = route
         self._below = tuple((path, by_path.pop(path)) for path in list(by_path) if path.endswith("/") and path != "/")
-        self._exact = {path: {**self._owner(path), **methods} for path, methods in by_path.items()}
+        self.exact: dict[str, Methods] = {path: {**self._owner(path), **methods} for path, methods in by_path.items()}
+        """The routes of each path that stands in the table as it is."""
         self._patterns = tuple(
-            (re.compile(_pattern(path)), self._exact.pop(path)) for path in list(self._exact) if "{" in path
+            (re.compile(_pattern(path)), self.exact.pop(path)) for path in list(self.exact) if "{" in path
         )
-        self._exact.update((path, {route.method: route}) for path, route in (aliases or {}).items())
+        self.exact.update((path, {route.method: route}) for path, route in (aliases or {}).items())
 
     def find(self, path: str) -> Methods:
         """Return the routes of a path by method; empty when the table does not have the path."""
-        found = self._exact.get(path)
+        found = self.exact.get(path)
         if found is not None:
             return found
         for pattern, methods in self._patterns:

@@ -150,6 +150,8 @@ class Fleet:
         """How many engines have a model in memory."""
         self._having: dict[str, list[Engine]] | None = {}
         """The engines that list a model; None when the index must be built anew."""
+        self._relays_any = False
+        """Does any engine relay any model? True to the index."""
 
     def having(self, key: str) -> list[Engine]:
         """Return the engines that list a model (canonical name), whatever their health."""
@@ -177,7 +179,7 @@ class Fleet:
     def only_relays(self, key: str) -> bool:
         """Does every engine that lists a model only relay it?"""
         having = self.having(key)
-        return bool(having) and all(engine.relays(key) for engine in having)
+        return self._relays_any and bool(having) and all(engine.relays(key) for engine in having)
 
     def _learn_slots(self, engine: Engine, reported: int | None) -> None:
         known = engine.known
@@ -257,6 +259,7 @@ class Fleet:
 
     def _index(self) -> dict[str, list[Engine]]:
         having: dict[str, list[Engine]] = {}
+        self._relays_any = any(engine.known.relays_any for engine in self.engines)
         for engine in self.engines:
             for key in engine.known.models:
                 having.setdefault(key, []).append(engine)

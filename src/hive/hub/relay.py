@@ -220,7 +220,7 @@ class Relay:
         if head.status >= 300:
             self.finished.keep(Result.REFUSED)
             return
-        body = held.body
+        body = b"".join(held.pieces)
         if head.content_length is None and head.is_close_delimited and not _may_be_whole(head, body):
             self.on_failure(errors.NODE_BROKE_OFF, "the engine closed the connection inside an answer")
             return

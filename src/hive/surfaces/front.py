@@ -13,7 +13,7 @@ from hive.auth.access import Door
 from hive.auth.origins import Origins, cors_fields, preflight_fields
 from hive.auth.principals import Principal
 from hive.dialects.error_shapes import error_answer
-from hive.dialects.routes import Answered, Methods, Route
+from hive.dialects.routes import Answered, Methods
 from hive.errors import Fault
 from hive.hub.core import Hub
 from hive.hub.exchange import Exchange
@@ -24,6 +24,7 @@ from hive.wire.link_accept import accept_upgrade
 from hive.wire.requests import RequestHead
 
 _NO_REFERRER = b"Referrer-Policy: no-referrer\r\n"
+_ID = b"X-Hive-Request-Id: %b\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,14 @@ class Front:
         self._origins = origins
         self._surfaces = tuple(surfaces)
         self._first = self._surfaces[0]
+        self._known = {
+            path: (surface, methods)
+            for surface in self._surfaces[::-1]
+            for path, methods in surface.routes.exact.items()
+        }
+        """Most paths, so that one look finds them."""
+        for surface in reversed(self._surfaces):
+            self._known.update((path, (surface, methods)) for path, methods in surface.routes.exact.items())
 
     # --- at the end of the head ---
 
@@ -69,9 +78,9 @@ class Front:
         origin = head.fields.get(b"origin")
         if origin is not None and not self._origins.allows(origin, head.fields.get(b"host", b"")):
             raise Fault(errors.ORIGIN_REFUSED, "this origin is not allowed")
-        surface, methods = self._find(head.path)
+        surface, methods = self._known.get(head.path) or self._find(head.path)
         if head.method == "OPTIONS" and origin is not None and b"access-control-request-method" in head.fields:
-            stream.plan = _Preflight(preflight_fields(origin) + self._request_id(stream.request_id))
+            stream.plan = _Preflight(preflight_fields(origin) + _ID % stream.request_id.encode())
             return
         route = methods.get(head.method)
         if route is None or (route.answered is Answered.UPGRADE and b"upgrade" not in head.fields):
@@ -89,10 +98,13 @@ class Front:
         stream.max_body_bytes = most if own is None else min(most, own)
         if answered is Answered.ENGINE:
             stream.takes_body = True
-            stream.plan = self._plan(head, stream.request_id, surface, route, principal)
+            fields = self._fields(head, stream.request_id)
+            stream.plan = Plan(route, principal, frontend, surface.errors[route.dialect], fields)
         elif answered is Answered.SURFACE:
             stream.takes_body = route.takes_body
-            stream.plan = _AnswerOfSurface(surface, self._plan(head, stream.request_id, surface, route, principal))
+            fields = self._fields(head, stream.request_id)
+            plan = Plan(route, principal, frontend, surface.errors[route.dialect], fields)
+            stream.plan = _AnswerOfSurface(surface, plan)
         elif answered is Answered.LINK:
             stream.plan = self._judge_link(head, principal)
         elif answered is Answered.LATER:
@@ -113,23 +125,15 @@ class Front:
     def _routes(self, path: str) -> Methods:
         return self._find(path)[1]
 
-    def _plan(self, head: RequestHead, request_id: str, surface: Surface, route: Route, principal: Principal) -> Plan:
-        fields = self._fields(head, request_id)
-        return Plan(route, principal, self._hub.frontend, surface.errors[route.dialect], fields)
-
     def _judge_link(self, head: RequestHead, principal: Principal) -> _Joins:
         """Return what a node's connection becomes. Raises `Fault`."""
         assert principal.key is not None, "only a known key has the right to work"
         upgrade = accept_upgrade(head)
         return _Joins(upgrade.head, self._hub.joining.arrive(principal.key))
 
-    @staticmethod
-    def _request_id(request_id: str) -> bytes:
-        return b"X-Hive-Request-Id: %b\r\n" % request_id.encode()
-
     def _fields(self, head: RequestHead, request_id: str) -> bytes:
         """Return the header lines that every answer carries."""
-        fields = self._request_id(request_id)
+        fields = _ID % request_id.encode()
         origin = head.fields.get(b"origin")
         if origin is not None and self._origins.allows(origin, head.fields.get(b"host", b"")):
             fields += cors_fields(origin)
