@@ -259,8 +259,9 @@ class Fleet:
 
     def _index(self) -> dict[str, list[Engine]]:
         having: dict[str, list[Engine]] = {}
-        self._relays_any = any(engine.known.relays_any for engine in self.engines)
+        self._relays_any = False
         for engine in self.engines:
+            self._relays_any = self._relays_any or engine.known.relays_any
             for key in engine.known.models:
                 having.setdefault(key, []).append(engine)
         return having
