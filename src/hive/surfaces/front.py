@@ -54,26 +54,20 @@ class Front:
     """The handler of a listener's requests."""
 
     def __init__(self, hub: Hub, door: Door, origins: Origins, surfaces: Sequence[Surface]) -> None:
-        """`surfaces`: the first one that has a path answers it, and the very first one what none of them has."""
+        """A path is answered by the first of the `surfaces` that has it; a path that none has, by the very first one."""
         self._hub = hub
         self._services = hub.services
         self._door = door
         self._origins = origins
         self._surfaces = tuple(surfaces)
         self._first = self._surfaces[0]
-        self._known = {
-            path: (surface, methods)
-            for surface in self._surfaces[::-1]
-            for path, methods in surface.routes.exact.items()
-        }
-        """Most paths, so that one look finds them."""
-        for surface in reversed(self._surfaces):
-            self._known.update((path, (surface, methods)) for path, methods in surface.routes.exact.items())
+        self._known = {path: self._find(path) for surface in self._surfaces for path in surface.routes.exact}
+        """The surface and the routes of every path that stands in a table as it is, so that one look finds them."""
 
     # --- at the end of the head ---
 
     def judge(self, stream: ClientStream) -> None:
-        """Find the route and the principal, and judge whether the principal may ask for it. Raises `Fault`."""
+        """Find the route and the principal, and set `stream.plan` if the principal may ask for it. Raises `Fault`."""
         head = stream.head
         origin = head.fields.get(b"origin")
         if origin is not None and not self._origins.allows(origin, head.fields.get(b"host", b"")):
