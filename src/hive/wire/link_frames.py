@@ -40,7 +40,6 @@ def measure(data: bytes, at: int, key_bytes: int) -> tuple[int, int]:
     """Return where the payload of the frame at `at` starts and ends.
 
     If the length of the payload has not come yet, both numbers say where the length ends.
-
     `key_bytes`: how long the mask's key is, 0 for a frame without a mask.
     """
     length_end = at + 2
