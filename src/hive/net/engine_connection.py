@@ -21,7 +21,10 @@ from hive.wire.responses import GarbledAnswer, ResponseReader
 STALE_AFTER = 1.0
 """A pooled connection that fails within so many seconds was dead before. Later the request may be the cause."""
 MAX_KEPT_BYTES = 64 << 10
-"""The most bytes of a request in pieces that are kept, to send it again. Dial for a longer request: it is sent once."""
+"""The most bytes that are kept of a request in pieces, to send it again.
+
+Dial for a longer request: a fresh connection is not stale.
+"""
 _MOST_KEPT_BYTES = 2 * MAX_KEPT_BYTES
 """The same, with the head of the request."""
 _JOINED_BYTES = 65536
@@ -89,7 +92,7 @@ class EngineConnection(asyncio.Protocol):
         return self._transport is not None and self._sink is None and not self._transport.is_closing()
 
     def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
-        """Send a whole request; the answer goes to `sink`. `is_raw`: as bytes as they come, with the head."""
+        """Send a whole request; the answer goes to `sink`. `is_raw`: the answer goes on as its bytes come."""
         self._sink = sink
         self._is_announced = False
         self._is_raw = is_raw

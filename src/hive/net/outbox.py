@@ -12,7 +12,7 @@ import asyncio
 import socket
 
 LARGE_PIECE_BYTES = 32 << 10
-"""Flush after a piece of this size: else one turn can read 8 MB for a peer before its connection is known as full."""
+"""Flush after a piece of this size: else one turn can read 8 MB for a peer before it shows that the peer takes none."""
 
 
 class Outbox:

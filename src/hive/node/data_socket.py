@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Held:
-    """The sockets that hold `accepted` back. One timer for all of them ends that."""
+    """The sockets that hold `accepted` back. One timer lets all of them write."""
 
     def __init__(self) -> None:
         self._sockets: list[DataSocket] = []
