@@ -461,7 +461,7 @@ def test_what_needs_no_body_does_not_ask_for_it(shared_hub: ThreadedHub) -> None
         assert (answer.status, answer.interim, answer.header("Connection")) == (200, [], "close")
 
 
-def test_a_whole_body_that_nobody_needs_does_not_end_the_connection(shared_hub: ThreadedHub) -> None:
+def test_a_whole_body_that_the_hub_does_not_need_does_not_end_the_connection(shared_hub: ThreadedHub) -> None:
     with Wire(shared_hub.port) as wire:
         wire.send(b"GET /healthz HTTP/1.1\r\n" + HOST + LENGTH_4 + b"\r\nabcd")
         assert wire.answer().status == 200

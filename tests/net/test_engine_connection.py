@@ -124,7 +124,7 @@ def test_a_broken_answer_is_retried_elsewhere(script: Script) -> None:
 
 
 @pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN.keys())
-def test_without_an_elsewhere_a_broken_answer_is_one_honest_error(script: Script) -> None:
+def test_a_broken_answer_is_one_honest_error_without_another_engine(script: Script) -> None:
     has_recovered = threading.Event()
 
     def broken_then_good(call: Call) -> None:
@@ -141,7 +141,7 @@ def test_without_an_elsewhere_a_broken_answer_is_one_honest_error(script: Script
         assert ask(hub.port, request(body=GENERATE)).body == OK
 
 
-def test_bytes_after_a_chunked_answer_reach_nobody_and_end_the_connection() -> None:
+def test_bytes_after_a_chunked_answer_reach_no_client_and_end_the_connection() -> None:
     def script(call: Call) -> None:
         chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(OK), OK)
         call.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked + b"HTTP/1.1 200 OK\r\n\r\nEVIL")
@@ -153,7 +153,7 @@ def test_bytes_after_a_chunked_answer_reach_nobody_and_end_the_connection() -> N
         assert engine.calls[0].connection != engine.calls[1].connection
 
 
-def test_bytes_while_idle_reach_nobody_and_end_the_connection() -> None:
+def test_bytes_while_idle_reach_no_client_and_end_the_connection() -> None:
     def script(call: Call) -> None:
         call.answer(OK)
         time.sleep(0.05)
@@ -300,7 +300,7 @@ def test_a_connection_is_used_again() -> None:
         assert len({call.connection for call in engine.calls}) == 1
 
 
-def test_a_stale_pooled_connection_is_redialed_once_and_nobody_notices() -> None:
+def test_a_stale_pooled_connection_is_redialed_once_and_the_client_sees_no_failure() -> None:
     def dies(call: Call) -> None:
         call.close()  # what a server does that closed the idle connection just now
 
@@ -322,7 +322,7 @@ def test_a_connection_that_the_engine_closed_while_idle_is_not_used() -> None:
         assert len(engine.calls) == 3
 
 
-def test_only_one_redial_then_it_was_an_attempt() -> None:
+def test_a_redialed_connection_that_breaks_counts_as_an_attempt() -> None:
     with (
         run_scripted(good, Call.close, Call.close, good) as engine,
         run_hub({"a": engine.url}, link="dialed", probe_interval=60) as hub,

@@ -74,7 +74,7 @@ def test_a_revoked_key_does_not_join(hub: ThreadedHub) -> None:
     assert ask(hub.port, upgrade(key)).status == 401
 
 
-def test_a_hub_that_drains_lets_nobody_in(hub: ThreadedHub) -> None:
+def test_a_hub_that_drains_refuses_a_node(hub: ThreadedHub) -> None:
     key = hub.create_key("desk", "worker")
     with Wire(hub.port) as wire:
         data = upgrade(key)
@@ -157,7 +157,7 @@ def test_a_fragmented_hello_is_legal(hub: ThreadedHub) -> None:
         assert wire.text("welcome")["node"] == "desk"
 
 
-def test_who_says_nothing_is_closed_after_ten_seconds(hub: ThreadedHub) -> None:
+def test_a_socket_that_sends_nothing_is_closed_after_ten_seconds(hub: ThreadedHub) -> None:
     key = hub.create_key("desk", "worker")
     with NodeWire(hub, key) as wire:
         let_pass(hub, 9)
@@ -185,7 +185,7 @@ def test_sockets_that_say_nothing_are_limited_for_each_key(hub: ThreadedHub) -> 
 
 
 @pytest.mark.long
-def test_nine_thousand_sockets_that_say_nothing_harm_nobody(tmp_path: Path, engine: ThreadedEngine) -> None:
+def test_nine_thousand_silent_sockets_delay_no_request(tmp_path: Path, engine: ThreadedEngine) -> None:
     """Of many keys, so that no limit of a key is met: answers stay quick, and all are closed in the end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -270,6 +270,6 @@ def test_a_spare_that_answers_pings_stays(hub: ThreadedHub) -> None:
 
 @pytest.fixture
 def hub() -> ThreadedHub:  # type: ignore[misc]
-    """A hub that dials nobody."""
+    """A hub that dials no node."""
     with run_hub({}, link="dialed") as hub:
         yield hub  # type: ignore[misc]

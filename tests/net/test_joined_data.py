@@ -43,7 +43,7 @@ def chunk(data: bytes) -> bytes:
 
 @pytest.fixture
 def hub() -> Iterator[ThreadedHub]:
-    """A hub that dials nobody."""
+    """A hub that dials no node."""
     with run_hub({}, link="dialed", connect_timeout=1) as hub:
         yield hub
 
@@ -163,7 +163,7 @@ NOT_WHOLE = {
 
 
 @pytest.mark.parametrize(("data", "error"), NOT_WHOLE.values(), ids=NOT_WHOLE)
-def test_what_is_not_whole_is_tried_elsewhere_and_the_socket_stays(
+def test_an_answer_that_is_not_whole_is_tried_elsewhere_and_the_socket_stays(
     node: RawNode, pool: ThreadPoolExecutor, data: bytes, error: EndError | None
 ) -> None:
     with joined(node.hub, "other") as other:
@@ -180,7 +180,7 @@ def test_what_is_not_whole_is_tried_elsewhere_and_the_socket_stays(
         eventually(lambda: pool_of(node.hub).spares == 1)
 
 
-def test_what_is_not_whole_is_an_honest_error_when_there_is_nobody_else(
+def test_an_answer_that_is_not_whole_is_an_honest_error_without_another_engine(
     node: RawNode, pool: ThreadPoolExecutor
 ) -> None:
     data = node.data()
@@ -358,7 +358,7 @@ def test_a_whole_answer_that_the_node_does_not_end_is_cancelled(node: RawNode, p
     eventually(lambda: pool_of(node.hub).spares == 1)
 
 
-def test_bytes_after_a_whole_answer_reach_nobody(node: RawNode, pool: ThreadPoolExecutor) -> None:
+def test_bytes_after_a_whole_answer_reach_no_client(node: RawNode, pool: ThreadPoolExecutor) -> None:
     data = node.data()
     answer = asking(pool, node.hub)
     exchange = data.request()[0]

@@ -317,7 +317,7 @@ def test_an_engine_that_is_away_is_one_honest_error(link: str, tmp_path: Path) -
     play(link, tmp_path, plain, main)
 
 
-def test_one_that_is_given_up_stops_the_engine_and_answers(link: str, tmp_path: Path) -> None:
+def test_a_passage_that_is_given_up_stops_the_engine_and_answers(link: str, tmp_path: Path) -> None:
     async def script(call: Call) -> None:
         await call.gone()
         call.body = b"gone"

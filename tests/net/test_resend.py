@@ -1,4 +1,4 @@
-"""A request whose connection dies before the engine has heard of it: it goes out again, once, on a fresh one."""
+"""A request whose connection dies before the engine has got it: it goes out again, once, on a fresh connection."""
 
 from __future__ import annotations
 

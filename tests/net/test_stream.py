@@ -44,7 +44,7 @@ class Firehose:
             self.has_ended.set()
 
     def wait_until_stuck(self) -> int:
-        """Return how many lines it could send before nobody took more."""
+        """Return how many lines it could send before the connection took no more."""
         while True:
             before = self.sent
             time.sleep(0.15)
@@ -78,7 +78,7 @@ def test_a_slow_reader_pauses_its_engine_and_gets_everything_in_the_end(use_uvlo
         assert answer.body == LINE * 24_000 + DONE
 
 
-def test_a_slow_reader_pauses_nobody_else() -> None:
+def test_a_slow_reader_pauses_no_other_client() -> None:
     firehose = Firehose()
 
     def script(call: Call) -> None:

@@ -1,4 +1,4 @@
-"""What waits for a client, and for how long it has taken none of it."""
+"""The bytes that wait for a client, and how long the client has taken none of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_bytes_that_leave_while_others_come_are_taken() -> None:
     assert not any(unsent.is_stalled(1000 + now, float(now), 60.0) for now in range(0, 600, 30))
 
 
-def test_with_nothing_to_take_nobody_is_stalled() -> None:
+def test_a_client_without_waiting_bytes_is_not_stalled() -> None:
     unsent = Unsent(Waiting(0))
     assert not unsent
     assert not any(unsent.is_stalled(1000, now, 60.0) for now in (0.0, 100.0, 200.0))

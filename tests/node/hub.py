@@ -347,7 +347,7 @@ async def gathered(count: int, make: Callable[[], Awaitable[T]]) -> list[T]:
 
 
 def break_dial(port: int, number: int = 1) -> None:
-    """Let one of the next connections to a port fail as nobody has foreseen."""
+    """Let one of the next connections to a port fail with an unexpected error."""
     loop = asyncio.get_running_loop()
     connect, numbers = loop.create_connection, itertools.count(1)
 

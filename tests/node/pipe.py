@@ -1,4 +1,4 @@
-"""A socket of the node whose connection is in the test's hands: the hub's end reads and says what the test wants."""
+"""A socket of the node with a connection that the test drives: the test reads and writes at the hub's end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dial() -> Dial:
 
 
 class Pipe(asyncio.Transport):
-    """Keeps what is written until `take`, as the system does while nobody reads."""
+    """Keeps what is written until `take`, as the system does while the hub does not read."""
 
     def __init__(self, socket: HubSocket[object]) -> None:
         """Open the socket."""

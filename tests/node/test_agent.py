@@ -121,7 +121,7 @@ def test_an_engine_that_is_away_is_a_warning_with_its_url_once(caplog: pytest.Lo
     run(main())
 
 
-def test_a_dial_that_fails_as_nobody_has_foreseen_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dial_with_an_unexpected_error_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with ScriptedHub() as hub:
             break_dial(hub.port)

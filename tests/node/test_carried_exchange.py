@@ -1,4 +1,4 @@
-"""An exchange through a node: what the engine sees of it, what comes back, and who is told when something fails."""
+"""An exchange through a node: its request at the engine, its answer at the hub, and the reports of failures."""
 
 from __future__ import annotations
 
@@ -378,7 +378,7 @@ def test_an_engine_that_is_away_is_unreachable() -> None:
     run(main())
 
 
-def test_a_dial_that_fails_as_nobody_has_foreseen_ends_the_exchange(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dial_with_an_unexpected_error_ends_the_exchange(caplog: pytest.LogCaptureFixture) -> None:
     long = post(f"/api/blobs/{DIGEST}", bytes(300_000))  # gets a connection of its own
 
     async def main() -> None:

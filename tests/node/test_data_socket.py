@@ -1,4 +1,4 @@
-"""A data socket between two exchanges: when its owner hears that it is a spare, and what it keeps for a deaf hub."""
+"""A data socket between two exchanges: when it becomes a spare, and what it keeps for a hub that does not read."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def silent(call: Call) -> None:
     await call.gone()
 
 
-def test_one_too_many_is_not_closed_when_another_exchange_stands_right_behind_the_cancel() -> None:
+def test_a_surplus_socket_stays_open_when_the_next_exchange_comes_right_after_the_cancel() -> None:
     async def main() -> None:
         async with RawEngine(silent) as engine, joined(engine.url, links=2) as hub:
             end, other = hub.spares()
@@ -112,7 +112,7 @@ def test_one_too_many_is_not_closed_when_another_exchange_stands_right_behind_th
     run(main())
 
 
-def test_one_too_many_is_not_closed_when_another_exchange_stands_right_behind_a_refusal() -> None:
+def test_a_surplus_socket_stays_open_when_the_next_exchange_comes_right_after_a_refusal() -> None:
     """A hub that does not wait for `ended`: the node refuses r1 while r2 has come in the same read."""
 
     async def main() -> None:

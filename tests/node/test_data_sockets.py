@@ -87,7 +87,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_who_accepts_data_sockets_and_closes_them_is_dialed_less_and_less(attempts: list[int]) -> None:
+def test_a_hub_that_accepts_data_sockets_and_closes_them_is_dialed_less_and_less(attempts: list[int]) -> None:
     async def main() -> None:
         async with ScriptedHub() as hub:
             hub.drops_data = True
@@ -153,7 +153,7 @@ def test_a_data_socket_that_has_lived_for_a_while_begins_the_count_anew(
     run(main())
 
 
-def test_a_dial_that_fails_as_nobody_has_foreseen_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dial_with_an_unexpected_error_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with ScriptedHub(links=1) as hub:
             break_dial(hub.port, 2)  # the first is the control socket's

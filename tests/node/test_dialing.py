@@ -102,7 +102,7 @@ async def said(caplog: pytest.LogCaptureFixture, hub: str, ca_file: Path | None 
         return "\n".join(about_hub())
 
 
-def test_a_certificate_of_nobody_known_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_certificate_that_is_not_trusted_is_named(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with ScriptedHub(tls=server_tls()) as hub:
             assert await said(caplog, hub.url) == (
@@ -167,7 +167,9 @@ def test_a_certificate_for_another_name_is_no_matter_of_authorities(caplog: pyte
     run(main())
 
 
-def test_a_refused_connection_to_a_port_that_nobody_gave_names_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_connection_to_a_port_that_the_url_does_not_name_says_the_port(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         # An address of this machine on which nothing listens at port 80.
         assert await said(caplog, "http://127.0.0.99") == (
@@ -217,7 +219,7 @@ def test_a_proxy_that_is_away_is_named(caplog: pytest.LogCaptureFixture) -> None
     run(main())
 
 
-def test_a_hub_whose_name_nobody_knows_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hub_whose_name_cannot_be_resolved_is_named(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with agent(options("http://hub.invalid", "http://127.0.0.1:1")):
             await until(lambda: any("no way to the hub" in each.message for each in caplog.records))

@@ -166,7 +166,7 @@ def test_other_servers_are_no_engines(
     run(main())
 
 
-def test_a_silent_server_delays_nobody_for_long(near: list[EngineAddress]) -> None:
+def test_a_silent_server_delays_the_first_look_only_briefly(near: list[EngineAddress]) -> None:
     async def silent(call: Call) -> None:
         await call.gone()
 

@@ -80,7 +80,7 @@ def test_a_long_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     run(main())
 
 
-def test_who_asks_and_leaves_closes_its_connection() -> None:
+def test_a_cancelled_question_closes_its_connection() -> None:
     async def main() -> None:
         async with RawEngine(lambda call: call.gone()) as engine:
             engine._probe = lambda path: None  # type: ignore[method-assign]

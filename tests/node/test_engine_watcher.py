@@ -160,7 +160,7 @@ def test_an_engine_that_is_slow_to_answer_is_silent_and_not_dead() -> None:
     run(main())
 
 
-def test_one_that_stays_silent_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_stays_silent_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DOWN_AFTER", 0.5)
 
     async def main() -> None:

@@ -114,7 +114,7 @@ def test_a_hub_that_pings_and_does_not_read_is_dropped(caplog: pytest.LogCapture
     assert "bytes wait for it in <ControlSocket" in said
 
 
-def test_a_close_that_nobody_reads_ends_all_the_same() -> None:
+def test_a_close_that_the_hub_does_not_read_ends_all_the_same() -> None:
     async def main() -> None:
         _, control, pipe = opened()
         await pipe.say(WELCOME)
@@ -128,7 +128,7 @@ def test_a_close_that_nobody_reads_ends_all_the_same() -> None:
     run(main())
 
 
-def test_one_that_cannot_write_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_socket_that_cannot_write_delays_no_other_socket(caplog: pytest.LogCaptureFixture) -> None:
     class Writing:
         def __init__(self, error: Exception | None = None) -> None:
             self.error = error

@@ -84,7 +84,7 @@ def test_gpus_are_idle_when_all_say_so(shares: tuple[float | None, ...], expecte
     assert is_gpu_idle(gpus, may_be_more=True) is (expected if gpus else None)
 
 
-def test_a_gpu_that_nobody_sees_may_be_where_it_has_a_device(tmp_path: Path) -> None:
+def test_a_device_file_shows_a_gpu_that_nvml_does_not_report(tmp_path: Path) -> None:
     assert not may_have_unseen_gpu(tmp_path, "linux")
     assert may_have_unseen_gpu(tmp_path, "darwin")
     assert may_have_unseen_gpu(tmp_path, "win32")
@@ -157,7 +157,7 @@ def test_a_look_that_fails_is_told_and_the_next_one_counts(
     assert "the driver is being replaced" in caplog.text
 
 
-def test_who_stops_watching_waits_for_no_look_that_hangs() -> None:
+def test_a_watch_that_is_stopped_does_not_wait_for_a_look_that_hangs() -> None:
     class HungGpus:
         def look(self) -> tuple[Gpu, ...]:
             has_begun.set()

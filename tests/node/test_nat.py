@@ -1,4 +1,4 @@
-"""A node behind NAT, in network namespaces of its own: it serves though nobody can dial it."""
+"""A node behind NAT, in network namespaces of its own: it serves although no program can dial it."""
 
 from __future__ import annotations
 

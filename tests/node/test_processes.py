@@ -121,7 +121,7 @@ def test_a_server_that_is_gone_is_not_known_and_searched_again(start: Start) -> 
     assert one.look(2.0, is_gpu_idle=True) == Activity(None, False)
 
 
-def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_without_a_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     searches = []
     monkeypatch.setattr(processes, "_listener", searches.append)
     one = EngineProcesses(1)

@@ -1,4 +1,4 @@
-"""A node beside real engines: what it tells of them, an exchange of each kind, and a runner that is stopped."""
+"""A node beside real engines: its report of them, an exchange of each kind, and a runner that is stopped."""
 
 from __future__ import annotations
 

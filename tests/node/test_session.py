@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_dial, "_FIRST_SECONDS", 0.1)
 
 
-def test_hello_says_who_dials_and_what_there_is() -> None:
+def test_hello_names_the_node_and_its_engines() -> None:
     async def main() -> None:
         engine = SimulatedEngine(SimOptions(models=("tiny", "other")))
         async with engine, joined(engine.url, slots=3, labels={"room": "lab 2"}) as hub:

@@ -2,9 +2,9 @@
 
 An answer in one piece leaves in one write, with its length. An answer in several pieces leaves as it comes; its head
 leaves with the first byte of its body. `await send` returns when the client's connection takes more bytes, so a slow
-client costs a bounded amount of memory. A client that leaves is `http.disconnect` for `receive`, and `send` raises
-`ConnectionResetError` for a further piece, as ASGI 2.4 has it; the scope says 2.3, because frameworks then wait for
-`http.disconnect` beside a stream that is quiet.
+client costs a bounded amount of memory. When a client leaves, `receive` returns `http.disconnect`, and `send` raises
+`ConnectionResetError` for a further piece, as in ASGI 2.4. The scope says 2.3: with 2.3 frameworks wait for
+`http.disconnect` while a stream is quiet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 APPLICATION_FAREWELL = 5.0
-"""Seconds that an application has to end after its client has left, or its answer was ended; then it is cancelled."""
+"""An application is cancelled so many seconds after its client has left or its answer was ended."""
 EVENT_STREAM = b"text/event-stream"
 _FRAMING = frozenset({b"transfer-encoding", b"connection"})
 _BODILESS = (204, 304)
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class UnfitAnswerError(Exception):
-    """An application has not said what ASGI or its own Content-Length asks of it."""
+    """The messages of an application break ASGI's rules, or its body does not have its Content-Length."""
 
 
 def _scope(stream: ClientStream, extra: dict[str, object]) -> Scope:
@@ -56,16 +56,16 @@ def _scope(stream: ClientStream, extra: dict[str, object]) -> Scope:
 
 
 class AsgiBridge:
-    """Lets applications answer requests, and knows the answers that are under way."""
+    """Lets applications answer requests, and keeps the answers that are under way."""
 
     def __init__(self) -> None:
         self._answers: set[_Answer] = set()
         self._is_draining = False
 
     async def run(self, app: Application, stream: ClientStream, extra: dict[str, object], fields: bytes) -> None:
-        """Let an application answer a request; `fields` are header lines that its answer gets besides.
+        """Let an application answer a request; `fields` are header lines that the hub adds to the answer.
 
-        Raises what the application raises, or `UnfitAnswerError`. If `stream.has_started` then, the answer is cut.
+        Raises every error of the application, and `UnfitAnswerError`. If `stream.has_started` then, the answer is cut.
         """
         answer = _Answer(stream, fields, is_draining=self._is_draining)
         self._answers.add(answer)
@@ -87,7 +87,7 @@ class AsgiBridge:
             answer.leave()
 
     def end_event_streams(self) -> None:
-        """End the event streams, which have no end of their own; from now on each one ends after its first piece.
+        """End the event streams, which have no end of their own. A later event stream ends after its first piece.
 
         Other answers go on to their end.
         """
@@ -97,7 +97,7 @@ class AsgiBridge:
 
 
 class _Answer:
-    """What an application says to one request, on its way to the client."""
+    """One answer of an application, on its way to the client."""
 
     def __init__(self, stream: ClientStream, fields: bytes, *, is_draining: bool) -> None:
         self._stream = stream
@@ -107,21 +107,21 @@ class _Answer:
         self._status: int | None = None
         self._lines = b""
         self._length: int | None = None
-        """The Content-Length that the application says, if it is one."""
+        """The Content-Length that the application has set; None if there is none, or if it is no number."""
         self._is_event_stream = False
         self._over = asyncio.Event()
-        """The client has left, or has the whole answer."""
+        """Set when the client has left or has the whole answer."""
         self._room = asyncio.Event()
-        """The client's connection takes bytes, or nothing more is sent."""
+        """Set while the client's connection takes bytes, and when nothing more is sent."""
         self.limit: asyncio.Timeout | None = None
 
     @property
     def is_over(self) -> bool:
-        """Is nothing more sent?"""
+        """Is the answer over, so that nothing more is sent?"""
         return self._over.is_set()
 
     def follow(self) -> None:
-        """Hear from the stream that its client leaves, takes no more bytes, or takes bytes again."""
+        """Ask the stream to report when its client leaves, takes no more bytes, or takes bytes again."""
         stream = self._stream
         stream.on_departure, stream.on_pause, stream.on_resume = self._depart, self._pause, self._room.set
         if not stream.is_paused:
@@ -130,14 +130,14 @@ class _Answer:
             self._depart()
 
     def leave(self) -> None:
-        """Hear nothing more of the stream; cut an answer that is not whole."""
+        """Take no more reports of the stream; cut an answer that is not whole."""
         stream = self._stream
         stream.on_departure = stream.on_pause = stream.on_resume = None
         if stream.has_started:
             stream.cut()
 
     def check_whole(self) -> None:
-        """Raise `UnfitAnswerError` when the application has ended, and its answer has not."""
+        """Raise `UnfitAnswerError` if the application has ended before its answer was whole."""
         if not self.is_over:
             raise UnfitAnswerError("the application ended before its answer did")
 
@@ -162,11 +162,9 @@ class _Answer:
         self._room.set()
 
     def _hurry(self) -> None:
-        """Give the application a little time to end: nothing that it sends is wanted any more."""
+        """Give the application a little time to end: its further messages are not wanted."""
         if self.limit is not None:
             self.limit.reschedule(asyncio.get_running_loop().time() + APPLICATION_FAREWELL)
-
-    # --- for the application ---
 
     async def receive(self) -> Message:
         """Return the request, then wait for the end."""
@@ -214,7 +212,7 @@ class _Answer:
             raise UnfitAnswerError("a body came before its head")
         if not self._stream.has_started:
             if has_more and not data:
-                return  # the head waits for the first byte: until then a failure can be told
+                return  # the head waits for the first byte: until then a failure can become an error for the client
             if self._is_bodiless:
                 self._send_head(len(data), has_more=has_more)
                 return

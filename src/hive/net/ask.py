@@ -52,8 +52,9 @@ async def ask(
 ) -> tuple[ResponseHead, bytes]:
     """GET a path of an engine, or POST JSON to it; return head and body of the answer.
 
-    A pooled connection that dies unused is replaced by a new one. One that dies later is not: the request may be the
-    cause. Raises `Fault`: unreachable, silent, broken off or garbled, as is an answer of more than `max_bytes`.
+    If a pooled connection proves dead at once, a new connection replaces it. If a connection dies later, the request
+    may be the cause, so it is not sent again. Raises `Fault`: unreachable, silent, broken off or garbled. An answer of
+    more than `max_bytes` counts as garbled.
     """
     try:
         async with asyncio.timeout(timeout):

@@ -1,7 +1,7 @@
-"""The body of a request that streams to its handler, as fast as the handler takes it: none of it is held.
+"""The body of a request that streams to its handler, as fast as the handler takes it. The hub keeps no part of it.
 
-The handler puts an intake on the stream when it judges the request. It is called at the end of the head then, and
-nothing is read of the client until it calls `read`.
+The handler puts an intake on the stream when it judges the request. The server then calls the handler at the end of
+the head, and reads nothing from the client until the handler calls `read`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class BodySink(Protocol):
     """Takes a body."""
 
     def on_piece(self, data: bytes) -> None:
-        """A piece of the body, at least one byte."""
+        """Take a piece of the body, at least one byte."""
 
     def on_end(self) -> None:
-        """The body is whole."""
+        """Note that the body is whole."""
 
 
 class Bearer(Protocol):
@@ -33,14 +33,14 @@ class Bearer(Protocol):
         """Send bytes to the client."""
 
     def end_body(self) -> None:
-        """The body is whole."""
+        """Note that the body is whole."""
 
     def break_body(self, fault: Fault) -> None:
-        """The body will never be whole: the handler hears of a departure, the client of the fault."""
+        """End a body that will never be whole: the handler gets a departure, and the client gets the fault."""
 
 
 class BodyIntake:
-    """One body. A client that breaks it off departs: the stream's `on_departure` says so, and nothing more comes."""
+    """One body. If the client breaks it off, the stream calls `on_departure`, and no more of the body comes."""
 
     __slots__ = (
         "_bearer",
@@ -64,10 +64,8 @@ class BodyIntake:
         self._deadline = 0.0
         self._is_paused = self._has_ended = False
 
-    # --- for the handler ---
-
     def read(self, sink: BodySink) -> None:
-        """Let the body come, what is there of it in this very call; a client that waits for `100 Continue` gets it."""
+        """Read the body into `sink`, its waiting bytes in this call. Send `100 Continue` if the client expects it."""
         reader, bearer = self._reader, self._bearer
         if reader is None or bearer is None:
             return  # the client has its answer, or is gone
@@ -79,7 +77,7 @@ class BodyIntake:
         self._hand_on(reader, bearer)
 
     def pause(self) -> None:
-        """Read no more of the client until `resume`; its time stands still."""
+        """Read no more from the client until `resume`; the deadline of the body stands still."""
         transport = self._transport
         if transport is not None and not self._is_paused and not self._has_ended and not transport.is_closing():
             self._is_paused = True
@@ -93,7 +91,7 @@ class BodyIntake:
             self._deadline = self._now() + self._timeout
             transport.resume_reading()
 
-    # --- for the connection ---
+    # The connection calls the methods from here on.
 
     def open(
         self,
@@ -103,7 +101,7 @@ class BodyIntake:
         now: Callable[[], float],
         timeout: float,
     ) -> None:
-        """Begin, paused. `timeout`: seconds that the client may send no byte while it is read."""
+        """Begin, paused. `timeout`: the seconds without a byte after which the body is broken off."""
         self._bearer, self._reader, self._transport = bearer, reader, transport
         self._now, self._timeout = now, timeout
         if not reader.is_complete:
@@ -124,14 +122,14 @@ class BodyIntake:
         self._hand_on(reader, bearer)
 
     def check_deadline(self, now: float) -> None:
-        """Break a body off that does not come."""
+        """Break the body off if no byte of it came in time."""
         if self._bearer is not None and not self._is_paused and not self._has_ended and now >= self._deadline:
             bearer = self._bearer
             self._drop()
             bearer.break_body(Fault(REQUEST_TIMEOUT, "the request took too long to arrive"))
 
     def leave(self) -> None:
-        """The answer is whole, or the body is broken off: hand nothing more on, and read what still comes."""
+        """Hand nothing more on, and discard further bytes: the answer is whole, or the body is broken off."""
         self.resume()
         self._drop()
 
@@ -145,7 +143,7 @@ class BodyIntake:
         piece = reader.take_body()
         if piece:
             sink.on_piece(piece)
-        if reader.is_complete and self._sink is sink:  # else the piece was answered
+        if reader.is_complete and self._sink is sink:  # otherwise the handler has answered at the last piece
             self._has_ended = True
             self.resume()
             bearer.end_body()

@@ -4,8 +4,8 @@ It is in one of seven states: it waits for a HEAD, then for a BODY, then the han
 the body is STREAMING to it (`net.body_intake`); a refusal may be HELD back; after an early answer it LINGERs
 (half-closed, discarding what the client still sends, because a reset would lose the answer); then it is CLOSED. Key,
 right, path and length are judged at the end of the head, in this order, before any body is accepted or `100 Continue`
-is sent. There is one request at a time: bytes of a second one are never started, and close the connection after the
-answer.
+is sent. There is one request at a time. Bytes of a second request are never read as a request: the connection closes
+after the answer.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from hive.wire.requests import RequestHead, RequestReader
 
 LINGER_BYTES = 1 << 20
 _RESETTING = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-"""Do not linger: a closed socket resets its connection."""
+"""The value of SO_LINGER with which closing a socket resets its connection."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ConnectionState(Enum):
-    """Where a connection is."""
+    """The states of a connection."""
 
     HEAD = 1
     BODY = 2
@@ -51,7 +51,7 @@ class ConnectionState(Enum):
     CLOSED = 7
 
 
-# large because: it is one state machine, six of its methods are callbacks of asyncio, and a call more costs time
+# large because: it is one state machine, six of its methods are callbacks of asyncio, and each further call costs time
 class ClientConnection(asyncio.Protocol):
     """One client's connection."""
 
@@ -92,8 +92,6 @@ class ClientConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.peer} {self._state.name}>"
-
-    # --- the transport's callbacks ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -142,8 +140,6 @@ class ClientConnection(asyncio.Protocol):
         if self._stream is not None:
             self._stream.resume()
 
-    # --- reading a request ---
-
     def _receive(self, data: bytes) -> None:
         reader = self._reader
         starts = reader.is_idle
@@ -165,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
                 if self._transport is not None and not self._transport.is_closing():
                     self._transport.pause_reading()
             else:
-                self.abort()  # too many guess at the same time: none of them learns anything
+                self.abort()  # too many clients guess keys at the same time: none of them gets an answer
             return
         stream = self._stream
         if stream is not None and stream.intake is not None:
@@ -193,7 +189,7 @@ class ClientConnection(asyncio.Protocol):
         size, stream = self._reader.body_bytes, self._stream
         assert stream is not None
         if stream.intake is not None:
-            return  # none of it is held
+            return  # the handler takes the body as it comes, so the hub keeps no part of it
         if size > stream.max_body_bytes:
             raise _too_large(stream.max_body_bytes)
         self.held_body.hold(size)
@@ -208,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
         self._handler.begin(stream)
 
     def _begin_streaming(self, stream: ClientStream, intake: BodyIntake) -> None:
-        """Begin while the body is still to come: an answer that starts before its end is the connection's last."""
+        """Call the handler before the body. An answer that starts before the body's end is the connection's last."""
         reader = self._reader
         assert self._transport is not None
         self._state = ConnectionState.ANSWERING if reader.is_complete else ConnectionState.STREAMING
@@ -217,14 +213,14 @@ class ClientConnection(asyncio.Protocol):
         self._handler.begin(stream)
 
     def end_body(self) -> None:
-        """The body that streamed is whole."""
+        """Note that the streamed body is whole."""
         if self._state is ConnectionState.STREAMING:
             self._state = ConnectionState.ANSWERING
             if self._stream is not None and not self._stream.has_started:
                 self._closes = self._reader.has_excess
 
     def break_body(self, fault: Fault) -> None:
-        """The body that streams will never be whole: leave the handler, and tell the client if it has no answer yet."""
+        """End a streamed body that will never be whole: leave the handler, and refuse if no answer has begun."""
         stream = self._stream
         if self._state is not ConnectionState.STREAMING or stream is None:
             return
@@ -244,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _refuse(self, fault: Fault) -> None:
-        """Answer early: the rest of the request, if any, is not wanted."""
+        """Answer early with an error: the rest of the request is not wanted."""
         stream, reader = self._stream, self._reader
         request_id = stream.request_id if stream else self._reception.next_request_id()
         status, fields, body = self._handler.refuse(reader.head, request_id, fault)
@@ -269,8 +265,6 @@ class ClientConnection(asyncio.Protocol):
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
 
-    # --- answering, for the stream ---
-
     def write(self, data: bytes) -> None:
         """Send bytes of an answer."""
         transport = self._transport
@@ -279,11 +273,11 @@ class ClientConnection(asyncio.Protocol):
             self._reception.outbox.write(transport, data)
 
     def flush(self) -> None:
-        """Write what is held until the end of the turn now."""
+        """Write now the bytes that wait for the end of the turn."""
         self._reception.outbox.flush()
 
     def own_lines(self, head: RequestHead) -> bytes:
-        """Return the header lines of the connection: the date, and whether it goes on."""
+        """Return the header lines of the connection: the date, and whether the connection stays open."""
         reception = self._reception
         if self._closes or not head.keep_alive or reception.is_draining:
             self._closes = True
@@ -295,7 +289,7 @@ class ClientConnection(asyncio.Protocol):
         self._closes = True
 
     def answered(self) -> None:
-        """The answer is whole: wait for the next request, or close."""
+        """Note that the answer is whole: wait for the next request, or close."""
         stream, self._stream = self._stream, None
         if stream is not None and stream.intake is not None:
             stream.intake.leave()
@@ -313,14 +307,14 @@ class ClientConnection(asyncio.Protocol):
             self._deadline = self._reception.now() + self._limits.keep_alive_timeout
 
     def close(self) -> None:
-        """Close the connection once what was written has left."""
+        """Close the connection once all written bytes have left."""
         self._state = ConnectionState.CLOSED
         self.flush()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """Close the connection now; what was written and has not left is lost."""
+        """Close the connection now; written bytes that have not left are lost."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -332,7 +326,7 @@ class ClientConnection(asyncio.Protocol):
         self.abort()
 
     def close_if_idle(self) -> None:
-        """Close a connection on which nothing is under way."""
+        """Close the connection if nothing is under way on it."""
         if self._state is ConnectionState.HEAD and self._reader.is_idle and self._transport is not None:
             self._state = ConnectionState.CLOSED
             self._transport.close()
@@ -350,10 +344,8 @@ class ClientConnection(asyncio.Protocol):
         if self._discarded_bytes > LINGER_BYTES:
             self.abort()
 
-    # --- deadlines ---
-
     def sweep(self, now: float) -> None:
-        """Close what took too long."""
+        """Close the connection if something on it took too long."""
         limits = self._limits
         if self._transport is None or self._unsent is None:
             return
@@ -380,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
         return self._state in _BUSY or self.has_unsent
 
     def end(self) -> None:
-        """Refuse what is still arriving or held back, because the hub ends."""
+        """Refuse a request that still arrives or is held back, because the hub ends."""
         fault = Fault(DRAINING, "the hub is shutting down")
         if self._state in (ConnectionState.BODY, ConnectionState.HELD) and self._transport is not None:
             self._refuse(fault)

@@ -1,6 +1,6 @@
 """The dialed link: connects to an engine's URL and keeps a bounded pool of connections to it.
 
-A hub uses it for the engines that it dials, a node for those beside it.
+A hub uses this link for the engines that it dials. A node uses it for its own engines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EXTRA_IDLE = 4
 
 
 class DialedLink:
-    """Connections to one engine by its URL, the last one used first."""
+    """Connections to one engine by its URL. The connection that was used last is used first."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class DialedLink:
         return EngineConnection(self._max_head_bytes, self._outbox, self)
 
     def expect(self, slots: int) -> None:
-        """Keep as many connections as there are slots, and a few more."""
+        """Keep as many idle connections as the engine has slots, and a few more."""
         self._max_idle = slots + _EXTRA_IDLE
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""One connection to an engine: an exchange at a time, its answer handed on by callbacks as the bytes arrive.
+"""One connection to an engine. It carries one exchange at a time, and hands the answer on by callbacks as it arrives.
 
-The hub uses it for engines that it dials, a node for those beside it.
+The hub uses this connection for the engines that it dials. A node uses it for its own engines.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from hive.net.resend import Resend
 from hive.wire.responses import GarbledAnswer, ResponseReader
 
 STALE_AFTER = 1.0
-"""Seconds in which a pooled connection shows that it had died; later it is the engine that died of the request."""
+"""A pooled connection that fails within so many seconds was dead before. Later the request may be the cause."""
 MAX_KEPT_BYTES = 64 << 10
-"""Of a request that comes in pieces and can be sent again. Dial for a longer one: only pooled connections are stale."""
+"""The most bytes that are kept of a request in pieces, to send it again.
+
+Dial for a longer request: a fresh connection is not stale.
+"""
 _MOST_KEPT_BYTES = 2 * MAX_KEPT_BYTES
-"""With its head."""
+"""The same, with the head of the request."""
 _JOINED_BYTES = 65536
 """A body up to this size leaves in one write with its head."""
 
 _Request = tuple[bytes, bytes, bool, bool]
-"""What `send` or `begin` was given: two parts of the bytes, whether the answer is bodiless, whether it is raw."""
+"""The arguments of `send` or `begin`: two parts of the bytes, whether the answer is bodiless, whether it is raw."""
 
 
 class Pool(Protocol):
-    """Where a connection belongs."""
+    """The pool that a connection belongs to."""
 
     async def dial(self) -> EngineConnection:
         """Return a new connection. Raises `Fault`."""
 
     def put_back(self, connection: EngineConnection) -> None:
-        """It may carry another exchange."""
+        """Take a connection back: it may carry another exchange."""
 
 
 class EngineConnection(asyncio.Protocol):
@@ -69,16 +72,16 @@ class EngineConnection(asyncio.Protocol):
         self._source: StreamingSink | None = None
         """The sink, while it still sends the request."""
         self._is_announced = False
-        """Has the sink the head of the answer?"""
+        """Has the sink got the head of the answer?"""
         self._is_paused = False
         self._is_raw = False
         self._was_used = False
         """Has it carried an exchange before?"""
         self._unheard: _Request | None = None
-        """What was sent on a pooled connection, until the first byte of an answer."""
+        """The request that was sent on a pooled connection, until the first byte of an answer."""
         self._sent_at = 0.0
         self._resend: Resend[EngineConnection] | None = None
-        """The request on its way to another connection, because this one had died."""
+        """The request on its way to another connection, because this connection had died."""
 
     def __repr__(self) -> str:
         return f"<EngineConnection {'busy' if self._sink else 'idle' if self.is_usable else 'closed'}>"
@@ -88,10 +91,8 @@ class EngineConnection(asyncio.Protocol):
         """Can an exchange be sent on it now?"""
         return self._transport is not None and self._sink is None and not self._transport.is_closing()
 
-    # --- the request ---
-
     def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
-        """Send a whole request; the answer goes to `sink`. `is_raw`: as its bytes come, the head included."""
+        """Send a whole request; the answer goes to `sink`. `is_raw`: the answer goes on as its bytes come."""
         self._sink = sink
         self._is_announced = False
         self._is_raw = is_raw
@@ -109,7 +110,7 @@ class EngineConnection(asyncio.Protocol):
             self._outbox.write(transport, body)
 
     def begin(self, data: bytes, sink: StreamingSink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
-        """Send the first bytes of a request, its whole head among them; `write` the others, then `finish`."""
+        """Send the first bytes of a request, with its whole head; then `write` the other bytes, then `finish`."""
         self._source = sink
         self.send(data, b"", sink, is_bodiless=is_bodiless, is_raw=is_raw)
 
@@ -130,11 +131,11 @@ class EngineConnection(asyncio.Protocol):
         self._unheard = (head + data, b"", is_bodiless, is_raw) if is_short else None
 
     def finish(self) -> None:
-        """The request is whole."""
+        """Note that the request is whole."""
         self._source = None
 
     def cancel(self) -> None:
-        """Leave the exchange; the engine notices by the closed connection. The sink hears nothing more."""
+        """Leave the exchange. The engine sees a closed connection. The sink gets no further call."""
         self._sink = self._source = self._unheard = None
         if self._resend is not None:
             self._resend.cancel()
@@ -158,8 +159,6 @@ class EngineConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    # --- the transport's callbacks ---
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         set_nodelay(transport)
@@ -167,7 +166,7 @@ class EngineConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is None:
-            self.cancel()  # a byte nobody asked for
+            self.cancel()  # a byte without a request
             return
         self._unheard = None
         reader = self._reader
@@ -229,7 +228,7 @@ class EngineConnection(asyncio.Protocol):
             self._pool.put_back(self)
         else:
             self._source = None
-            transport.abort()  # what it has not read of the request is not wanted any more
+            transport.abort()  # the part of the request that the engine has not read is not wanted any more
         sink.on_complete()
 
     def _fail(self, kind: Kind, reason: str) -> None:
@@ -240,12 +239,12 @@ class EngineConnection(asyncio.Protocol):
         if unheard is None or monotonic() - self._sent_at > STALE_AFTER:
             sink.on_failure(kind, reason)
             return
-        self._source, self._unheard = source, unheard  # `write` keeps what still comes
+        self._source, self._unheard = source, unheard  # `write` keeps further bytes of the request
         self._resend = Resend(self._pool.dial, sink)
         self._resend.start(self._repeater(sink))
 
     def _repeater(self, sink: Sink) -> Callable[[EngineConnection], None]:
-        """Return what sends the request, all that is known of it then, on another connection."""
+        """Return a function that sends the request, as far as it has come by then, on another connection."""
 
         def repeat(other: EngineConnection) -> None:
             source, unheard = self._source, self._unheard

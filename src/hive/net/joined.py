@@ -1,8 +1,8 @@
 """The sockets that nodes dial to the hub, once they are WebSockets. The first message says which kind a socket is.
 
 `ArrivingSocket` waits for the first message. Then `ControlSocket` or `JoinedConnection` (`net.joined_data`) takes its
-transport over. The machines of `wire.link*` judge the messages; here are their bytes and their time. One sweep ticks
-all sockets, a slice at a time: a socket needs no timer, and ten thousand sockets delay no other.
+transport over. The machines of `wire.link*` judge the messages; this module gives them bytes and time. One sweep ticks
+all sockets, a slice at a time. So a socket needs no timer, and ten thousand sockets do not delay other work.
 """
 
 from __future__ import annotations

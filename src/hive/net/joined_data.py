@@ -1,7 +1,7 @@
-"""A data socket of a joined link: one exchange at a time, its answer handed on as `EngineConnection` does.
+"""A data socket of a joined link. It carries one exchange at a time and hands the answer on as `EngineConnection` does.
 
-The socket is a spare (in its `Home`'s hands), busy with an exchange that has a sink, or on its way back: the answer is
-whole or was cancelled, and `ended` has not come yet.
+The socket is in one of three conditions. It is a spare: its `Home` has it. It is busy: its exchange has a sink. Or it
+is on its way back: the answer is whole or the exchange was cancelled, and `ended` has not come yet.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from hive.wire.responses import GarbledAnswer, ResponseReader
 _log = logging.getLogger(__name__)
 
 ROUND_TRIP_SAMPLE = 16
-"""One of so many exchanges on a socket is measured, its first one too."""
+"""The first exchange on a socket is measured, and then one of so many."""
 MAX_EAGER_BYTES = 256 << 10
-"""A body up to this is written at once, whether the connection takes it or not."""
+"""A body up to this size is written at once, even if the connection takes no bytes now."""
 
 _IN_EXCHANGE = (HubState.OPENING, HubState.STREAMING)
 _KINDS: dict[str, Kind] = {
@@ -39,29 +39,29 @@ _KINDS: dict[str, Kind] = {
     EndCode.ENGINE_BROKE_OFF: errors.NODE_BROKE_OFF,
     EndCode.ENGINE_GARBLED: errors.NODE_GARBLED,
 }
-"""What an error of the node means; any other is a failed engine."""
+"""The meanings of a node's errors. Any other error means that the engine failed."""
 
 
 class Home(Protocol):
-    """Where a data socket belongs."""
+    """The pool that a data socket belongs to."""
 
     def add(self, connection: JoinedConnection) -> None:
-        """It is open, and a spare."""
+        """Take a socket that has opened: it is a spare."""
 
     def put_back(self, connection: JoinedConnection) -> None:
-        """It is a spare again."""
+        """Take a socket back: it is a spare again."""
 
     def forget(self, connection: JoinedConnection, closed: Closed) -> None:
-        """It is closed, and not by its home."""
+        """Forget a socket that was closed, and not by this pool."""
 
     def note_round_trip(self, seconds: float) -> None:
-        """So long it took the node to accept an exchange."""
+        """Learn how many seconds the node took to accept an exchange."""
 
     async def wait(self, engine: str) -> JoinedConnection:
         """Return a spare once there is one. Raises `Fault`."""
 
 
-# large because: it is a socket to its sweep, a connection to exchanges and a sink to its machine, and calls cost time
+# large because: it is a socket, a connection for exchanges and the shell of a machine, and each further call costs time
 class JoinedConnection(JoinedSocket):
     """A way to an engine through a socket that its node dialed. Set `engine` before `send`."""
 
@@ -95,15 +95,15 @@ class JoinedConnection(JoinedSocket):
         self._unheard: tuple[bytes, bytes, bool] | None = None
         """Head and body of the request and whether its answer is bodiless, until the node has said `accepted`."""
         self._resend: Resend[JoinedConnection] | None = None
-        """The request that came here from a dead socket, or that goes from here to another one."""
+        """The request that came here from a dead socket, or that goes from here to another socket."""
         self._unsent: memoryview | None = None
-        """The rest of a long body, which leaves as the connection takes it."""
+        """The rest of a long body. It is written as fast as the connection takes it."""
         self._is_announced = self._is_paused = self._is_full = False
         self._number = 0
         self._whole_at: float | None = None
-        """Since when only `ended` is missing."""
+        """The time since which only `ended` is missing."""
         self.engine = ""
-        """The node's own name of the engine."""
+        """The node's own name for the engine."""
 
     @property
     def is_spare(self) -> bool:
@@ -115,15 +115,13 @@ class JoinedConnection(JoinedSocket):
         super().connection_made(transport)
         self._home.add(self)
 
-    # --- the request ---
-
     def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
         """Send a whole request; the answer goes to `sink`. No answer is raw here."""
         self._is_announced = False
         self._sink = sink
         self._unheard = (head, body, is_bodiless)
         data = self._data
-        if data.state is not HubState.SPARE or self._transport is None:  # lost between its grant and now
+        if data.state is not HubState.SPARE or self._transport is None:  # lost after it was taken
             self._lose("the node's connection was lost")
             return
         self._number += 1
@@ -140,7 +138,7 @@ class JoinedConnection(JoinedSocket):
     def begin(self, data: bytes, sink: StreamingSink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
         """Send the head of a request; `write` the rest when the node has accepted it, then `finish`.
 
-        Until then the connection is full: what has not been taken from the client need not be kept for another one.
+        Until then the connection is full: the body stays with the client, and no copy is kept for another socket.
         """
         self._source = sink
         sink.on_full(True)
@@ -150,22 +148,22 @@ class JoinedConnection(JoinedSocket):
         """Send more bytes of the request; nothing once its answer is whole."""
         if self._source is None or self._data.state is not HubState.STREAMING:
             return
-        self._unsent_bytes += len(data)  # at the next tick fewer bytes wait than that, unless the node takes nothing
+        self._unsent_bytes += len(data)  # at the next tick fewer bytes wait than now, unless the node takes none
         self._data.send(data)
         self.write_output()
         if len(data) >= LARGE_PIECE_BYTES:
             self._sockets.outbox.flush()
 
     def finish(self) -> None:
-        """The request is whole."""
+        """Note that the request is whole."""
         self._source = None
 
     def _send_body(self, body: memoryview) -> None:
-        """Send a large body: with the turn's other writes, or, a very large one, as the connection takes it."""
+        """Send a large body with the turn's other writes, a very large one as fast as the connection takes it."""
         transport, outbox = self._transport, self._sockets.outbox
         assert transport is not None
         if len(body) > MAX_EAGER_BYTES:
-            outbox.flush()  # what was written so far goes first
+            outbox.flush()  # earlier bytes first
             self._unsent = body
             self._pump()
             return
@@ -175,7 +173,7 @@ class JoinedConnection(JoinedSocket):
             outbox.write(transport, piece)
 
     def _pump(self) -> None:
-        """Send of a very large body what the connection takes now."""
+        """Send as much of a very large body as the connection takes now."""
         transport, rest = self._transport, self._unsent
         while rest is not None and not self._is_full and transport is not None and not transport.is_closing():
             piece = rest[:SENT_BINARY_BYTES]
@@ -202,7 +200,7 @@ class JoinedConnection(JoinedSocket):
             self._resend.cancel()
             self._resend = None
         if self._data.state not in _IN_EXCHANGE:
-            return  # it has ended in this very read
+            return  # the exchange has ended in this very read
         if self._unsent is not None or self._is_full:
             self._unsent = None
             self.abort()  # a cancel would wait behind the request
@@ -226,15 +224,13 @@ class JoinedConnection(JoinedSocket):
             transport.resume_reading()
 
     def close(self) -> None:
-        """Let go of it unused: it is a spare again."""
+        """Give the socket back unused: it is a spare again."""
         if self.is_spare:
             self._home.put_back(self)
 
     def shut(self, code: CloseCode, reason: str) -> None:
         super().shut(code, reason)
         self._lose(reason)
-
-    # --- the answer ---
 
     def data_received(self, data: bytes) -> None:
         whole: Sink | None = None
@@ -243,10 +239,10 @@ class JoinedConnection(JoinedSocket):
             whole = sink or whole
         self.write_output()
         if whole is not None:
-            whole.on_complete()  # last, and when the socket is a spare again if it can be: it may be wanted at once
+            whole.on_complete()  # last, when the socket is a spare again if possible: the sink may want it at once
 
     def _take(self, data: bytes) -> Sink | None:
-        """Hand a piece of the answer on; return the sink if that made it whole."""
+        """Hand a piece of the answer on; return the sink if the answer is now whole."""
         sink, reader = self._sink, self._reader
         if sink is None:
             if self._whole_at is not None:
@@ -272,7 +268,7 @@ class JoinedConnection(JoinedSocket):
         return sink
 
     def _take_mark(self, event: Accepted | Ended | Closed | bytes) -> Sink | None:
-        """Take what is no piece of an answer; return the sink if that made the answer whole."""
+        """Take an event that is no piece of an answer; return the sink if the answer is now whole."""
         if type(event) is Accepted:
             self._unheard = self._resend = None
             if self._source is not None and not self._is_full:
@@ -287,7 +283,7 @@ class JoinedConnection(JoinedSocket):
         return None
 
     def _end(self, ended: Ended) -> Sink | None:
-        """The exchange is over: the socket is a spare again."""
+        """End the exchange: the socket is a spare again. Return the sink if the answer is now whole."""
         sink = self._sink
         self._sink = self._source = self._unheard = self._resend = None
         reader = self._reader
@@ -306,7 +302,7 @@ class JoinedConnection(JoinedSocket):
         return sink
 
     def _judge_end(self, ended: Ended) -> str:
-        """Return why the answer is not whole; nothing if it is."""
+        """Return why the answer is not whole; an empty text if it is whole."""
         error = ended.error
         if error is None:
             try:
@@ -330,7 +326,7 @@ class JoinedConnection(JoinedSocket):
             sink.on_failure(kind, reason)
 
     def _lose(self, reason: str) -> None:
-        """The socket is gone: what it carried goes to another one if the node has not said `accepted`."""
+        """Note that the socket is gone. Its request goes to another socket if the node has not said `accepted`."""
         sink, source, unheard = self._sink, self._source, self._unheard
         self._sink = self._source = self._unsent = self._unheard = None
         if sink is None:
@@ -351,12 +347,10 @@ class JoinedConnection(JoinedSocket):
         self._resend = resend
         resend.start(repeat)
 
-    # --- time ---
-
     def tick(self, now: float) -> None:
         if self._whole_at is not None and now - self._whole_at > link.CANCEL_SECONDS:
             self._whole_at = None
-            self.cancel()  # its answer is whole, and the node does not say so
+            self.cancel()  # the answer is whole, but the node does not say `ended`
         super().tick(now)
 
     @property

@@ -26,7 +26,7 @@ ASK_AGAIN_SECONDS = 5.0
 
 
 class JoinedPool:
-    """The data sockets of one node, of all its sessions. The spare that was used last is used first."""
+    """The data sockets of one node, for all its sessions. The spare that was used last is used first."""
 
     def __init__(self, node: str, connect_timeout: float, note: Callable[[Closed], None]) -> None:
         """Make an empty pool. `note` is called for each socket that was closed by the node or lost."""

@@ -1,4 +1,4 @@
-"""What a way to an engine must offer: the one set of words for dialed and joined links."""
+"""The interface of a way to an engine. Dialed and joined links both have it."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ class Sink(Protocol):
     """Takes an engine's answer. After `on_complete` or `on_failure` nothing more comes."""
 
     def on_head(self, head: ResponseHead) -> None:
-        """The head is whole; no body byte has come yet. A raw answer has no such call."""
+        """Take the head, which is whole; no byte of the body has come yet. Not called for a raw answer."""
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body, at least one byte; of a raw answer: its bytes as they came, the head included."""
+        """Take a piece of the body, at least one byte. A raw answer comes as its bytes came, with the head."""
 
     def on_complete(self) -> None:
-        """The answer is whole."""
+        """Note that the answer is whole."""
 
     def on_failure(self, kind: Kind, reason: str) -> None:
-        """The answer will never be whole."""
+        """Note that the answer will never be whole, and why."""
 
     def on_moved(self, connection: Connection) -> None:
-        """The connection had died before the engine heard of the request, which goes out on this one now."""
+        """Note that the request goes out on this connection: the one before died before the engine got the request."""
 
 
 class StreamingSink(Sink, Protocol):
     """Takes an engine's answer while it still sends the request, piece by piece."""
 
     def on_full(self, is_full: bool) -> None:
-        """The connection takes no more of the request for now, or takes it again."""
+        """Note that the connection takes no more of the request for now, or takes it again."""
 
 
 class Connection(Protocol):
     """Carries one exchange at a time.
 
-    A connection that proves dead before the engine has heard of the request sends it again on a fresh one by itself,
-    and tells the sink (`on_moved`). Until then, and at any time, `cancel` gives back all that is held.
+    A connection may prove dead before the engine has got the request. Then it sends the request again by itself, on a
+    fresh connection, and tells the sink (`on_moved`). `cancel` may be called at any time, and gives everything back.
     """
 
     def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
-        """Send a whole request; the answer goes to `sink`. `is_bodiless`: the answer has a head alone, as to HEAD."""
+        """Send a whole request; the answer goes to `sink`. `is_bodiless`: the answer is a head alone, as for HEAD."""
 
     def begin(self, data: bytes, sink: StreamingSink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
-        """Send the first bytes of a request, its whole head among them; `write` the others, then `finish`."""
+        """Send the first bytes of a request, with its whole head; then `write` the other bytes, then `finish`."""
 
     def write(self, data: bytes) -> None:
-        """Send more bytes of the request; nothing once its answer is whole. Those who write obey `on_full`."""
+        """Send more bytes of the request; nothing once its answer is whole. The caller must obey `on_full`."""
 
     def finish(self) -> None:
-        """The request is whole."""
+        """Note that the request is whole."""
 
     def cancel(self) -> None:
-        """Leave the exchange: the engine stops, the sink hears nothing more."""
+        """Leave the exchange: the engine stops, and the sink gets no further call."""
 
     def pause(self) -> None:
         """Read no more until `resume`."""
@@ -71,7 +71,7 @@ class Link(Protocol):
 
     @property
     def base_path(self) -> bytes:
-        """What stands before every path."""
+        """The prefix of every path."""
 
     @property
     def host_field(self) -> bytes:
@@ -82,7 +82,7 @@ class Link(Protocol):
         """The engine's own credential as a header line, or nothing."""
 
     def take_idle(self) -> Connection | None:
-        """Return a connection that waits and still looks alive, if there is one."""
+        """Return an idle connection that still looks alive, if there is one."""
 
     async def dial(self) -> Connection:
         """Return a new connection. Raises `Fault` (node_unreachable)."""

@@ -1,4 +1,4 @@
-"""Collects what is written in one turn of the event loop, and writes it at the turn's end.
+"""Collects the writes of one turn of the event loop, and makes them at the end of the turn.
 
 A write to a sleeping peer wakes the peer and costs 13 us; a write to a peer that is awake costs 5 us. A busy hub has
 dozens of ready sockets in a turn. If each were written at once, each write would wake the same peer again, because the
@@ -12,7 +12,7 @@ import asyncio
 import socket
 
 LARGE_PIECE_BYTES = 32 << 10
-"""Flush behind a piece of this size: else one turn can read 8 MB for a peer before it is known that nothing leaves."""
+"""Flush after a piece of this size: else one turn can read 8 MB for a peer before it shows that the peer takes none."""
 
 
 class Outbox:

@@ -1,7 +1,7 @@
 """Carries one client's request to one engine while its body still comes, and the engine's answer back.
 
-Bytes alone: nothing is held but what is under way. A slow engine pauses its client, a slow client its engine. A passage
-chooses no engine and tries no other one.
+A passage keeps only the bytes that are under way. A slow engine pauses its client, and a slow client pauses its engine.
+A passage chooses no engine, and tries no second engine.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from hive.wire.forwarding import response_fields, streamed_request_head
 from hive.wire.responses import ResponseHead
 
 STUCK_SECONDS = 60.0
-"""How long an engine may take no byte of a request."""
+"""Seconds after which an engine that takes no byte of a request is given up."""
 
 
 class Passage:
-    """One request on its way through: `start` it. `on_end` is called once.
+    """One request on its way to an engine. Call `start`; `on_end` is called once.
 
-    It brings None when the client has the answer, or is gone (`stream.has_departed`); and a `Fault` otherwise: then the
-    answer was cut if it `has_begun`, else the client still waits for one.
+    `on_end` gets None when the client has the answer or is gone (`stream.has_departed`), otherwise a `Fault`. With a
+    `Fault` the answer was cut if `has_begun` is true; if not, the client still waits for an answer.
     """
 
     __slots__ = (
@@ -50,7 +50,7 @@ class Passage:
     def __init__(
         self, stream: ClientStream, link: Link, path: bytes, fields: bytes, on_end: Callable[[Fault | None], None]
     ) -> None:
-        """`path`: at the engine, our own literal. `fields`: header lines of the answer beside the engine's."""
+        """`path`: the path at the engine, our own literal. `fields`: header lines that the hub adds to the answer."""
         assert stream.intake is not None, "the handler wants the body whole"
         self._stream = stream
         self._intake: BodyIntake = stream.intake
@@ -62,15 +62,15 @@ class Passage:
         self._dialing: PendingDial[Connection] | None = None
         self._head: ResponseHead | None = None
         self._reads = False
-        """Was the body called for?"""
+        """Does the body come already?"""
         self._is_over = False
         self._full_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.has_begun = False
-        """Has the client a byte of the answer?"""
+        """Was a byte of the answer sent to the client?"""
 
     def start(self) -> None:
-        """Find a connection and begin; the client's departure ends it. A request without body may use a pooled one."""
+        """Find a connection and begin; the client's departure ends it. Only a request without a body uses the pool."""
         self._stream.on_departure = self._leave
         connection = None if self._stream.head.has_body else self._link.take_idle()
         if connection is not None:
@@ -79,7 +79,7 @@ class Passage:
             self._dialing = PendingDial(self._link.dial, self._send, self._fail)
 
     def give_up(self, fault: Fault) -> None:
-        """End it, from outside."""
+        """End the passage with this fault."""
         self._fail(fault)
 
     def _send(self, connection: Connection) -> None:
@@ -103,8 +103,6 @@ class Passage:
             self._reads = True
             self._intake.read(self)
 
-    # --- the sink of the body ---
-
     def on_piece(self, data: bytes) -> None:
         """Send a piece of the body on."""
         if self._connection is not None:
@@ -112,22 +110,20 @@ class Passage:
             self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
 
     def on_end(self) -> None:
-        """The body is whole."""
+        """Note that the body is whole."""
         if self._connection is not None:
             if self._stream.head.is_chunked:
                 self._connection.write(b"0\r\n\r\n")
             self._connection.finish()
 
-    # --- the sink of the answer ---
-
     def on_moved(self, connection: Connection) -> None:
-        """This connection carries it from now on."""
+        """Use this connection from now on."""
         self._connection = connection
         self._stream.on_pause = connection.pause
         self._stream.on_resume = connection.resume
 
     def on_full(self, is_full: bool) -> None:
-        """Let the engine's pace govern the client."""
+        """Pause the client while the engine takes no more, and resume it after that."""
         if not is_full:
             self._full_since = None
             self._call_for_body()
@@ -155,7 +151,7 @@ class Passage:
             stream.flush()
 
     def on_complete(self) -> None:
-        """The answer is whole, whether the engine has read the request or not."""
+        """End the answer: it is whole, even if the engine has not read the whole request."""
         head, stream = self._head, self._stream
         assert head is not None
         self._end(is_whole=True)
@@ -169,16 +165,14 @@ class Passage:
         self._on_end(None)
 
     def on_failure(self, kind: Kind, reason: str) -> None:
-        """The answer will never be whole."""
+        """End the passage: the answer will never be whole."""
         self._fail(Fault(kind, reason))
 
     def _answer_fields(self, head: ResponseHead) -> bytes:
         return response_fields(head.fields) + self._fields
 
-    # --- the end ---
-
     def _leave(self) -> None:
-        """The client is gone: the engine stops."""
+        """Stop the engine: the client is gone."""
         if not self._is_over:
             self._end()
             self._on_end(None)
@@ -207,7 +201,7 @@ class Passage:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
 
     def _check(self) -> None:
-        """Give up an engine that has taken nothing for too long: its client's departure could not be seen."""
+        """Give up an engine that has taken no byte for too long: a paused client could leave unseen."""
         self._timer = None
         if self._full_since is None:
             return

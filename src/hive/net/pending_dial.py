@@ -1,4 +1,4 @@
-"""A connection that is being dialed, for those that live by callbacks: it comes, or the reason why not."""
+"""A connection that is being dialed. The caller gets the connection, or the reason why not, by a callback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C")
 
 
 class PendingDial(Generic[C]):
-    """One dial under way. It calls `then` or `otherwise`, once; after `cancel` neither of them."""
+    """One dial under way. It calls `then` or `otherwise` once. After `cancel` it calls neither."""
 
     __slots__ = ("_task",)
 
@@ -28,7 +28,7 @@ class PendingDial(Generic[C]):
         self._task = asyncio.get_running_loop().create_task(_run(dial, then, otherwise))
 
     def cancel(self) -> None:
-        """Dial no longer. What was dialed in this very moment is closed by the dial itself, which is interrupted."""
+        """Stop dialing. The interrupted dial itself closes a connection that has opened in this very moment."""
         self._task.cancel()
 
 
@@ -43,4 +43,4 @@ async def _run(
         _log.exception("dialing an engine")
         otherwise(Fault(NODE_UNREACHABLE, str(error) or type(error).__name__))
     else:
-        then(connection)  # without an await in between: no cancellation can fall here
+        then(connection)  # no await before this line: a cancellation cannot come in between

@@ -1,4 +1,4 @@
-"""What all connections of clients share: their limits, the way out, the bodies in memory, and what serves them."""
+"""The state that all connections of clients share: limits, the outbox, bodies in memory, refusals held back."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MAX_HELD_REFUSALS = 1000
 
 
 class Handler(Protocol):
-    """What the server serves."""
+    """Judges and answers the requests of one listener."""
 
     def judge(self, stream: ClientStream) -> None:
         """Decide from the head alone whether the request may go on. Raises `Fault`."""
 
     def begin(self, stream: ClientStream) -> None:
-        """Answer a request whose body is whole (`stream.body`), or streams from now on (`stream.intake`)."""
+        """Answer a request whose body is whole (`stream.body`), or whose body streams from now on (`stream.intake`)."""
 
     def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> tuple[int, bytes, bytes]:
-        """Return status, header lines and body that tell a client of a fault."""
+        """Return status, header lines and body of the answer that tells a client of a fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class HeldBody:
         self._bytes = 0
 
     def hold(self, size: int) -> None:
-        """Count a body anew that has grown, or was unpacked. Raises `Fault` when there is no room for it."""
+        """Count a body that has grown or was unpacked at its new size. Raises `Fault` when there is no room for it."""
         reception = self._reception
         reception.held_body_bytes += size - self._bytes
         self._bytes = size

@@ -1,7 +1,8 @@
-"""Sends a request again whose connection had died before the engine heard of it: the one place that does.
+"""Sends a request again if its connection had died before the engine got the request. Only this module does so.
 
 An idle connection may be dead without a sign: its server closed it in this very moment, or its machine is gone. A
-request that goes out on it is lost, and nothing has run. So it goes out on a fresh connection, and no engine is blamed.
+request on such a connection is lost, and nothing has run. So the request goes out on a fresh connection, and no engine
+is blamed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Resend(Generic[C]):
         return self._count < MAX_RESENDS
 
     def start(self, send: Callable[[C], None]) -> None:
-        """Dial, and `send` the request on what comes."""
+        """Dial, and call `send` with the new connection."""
         self._count += 1
 
         def then(connection: C) -> None:
@@ -47,7 +48,7 @@ class Resend(Generic[C]):
         self._dialing = PendingDial(self._dial, then, self._give_up)
 
     def cancel(self) -> None:
-        """Send it no more."""
+        """Stop: the request is not sent again."""
         dialing, self._dialing = self._dialing, None
         if dialing is not None:
             dialing.cancel()

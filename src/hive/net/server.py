@@ -1,4 +1,4 @@
-"""The HTTP/1.1 server: the listener, and all client connections with what they share.
+"""The HTTP/1.1 server: its listeners, and all client connections with the state that they share.
 
 Deadlines are checked by one sweep over all connections, so that a request costs no timer.
 """
@@ -24,11 +24,11 @@ SHORTEST_SHUTDOWN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """An address at which clients connect, and what serves them there."""
+    """An address at which clients connect, and the handler that answers there."""
 
     host: str
     port: int
-    """0 takes a free one."""
+    """The port; 0 takes a free port."""
     handler: Handler
     context: ssl.SSLContext | None = None
     """With a context the listener speaks HTTPS."""
@@ -71,7 +71,7 @@ class HttpServer:
         return int(server.sockets[0].getsockname()[1])
 
     def stop_accepting(self) -> None:
-        """Take no more connections, no more requests on those there are, and close the idle ones."""
+        """Accept no more connections and no more requests, and close the idle connections."""
         self.reception.is_draining = True
         for server in self._listening:
             server.close()
@@ -79,7 +79,7 @@ class HttpServer:
             connection.close_if_idle()
 
     async def finish(self, timeout: float) -> None:
-        """Wait until every request is answered and its answer taken; after `timeout` seconds refuse what arrives."""
+        """Wait until each client has taken its answer; after `timeout` seconds refuse requests that still arrive."""
         self.reception.outbox.flush()
         deadline = self.reception.now() + timeout
         while any(c.is_busy for c in self.connections) and self.reception.now() < deadline:  # noqa: ASYNC110

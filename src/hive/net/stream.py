@@ -1,4 +1,4 @@
-"""One request and its answer on a client's connection: what an exchange holds in its hand."""
+"""One request and its answer on a client's connection, as an exchange uses them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def status_line(status: int) -> bytes:
 
 
 class BodyMemory(Protocol):
-    """Where the bodies of requests are counted."""
+    """Counts the bodies of requests in memory."""
 
     def hold(self, size: int) -> None:
-        """Count the body of this connection anew. Raises `Fault` when there is no room for it."""
+        """Count the body of this connection at its new size. Raises `Fault` when there is no room for it."""
 
 
 class Carrier(Protocol):
@@ -40,13 +40,13 @@ class Carrier(Protocol):
 
     @property
     def held_body(self) -> BodyMemory:
-        """Return where the body of its request is counted."""
+        """Return the counter for the body of its request."""
 
     def write(self, data: bytes) -> None:
         """Send bytes of an answer."""
 
     def flush(self) -> None:
-        """Send now what waits for the end of the turn."""
+        """Write now the bytes that wait for the end of the turn."""
 
     def own_lines(self, head: RequestHead) -> bytes:
         """Return the header lines of the connection itself."""
@@ -55,10 +55,10 @@ class Carrier(Protocol):
         """Make the coming answer the last one."""
 
     def answered(self) -> None:
-        """Wait for the next request, or close: the answer is whole."""
+        """Note that the answer is whole: wait for the next request, or close."""
 
     def close(self) -> None:
-        """Close once what was written has left."""
+        """Close once all written bytes have left."""
 
     def reset(self) -> None:
         """Close now, in a way that no client can take for the end of an answer."""
@@ -105,11 +105,11 @@ class ClientStream:
         self.is_paused = connection.is_paused
         self.body = b""
         self.plan: object = None
-        """What the handler judged, for the handler."""
+        """The handler's own result of `judge`, kept here for its `begin`."""
         self.takes_body = False
-        """Does the handler want the body? Else it answers at once; the handler says so when it judges."""
+        """Does the handler want the body? The handler sets this when it judges. If not, it answers at once."""
         self.intake: BodyIntake | None = None
-        """What the body streams through: the handler sets one when it judges, if it does not want the body whole."""
+        """The intake of a body that streams. The handler sets it when it judges, if it does not want the body whole."""
         self.max_body_bytes = max_body_bytes
         """The longest body that is taken whole; the handler may change it when it judges."""
         self.bytes_sent = 0
@@ -121,12 +121,12 @@ class ClientStream:
         self._is_chunked = self._has_length = False
 
     def replace_body(self, body: bytes) -> None:
-        """Hold another body instead, as the one that was packed. Raises `Fault` when there is no room for it."""
+        """Hold another body instead, such as the unpacked one. Raises `Fault` when there is no room for it."""
         self.body = body
         self._connection.held_body.hold(len(body))
 
     def send(self, status: int, fields: bytes, body: bytes) -> None:
-        """Answer at once. `fields` are whole header lines, without those of framing."""
+        """Answer at once. `fields` are whole header lines, without the lines of framing."""
         if self.has_departed or self.has_started:
             return
         self.has_started = self.is_finished = True
@@ -174,7 +174,7 @@ class ClientStream:
         self._connection.write(data)
 
     def flush(self) -> None:
-        """Write what is held until the end of the turn now: behind a large piece, so that `on_pause` comes in time."""
+        """Write now what waits for the end of the turn. After a large piece this lets `on_pause` come in time."""
         self._connection.flush()
 
     def finish(self) -> None:
@@ -193,7 +193,7 @@ class ClientStream:
             self._connection.hand_over(head, protocol)
 
     def cut(self) -> None:
-        """Break the answer off, so that no client can take it for a whole one."""
+        """Break the answer off, so that no client can take it for a whole answer."""
         if not self.has_departed and not self.is_finished:
             self.is_finished = True
             if self._is_chunked or self._has_length:
@@ -201,10 +201,8 @@ class ClientStream:
             else:
                 self._connection.reset()
 
-    # --- called by the connection ---
-
     def depart(self) -> None:
-        """The client is gone."""
+        """Note that the client is gone. The connection calls this."""
         if self.has_departed:
             return
         self.has_departed = True
@@ -212,13 +210,13 @@ class ClientStream:
             self.on_departure()
 
     def pause(self) -> None:
-        """The connection's buffer is full."""
+        """Note that the connection's buffer is full. The connection calls this."""
         self.is_paused = True
         if self.on_pause is not None:
             self.on_pause()
 
     def resume(self) -> None:
-        """The connection takes bytes again."""
+        """Note that the connection takes bytes again. The connection calls this."""
         self.is_paused = False
         if self.on_resume is not None:
             self.on_resume()

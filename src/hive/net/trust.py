@@ -1,4 +1,4 @@
-"""The certificates that are trusted on the way to a hub, and what is wrong with one that is not trusted."""
+"""The certificates that are trusted on the way to a hub, and the reasons why another certificate is not trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was written to a peer and has not reached it: in the transport's buffer, and in the system's."""
+"""The bytes that were written and have not reached the client: in the transport's buffer and in the system's."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Unsent:
     def waiting_bytes(self) -> int:
         """Return how many bytes wait for the client, as far as they can be seen."""
         waiting = self._transport.get_write_buffer_size()
-        if waiting or self._is_tls:  # with TLS some wait in between, out of sight
+        if waiting or self._is_tls:  # with TLS further bytes wait unseen between the two buffers
             waiting += _kernel_bytes(self._transport)
         return waiting
 
     def is_stalled(self, written_bytes: int, now: float, timeout: float) -> bool:
-        """Has the client taken no byte of what waits for so long? `written_bytes`: all that was ever written."""
+        """Has the client taken no byte for `timeout`, while bytes wait? `written_bytes`: of all its answers."""
         waiting = self.waiting_bytes()
         taken = written_bytes - waiting
         if waiting == 0 or taken != self._taken_bytes:
@@ -48,7 +48,7 @@ class Unsent:
 
 
 def _kernel_bytes(transport: asyncio.Transport) -> int:
-    """Return how many bytes the system holds for a client (SIOCOUTQ): it takes bytes from us in big steps only."""
+    """Return how many bytes the system holds for a client (SIOCOUTQ). It takes bytes from us in big steps only."""
     sock = transport.get_extra_info("socket")
     if termios is None or sock is None:
         return 0

@@ -1,7 +1,8 @@
 """One exchange on its way through the node: the hub's request to an engine, the engine's answer back.
 
 The request is parsed and written anew as it comes; the answer goes back as the bytes came. A short request goes out on
-a pooled connection, which sends it again elsewhere if it turns out to be dead; a long one gets a connection of its own.
+a pooled connection. If that connection proves dead, it sends the request again on a fresh one. A long request gets a
+new connection.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from hive.wire.requests import RequestHead, RequestReader
 from hive.wire.responses import ResponseHead
 
 MAX_WAITING_BYTES = 64 << 10
-"""Of a request that waits for a connection."""
+"""The most bytes of a request that waits for a connection."""
 _CODES: dict[Kind, EndCode] = {
     errors.NODE_BROKE_OFF: EndCode.ENGINE_BROKE_OFF,
     errors.NODE_GARBLED: EndCode.ENGINE_GARBLED,
 }
-"""What the hub is told of a failure; any other is an engine that cannot be reached."""
+"""The code for the hub by the kind of failure. Any other failure means that the engine cannot be reached."""
 
 
 class Back(Protocol):
@@ -46,7 +47,7 @@ class Back(Protocol):
 
 
 class CarriedExchange:
-    """A request of the hub and its answer. Whoever made it calls `take`, and `cancel` if it must end early."""
+    """A request of the hub and its answer. The owner calls `take`, and `cancel` if the exchange must end early."""
 
     __slots__ = (
         "_back",
@@ -75,13 +76,11 @@ class CarriedExchange:
         self._is_hub_full = False
         self._is_over = False
         self._waiting: list[bytes] = []
-        """The request, as far as it is here, while there is no connection."""
+        """The bytes of the request that have come, while there is no connection."""
         self._waiting_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id} {self._engine.id}>"
-
-    # --- from the hub ---
 
     def take(self, data: bytes) -> None:
         """Take bytes of the request."""
@@ -101,7 +100,7 @@ class CarriedExchange:
             self._start(reader.head)
 
     def cancel(self) -> None:
-        """Leave: the engine stops, and nothing more goes back."""
+        """Leave the exchange: the engine stops, and nothing more goes back to the hub."""
         self._is_over = True
         self._waiting = []
         if self._dialing is not None:
@@ -111,7 +110,7 @@ class CarriedExchange:
             connection.cancel()
 
     def give_up(self, code: EndCode, reason: str) -> None:
-        """Leave, and say why."""
+        """Leave the exchange, and tell the hub why."""
         self.cancel()
         self._back.finish(self.id, EndError(code, one_line(reason)))
 
@@ -124,7 +123,7 @@ class CarriedExchange:
         return reader
 
     def set_hub_full(self, is_full: bool) -> None:
-        """The hub takes no more of the answer for now, or takes it again."""
+        """Note that the hub takes no more of the answer for now, or takes it again."""
         self._is_hub_full = is_full
         connection = self._connection
         if connection is not None:
@@ -178,8 +177,6 @@ class CarriedExchange:
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._back.pause_request()
 
-    # --- to the engine ---
-
     def _send(self, connection: EngineConnection, data: bytes) -> None:
         self._connection = connection
         if self._reader.is_complete:
@@ -199,28 +196,26 @@ class CarriedExchange:
         self._dialing = None
         self.give_up(EndCode.ENGINE_UNREACHABLE, fault.message)
 
-    # --- from the engine ---
-
     def on_head(self, head: ResponseHead) -> None:
-        """A raw answer has its head among its bytes."""
+        """Do nothing: a raw answer has its head among its bytes."""
 
     def on_body(self, data: bytes) -> None:
         """Send bytes of the answer back as they came."""
         self._back.answer(self.id, data)
 
     def on_complete(self) -> None:
-        """The answer is whole."""
+        """End the exchange: the answer is whole."""
         self._is_over = True
         self._connection = None
         self._back.finish(self.id, None)
 
     def on_failure(self, kind: Kind, reason: str) -> None:
-        """The engine is gone, or talks nonsense."""
+        """End the exchange with an error: the engine is gone, or its answer is garbled."""
         self._connection = None
         self.give_up(_CODES.get(kind, EndCode.ENGINE_UNREACHABLE), reason)
 
     def on_moved(self, connection: Connection) -> None:
-        """The pooled connection had died: the request goes out on another one."""
+        """Use this connection from now on: the pooled one had died."""
         self._connection = connection
         if self._is_hub_full:
             connection.pause()

@@ -1,7 +1,7 @@
-"""A data socket: a spare until the hub opens an exchange on it, then that exchange's way to the hub.
+"""A data socket at the node. It is a spare until the hub opens an exchange on it; then it carries that exchange.
 
-`accepted` is held back for a moment, so that it leaves in one write with the answer of an engine that is quick:
-a write costs more than everything else that an exchange does to this socket.
+`accepted` is held back for a moment, so that it leaves in one write with the answer of a quick engine. A write costs
+more than all other work of an exchange on this socket.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from hive.wire.requests import RequestReader
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_UNSENT_BYTES = 16 << 20
-"""What may wait for a hub that does not read: the engine is held back long before."""
+"""The most bytes that may wait for a hub that does not read. The engine is paused long before."""
 STUCK_SECONDS = 60.0
-"""How long an engine may take no byte of a request."""
+"""Seconds after which an engine that takes no byte of a request is given up."""
 
 _log = logging.getLogger(__name__)
 
 
 class Held:
-    """The sockets that hold `accepted` back; one timer for all of them lets go of it."""
+    """The sockets that hold `accepted` back. One timer lets all of them write."""
 
     def __init__(self) -> None:
         self._sockets: list[DataSocket] = []
 
     def add(self, socket: DataSocket) -> None:
-        """Flush the socket in a moment."""
+        """Let the socket write its `accepted` after `ACCEPT_HOLD_SECONDS`."""
         if not self._sockets:
             asyncio.get_running_loop().call_later(ACCEPT_HOLD_SECONDS, self._let_go)
         self._sockets.append(socket)
@@ -49,20 +49,20 @@ class Held:
 
 
 class DataOwner(Protocol):
-    """Whose data socket it is."""
+    """The owner of a data socket."""
 
     def engine(self, name: str) -> EngineServer | None:
         """Return the engine of this id, if there is one."""
 
     def on_spare(self, socket: DataSocket) -> None:
-        """An exchange has ended, what was to be said of it is written, and no other has begun."""
+        """Note that the socket is a spare: an exchange has ended and all is written, and no other has begun."""
 
     def on_data_closed(self, socket: DataSocket, closed: Closed) -> None:
-        """The socket is over."""
+        """Note that the socket is closed."""
 
 
 class DataSocket(HubSocket[Open | Cancel | bytes]):
-    """One exchange at a time."""
+    """A socket that carries one exchange at a time."""
 
     max_unsent_bytes = MAX_UNSENT_BYTES
 
@@ -76,11 +76,11 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         self._exchange: CarriedExchange | None = None
         self._reader: RequestReader | None = None
         self._is_holding = False
-        """Is `accepted` all that there is to send?"""
+        """Is `accepted` the only message that waits to be sent?"""
         self._is_listed = False
-        """Will `Held` call?"""
+        """Will `Held` call `let_go`?"""
         self._has_served = False
-        """Has an exchange ended that the owner has not heard of?"""
+        """Has an exchange ended without a call of `on_spare` so far?"""
         self._is_full = False
         """Does the hub take no more for now?"""
         self._stuck_since: float | None = None
@@ -94,19 +94,17 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
 
     @property
     def is_busy(self) -> bool:
-        """Does it carry an exchange?"""
+        """Does the socket carry an exchange?"""
         return self._exchange is not None
 
     @property
     def is_open(self) -> bool:
-        """Can it carry exchanges?"""
+        """Can the socket carry exchanges?"""
         return self._link is not None and self._link.socket.closed is None
 
     def begin(self, socket: LinkSocket, now: float) -> NodeData:
         self._link = NodeData(socket, self._session, now, self._ping_seconds)
         return self._link
-
-    # --- from the hub ---
 
     def on_event(self, event: Open | Cancel | bytes | Closed) -> None:
         if type(event) is bytes:
@@ -138,7 +136,7 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
         self._is_holding = True
 
     def _leave(self) -> None:
-        """Drop the exchange: it ended early."""
+        """Drop the exchange, if there is one: it ended early."""
         exchange, self._exchange = self._exchange, None
         self._is_holding = False
         self._stuck_since = None
@@ -147,7 +145,7 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
             self.resume_reading()
 
     def settle(self) -> None:
-        """Write, unless `accepted` is all: it waits for company."""
+        """Write, unless only `accepted` is to be sent: that waits for the first bytes of the answer."""
         if not self._is_holding:
             self.flush()
         elif not self._is_listed:
@@ -156,13 +154,13 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
 
     def write_now(self) -> None:
         super().write_now()
-        # Not before: `open` may stand right behind what ended the exchange, in the same read.
+        # Not earlier: the next `open` may come in the same read as the message that ended the exchange.
         if self._has_served and self._exchange is None:
             self._has_served = False
             self._owner.on_spare(self)
 
     def let_go(self) -> None:
-        """Write an `accepted` that found no company."""
+        """Write `accepted` alone: no byte of the answer came in time."""
         self._is_listed = False
         if self._is_holding:
             self._is_holding = False
@@ -179,13 +177,11 @@ class DataSocket(HubSocket[Open | Cancel | bytes]):
             self._exchange.give_up(EndCode.ENGINE_BROKE_OFF, reason)
 
     def drop(self) -> None:
-        """Leave the exchange, and give the connection up: the session is over."""
+        """Leave the exchange and drop the connection: the session is over."""
         self._leave()
         self.close(CloseCode.GOING_AWAY)
         self.write_now()
         self.abort()
-
-    # --- to the hub ---
 
     def answer(self, exchange: str, data: bytes) -> None:
         """Send bytes of the answer."""

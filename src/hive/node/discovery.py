@@ -56,7 +56,7 @@ async def probe(address: EngineAddress, outbox: Outbox, tls: ssl.SSLContext | No
     server = EngineServer(address, "candidate", outbox, tls)
     try:
         found = await ask_steps(server, identify())
-        if found.kind is EngineKind.OPENAI:  # any web application may answer any path
+        if found.kind is EngineKind.OPENAI:  # a web application that is no engine may answer every path
             listed = await server.ask("/v1/models", LISTING_TIMEOUT)
             read_v1_models(listed.body, found.kind)
     except UnreadableListing as unreadable:

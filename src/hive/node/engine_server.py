@@ -1,4 +1,4 @@
-"""An engine of this node: its id, its address, the way to it, and small questions."""
+"""An engine of this node: its id, its address, the link to it, and small requests of the node's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hive.wire.link_rules import MARK_OF_HUB
 
 CONNECT_SECONDS = 3.0
 MAX_EXCHANGES = 64
-"""Of so many at the same time the connections are kept."""
+"""Idle connections are kept for so many exchanges at the same time."""
 MAX_HEAD_BYTES = 64 << 10
 MAX_REPLY_BYTES = 8 << 20
 _MARK_OF_HUB = MARK_OF_HUB.encode()
@@ -26,7 +26,7 @@ class EngineServer:
 
     def __init__(self, address: EngineAddress, name: str, outbox: Outbox, tls: ssl.SSLContext | None) -> None:
         self.id = name
-        """What the hub calls it."""
+        """The hub's name for the engine."""
         self.address = address
         self.link = DialedLink(
             address.url,

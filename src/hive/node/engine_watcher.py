@@ -37,7 +37,7 @@ _decode_ps = msgspec.json.Decoder(dict[str, Raw | list[dict[str, Raw]]]).decode
 
 
 class EngineWatcher:
-    """The only writer of what this node knows of an engine. `on_change` is called when a new report is needed."""
+    """The only writer of this node's knowledge of an engine. `on_change` is called when a new report is needed."""
 
     def __init__(self, server: EngineServer, slots: int | None, on_change: Callable[[], None]) -> None:
         """Watch `server`. `slots` overrides the number that the engine itself reports."""
@@ -74,7 +74,7 @@ class EngineWatcher:
         return self._identity.kind if self._identity else EngineKind.UNKNOWN
 
     def report(self) -> ReportedEngine:
-        """Return what the hub is told of the engine."""
+        """Return the report of the engine for the hub."""
         self._reported_at = asyncio.get_running_loop().time()
         self._reported_ps = self._listings["ps"]
         return ReportedEngine(
@@ -184,7 +184,8 @@ class EngineWatcher:
         except Fault as fault:
             self._say(logging.INFO, fault.message)
             has_changed = False
-            if fault.kind is errors.NODE_UNREACHABLE:  # the hub may know it: nothing must contradict that
+            if fault.kind is errors.NODE_UNREACHABLE:
+                # The hub may know already that the engine is down: no report may contradict that.
                 self._set_life(is_alive=False, error=fault.message)
                 must_report = False
         self.has_looked.set()

@@ -1,4 +1,4 @@
-"""The engines of this node: those that options name, or those that are found here. Each has an id and a watcher."""
+"""The engines of this node: named by options, or found on this machine. Each has an id and a watcher."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Engines:
             await asyncio.sleep(SEARCH_SECONDS)
 
     async def _try(self, address: EngineAddress) -> Fault | None:
-        """Return None if an engine answers there, otherwise why not."""
+        """Return None if an engine answers at the address, otherwise the fault."""
         try:
             kind = await probe(address, self._outbox, self._tls)
         except Fault as fault:

@@ -1,6 +1,7 @@
-"""The table of failover: how an attempt ended, what was tried, what is left; what is done then. Pure data.
+"""The table of failover: what is done after an attempt, by its end, by the earlier attempts and by the other engines.
 
-The hub acts by it, and so does the laboratory of the scheduler, which proves what holds in simulated worlds.
+The table is pure data. The hub acts by it. The laboratory of the scheduler acts by it too, and tests its invariants in
+simulated worlds.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from hive.scheduling.tickets import Ticket
 MAX_OTHER_NODES = 2
 """Further attempts on other nodes, after the first."""
 MAX_UNREACHED = 3
-"""Times that an engine which seems up may prove unreachable in one exchange."""
+"""How often an engine that seems up may be unreachable in one exchange."""
 BLAMED_REST = 0.5
-"""Seconds, times the failures in a row. Without a rest an engine that fails fast would get most of the work."""
+"""Seconds of rest for each failure in a row. Without a rest an engine that fails fast would get most of the work."""
 LONGEST_REST = 5.0
 
 
@@ -32,15 +33,15 @@ class End(Enum):
     ENGINE_ERROR = "engine error"
     """The client has an answer that the engine itself ended with an error."""
     UNREACHABLE = "unreachable"
-    """There was no way to the engine: it never heard of the request."""
+    """The engine could not be reached: it never got the request."""
     BUSY = "busy"
-    """The engine refused because it can do no more."""
+    """The engine refused because it can take no more requests now."""
     REFUSED = "refused"
-    """The engine refused, and that is about the request."""
+    """The engine refused, and the cause is the request."""
     REFUSED_HERE = "refused here"
-    """The engine refused, and that is about the engine."""
+    """The engine refused, and the cause is the engine."""
     INSIDE = "inside"
-    """The request waited inside the engine, behind another one."""
+    """The request waited inside the engine, behind another request."""
     LOST = "lost"
     """The connection broke before the client had any of the answer."""
     FAILED = "failed"
@@ -71,25 +72,25 @@ class Act(Enum):
 
 
 class Note(Enum):
-    """What the scheduler is told of the engine."""
+    """The report to the scheduler about the engine."""
 
     NOTHING = "nothing"
     BUSY = "busy"
     INSIDE = "inside"
     STALE = "stale"
-    """What is known of the engine may be wrong."""
+    """The hub's knowledge of the engine may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left for a ticket beside the engine of its last attempt."""
+    """The other engines that have the ticket's model, besides the engine of its last attempt."""
 
     accepting: bool = False
     """Does any other engine accept the ticket, whatever its state?"""
     in_service: bool = False
-    """Is one of them in service?"""
+    """Is one of the accepting engines in service?"""
     rested: bool = False
-    """Is one of those not resting?"""
+    """Is one of the engines in service not resting?"""
     is_relayed: bool = False
     """Does the engine of the last attempt only pass the model's requests on to another machine?"""
 
@@ -99,33 +100,33 @@ NOTHING_LEFT = Left()
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One attempt that is over: how it ended, what was tried so far, and what is left."""
+    """One attempt that is over: how it ended, the attempts so far, and the other engines."""
 
     end: End
     attempts: int = 1
-    """So many engines have heard of the request, that of this attempt included."""
+    """The number of engines that have got the request, with the engine of this attempt."""
     unreached: int = 0
-    """How often this engine, which seemed up, was unreachable, this attempt included."""
+    """How often this engine seemed up and was unreachable, with this attempt."""
     is_last: bool = False
     """Must no further attempt follow?"""
     left: Left = NOTHING_LEFT
     row: Row | None = None
-    """What the refusal of the engine means."""
+    """The row that says what the engine's refusal means; None if it did not refuse."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """What is done after an attempt, and what is noted beside it."""
+    """The act after an attempt, and its notes about ticket and engine."""
 
     act: Act
     counts: bool = True
-    """Was it an attempt? Else the engine never worked for the request."""
+    """Does the attempt count? It does not if the engine never worked for the request."""
     excludes: bool = False
-    """Is the engine to be excluded from the ticket?"""
+    """Is the engine excluded from the ticket from now on?"""
     forgives: bool = False
-    """Are all engines to be forgiven that the ticket excludes?"""
+    """May the ticket go again to the engines that it excludes?"""
     blames: bool = False
-    """Is the engine to be left alone for a while?"""
+    """Does the engine get no work for a while?"""
     note: Note = Note.NOTHING
 
     @property
@@ -136,7 +137,7 @@ class NextStep:
 
 @dataclass(frozen=True, slots=True)
 class FailoverRow:
-    """One row of the table: what is done when an attempt ended so, if `holds` returns true."""
+    """One row of the table: the step after an attempt that ended as `end`, if `holds` returns true."""
 
     end: End
     holds: Callable[[Case], bool]
@@ -164,7 +165,7 @@ def _may_move(case: Case) -> bool:
 
 
 def _has_own_error(case: Case) -> bool:
-    """Is the refusal one that no client may see?"""
+    """Does the client get an error of the hub instead of the engine's refusal?"""
     return case.row is not None and case.row.kind is not None
 
 
@@ -174,7 +175,7 @@ _ERROR = NextStep(Act.ERROR, blames=True)
 TABLE: tuple[FailoverRow, ...] = (
     FailoverRow(End.DELIVERED, _always, NextStep(Act.NOTHING)),
     FailoverRow(End.ENGINE_ERROR, _always, NextStep(Act.NOTHING)),
-    # The engine never heard of the request: the ticket waits for any engine that is up, this one included.
+    # The engine never got the request: the ticket waits for any engine that is up, this engine included.
     FailoverRow(End.UNREACHABLE, _may_be_up, NextStep(Act.AGAIN, counts=False)),
     FailoverRow(End.UNREACHABLE, _has_accepting, NextStep(Act.ELSEWHERE, counts=False, excludes=True)),
     FailoverRow(End.UNREACHABLE, _always, NextStep(Act.ERROR, counts=False)),
@@ -194,35 +195,35 @@ TABLE: tuple[FailoverRow, ...] = (
     FailoverRow(End.LOST, _always, _ERROR),
     FailoverRow(End.GIVEN_UP, _always, NextStep(Act.ERROR)),
 )
-"""The first row that fits decides."""
+"""The rows in order: the first row that fits decides."""
 
 
 def decide(case: Case) -> NextStep:
-    """Return what is done after an attempt."""
+    """Return the step after an attempt."""
     step = next(row.step for row in TABLE if row.end is case.end and row.holds(case))
     return replace(step, blames=False) if step.blames and not _speaks_against(case) else step
 
 
 def _speaks_against(case: Case) -> bool:
-    """Is the engine to blame? It did the work itself, and there is another engine that need not rest."""
+    """Is the engine to blame? Only if it works itself, and if another engine can work without a rest."""
     is_blameless = case.row is not None and not case.row.blames
     return not is_blameless and case.left.rested and not case.left.is_relayed
 
 
 def may_try_again(attempts: int, *, is_last: bool) -> bool:
-    """May another attempt follow so many?"""
+    """May another attempt follow after so many attempts?"""
     return attempts <= MAX_OTHER_NODES and not is_last
 
 
 def end_of_refusal(row: Row) -> End:
-    """Return how an attempt ended whose engine refused."""
+    """Return how an attempt ended in which the engine refused."""
     if row.verdict is Verdict.BUSY:
         return End.BUSY
     return End.REFUSED_HERE if row.verdict is Verdict.ELSEWHERE else End.REFUSED
 
 
 def end_of_failure(kind: Kind, *, has_begun: bool) -> End:
-    """Return how an attempt ended that failed; `has_begun`: has the client a part of its answer?"""
+    """Return how an attempt ended that failed. `has_begun`: does the client have a part of the answer?"""
     is_of_node = kind.family is Family.NODE
     if has_begun:
         return End.BROKEN_OFF if is_of_node else End.CUT_SHORT
@@ -234,7 +235,7 @@ def end_of_failure(kind: Kind, *, has_begun: bool) -> End:
 
 
 def what_is_left(having: Iterable[Engine], ticket: Ticket, here: Engine, now: float) -> Left:
-    """Return what is left for a ticket beside an engine, of those that have its model."""
+    """Return what the other engines in `having` can do for a ticket. `here` is the engine of its last attempt."""
     accepting = in_service = rested = False
     for each in having:
         if each is here or not ticket.accepts(each):
@@ -249,10 +250,10 @@ def what_is_left(having: Iterable[Engine], ticket: Ticket, here: Engine, now: fl
 
 
 def has_elsewhere(having: Iterable[Engine], ticket: Ticket, here: Engine) -> bool:
-    """Is another engine than this one in service that could serve the ticket, sooner or later?"""
+    """Is an engine other than `here` in service, and does it accept the ticket?"""
     return any(each.takes_work and each is not here and ticket.accepts(each) for each in having)
 
 
 def blamed_rest(blames: int) -> float:
-    """Return the seconds for which an engine is left alone that failed so many times in a row."""
+    """Return the seconds of rest for an engine that failed so many times in a row."""
     return min(blames * BLAMED_REST, LONGEST_REST)

@@ -1,7 +1,8 @@
-"""How long an attempt may be silent: what silence is excused, and what ends it. Pure rules, asked at each tick.
+"""How long an attempt may be silent: which silence is excused, and which silence ends the attempt.
 
-Liveness is not silence: `hive.fleet.health` says how long an engine that gives signs of life may take. Here it is about
-one request: is its first byte late by all that was measured, and does it wait inside its engine, behind another one?
+These are pure rules, asked at each tick. `hive.fleet.health` says how long an engine that gives signs of life may take.
+This module looks at one request. Is its first byte late by all measurements? Does the request wait inside its engine,
+behind another request?
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from hive.scheduling.estimates import Estimates
 from hive.scheduling.tickets import Lease
 
 OVERDUE = 10.0
-"""Times the expected seconds after which a first byte is overdue."""
+"""A first byte is overdue after so many times the expected seconds."""
 LONG_INSIDE = 2.0
-"""Seconds after which an exchange is looked at that may wait inside its engine."""
+"""Seconds without a byte before which no request counts as waiting inside its engine."""
 LATE = 4.0
-"""Times the expected seconds after which it is taken for that, while others on the engine flow."""
+"""A request counts as waiting inside after so many times the expected seconds, while other answers flow."""
 COLD_TOKEN = 0.02
-"""Seconds for a token of a prompt that many an engine may take which remembers nothing of it."""
+"""Seconds for each token of a prompt that an engine does not remember: many engines may take as long."""
 COLD_TIMES = 2.0
-"""The same, times the slowest that was measured of late."""
+"""The same as a factor of the slowest pace that was measured of late."""
 ENOUGH_MEASURED = 3
-"""So many measurements make an expectation."""
+"""The number of measurements from which on there is an expectation."""
 
 
 class AttemptSilence(msgspec.Struct, frozen=True):
@@ -34,20 +35,20 @@ class AttemptSilence(msgspec.Struct, frozen=True):
     lease: Lease
     last_byte_at: float
     has_begun: bool = False
-    """Has its first byte come?"""
+    """Has the first byte of the answer come?"""
     has_tools: bool = False
-    """May the engine hold its answer back until the call of a tool is whole?"""
+    """May the engine hold its answer back until a tool call is whole?"""
     streams: bool = True
-    """Does the answer come piece by piece? Else its first byte may be its last."""
+    """Does the answer come piece by piece? If not, its first byte may come only at its end."""
 
     def is_overdue(self, estimates: Estimates, now: float) -> bool:
-        """Is its first byte, by all that was measured of this engine, far too late, and no other one's came?"""
+        """Is the first byte far too late by all measurements, and has no other answer of the engine moved since?"""
         newest = max(self.last_byte_at, self.lease.engine.signs.last_answer_byte)
         silence = now - newest
         return silence >= DOUBTFUL_AFTER and silence > self._late_after(estimates, OVERDUE)
 
     def fault(self, estimates: Estimates, now: float, *, has_elsewhere: bool) -> Fault | None:
-        """Return why the attempt is to end; None while it may go on. `has_elsewhere`: may another engine have it?"""
+        """Return why the attempt must end; None while it may go on. `has_elsewhere`: may another engine serve it?"""
         silence = now - self.last_byte_at
         if not self.has_begun and self._waits_inside(estimates, now):
             return Fault(errors.NODE_BUSY, f"the request has waited inside for {silence:.0f} s, behind another one")
@@ -70,7 +71,7 @@ class AttemptSilence(msgspec.Struct, frozen=True):
         return limit
 
     def _waits_inside(self, estimates: Estimates, now: float) -> bool:
-        """Does it wait in the engine's own queue, where it cannot go elsewhere? Then others flow, and it is late."""
+        """Does the request wait in the engine's own queue? Yes if it is late while other answers flow."""
         lease, silence = self.lease, now - self.last_byte_at
         if silence < LONG_INSIDE or lease.of_model <= lease.engine.learned.proven:
             return False
@@ -78,9 +79,9 @@ class AttemptSilence(msgspec.Struct, frozen=True):
         return do_others_flow and silence > self._late_after(estimates, LATE)
 
     def _late_after(self, estimates: Estimates, times: float) -> float:
-        """Return the seconds after which its first byte is late; infinite where too little is known.
+        """Return the seconds after which the first byte is late; infinite where too little is known.
 
-        What was measured may be of prompts that the engine remembered. This one may be read from its first word.
+        The measured prompts may have been in the engine's memory. This prompt may have to be read from its first word.
         """
         ticket, engine = self.lease.ticket, self.lease.engine
         pace = engine.learned.paces.get(ticket.model)

@@ -109,7 +109,7 @@ def one_model(desk: SimDesk, request: SimRequest, body: Body) -> Decision:
 
 
 def plain_name(model: SimModel) -> str:
-    """Return the name as servers show it that have no tags."""
+    """Return the name without its tag, as servers without tags show it."""
     return model.name.removesuffix(":latest")
 
 

@@ -48,7 +48,7 @@ class SimTurns:
 
     @asynccontextmanager
     async def slot(self, job: Job) -> AsyncIterator[None]:
-        """Hold a slot while the block runs. Raises QueueFull or LoadFailed when there is none to have."""
+        """Hold a slot while the block runs. Raises QueueFull or LoadFailed when the job gets no slot."""
         loop = asyncio.get_running_loop()
         self.machine.submit(job)
         turn = self._futures[job] = loop.create_future()

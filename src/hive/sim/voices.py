@@ -66,7 +66,7 @@ class Voice(Protocol):
         """Return the header fields of a stream, besides the content type."""
 
     def opening(self) -> bytes:
-        """Return what comes before the first token, in the same chunk."""
+        """Return the bytes before the first token, in the same chunk."""
 
     def thought(self, word: Word) -> bytes:
         """Return one token of thinking."""

@@ -53,7 +53,7 @@ _NEVER_UP = _HOP_BY_HOP | {
     b"x-original-url",
     b"x-rewrite-url",
 }
-"""The last five fields name another method or path than the one that was judged."""
+"""The last five fields can name a method or path that was not judged."""
 _NEVER_UP_PREFIXES = (b"x-forwarded-", b"x-hive-", b"sec-websocket-", b"access-control-", b"proxy-")
 _NEVER_DOWN = _HOP_BY_HOP | {b"date", b"set-cookie", b"alt-svc", b"strict-transport-security", b"x-accel-buffering"}
 _NEVER_DOWN_PREFIXES = (b"access-control-", b"x-hive-", b"proxy-")
@@ -63,7 +63,7 @@ _CREDENTIAL = re.compile(
 )
 """The names of fields that carry a credential.
 
-With them a caller of the hub could speak to the node's engine as another.
+With such a field a caller of the hub could act at the node's engine as another caller.
 """
 
 
@@ -95,7 +95,7 @@ def node_request_head(head: RequestHead, path: bytes, host: bytes, credential: b
 
 
 def streamed_request_head(head: RequestHead, path: bytes, host: bytes, credential: bytes) -> bytes:
-    """Return the head of a request to an engine for a client's whose body streams through: framed as it came."""
+    """Return the head of a request to an engine whose body streams. It is framed as the client framed it."""
     return _framed_head(head, path, host, credential, _crosses_hub)
 
 

@@ -22,7 +22,7 @@ _HEADER_64 = struct.Struct("!BBQ").pack
 
 
 def header(first: int, length: int, mask_bit: int = 0) -> bytes:
-    """Return what stands before a payload of this length, the mask's key left out."""
+    """Return the header of a frame with a payload of this length, without the key of the mask."""
     if length < 126:
         return bytes((first, mask_bit | length))
     if length < 65536:
@@ -37,8 +37,9 @@ def masked(first: int, payload: bytes | memoryview) -> bytes:
 
 
 def measure(data: bytes, at: int, key_bytes: int) -> tuple[int, int]:
-    """Return where the payload of the frame at `at` starts and ends; twice where its length ends, if that is not in.
+    """Return where the payload of the frame at `at` starts and ends.
 
+    If the length of the payload has not come yet, both numbers say where the length ends.
     `key_bytes`: how long the mask's key is, 0 for a frame without a mask.
     """
     length_end = at + 2

@@ -1,4 +1,4 @@
-"""When a socket's other end was last heard, when a ping is due, and when a silence has lasted too long."""
+"""Decides when a ping is due on a socket, and when the silence of its other end has lasted too long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hive.wire.link_rules import PING_SECONDS, PONG_SECONDS, STALL_SECONDS
 
 
 class Silence(Enum):
-    """What a tick finds."""
+    """The result of a tick."""
 
     FINE = "nothing is to be done"
     AWAY = "we were away ourselves: nothing may be judged"
@@ -24,11 +24,11 @@ class KeepAlive:
 
     def __init__(self, now: float, *, sends_pings: bool) -> None:
         self.heard = now
-        """When the last bytes came; `LinkSocket.receive` writes it."""
+        """The time at which the last bytes came; `LinkSocket.receive` writes it."""
         self.asked: float | None = None
-        """Since when a ping has had no answer; any bytes are one."""
+        """The time of a ping that has no answer yet; None if there is none. Any bytes are an answer."""
         self.silence_seconds = PING_SECONDS + PONG_SECONDS
-        """How long the hub may send nothing; for the node's side."""
+        """Seconds for which the hub may send nothing; for the node's side."""
         self._sends_pings = sends_pings
         self._pinged = self._ticked = now
 

@@ -1,6 +1,6 @@
-"""The long way of a frame: `websockets`' protocol judges what is no whole text or binary message that keeps the rules.
+"""The frames that `LinkSocket` does not read itself: the protocol of `websockets` judges them.
 
-Fragments, control frames and all that breaks a rule come here, and so does the closing handshake.
+These are fragments, control frames, frames that break a rule, and the closing handshake.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from hive.wire.link_rules import MAX_PINGS
 
 
 class OddFrames:
-    """The frames of one socket that go the long way."""
+    """The frames of one socket that the library judges."""
 
     def __init__(self, *, is_hub: bool) -> None:
         self._protocol = Protocol(Side.SERVER if is_hub else Side.CLIENT, state=State.OPEN)
         self.frames: deque[object] = deque()
-        """Judged by the library, and not looked at yet."""
+        """The frames that the library has judged and `LinkSocket` has not read."""
         self._text: bytearray | None = None
         """The text of a fragmented message so far."""
         self._pings = 0
@@ -35,27 +35,27 @@ class OddFrames:
 
     @property
     def gathered_bytes(self) -> int | None:
-        """How much has come of a fragmented message; None when none is under way."""
+        """The number of bytes that have come of a fragmented message; None when no such message is under way."""
         return self._protocol.current_size
 
     @property
     def sent_close(self) -> Close | None:
-        """What we have closed the socket with."""
+        """The code and reason with which this side has closed the socket."""
         return self._protocol.close_sent
 
     @property
     def received_close(self) -> Close | None:
-        """What the other end has closed the socket with."""
+        """The code and reason with which the other end has closed the socket."""
         return self._protocol.close_rcvd
 
     def take(self, data: bytes) -> list[bytes]:
-        """Judge bytes; return what is to be sent for them (pong, close)."""
+        """Judge bytes; return the bytes of the library's answer (pong, close)."""
         self._protocol.receive_data(data)
         self.frames.extend(self._protocol.events_received())
         return self._output()
 
     def close(self, code: int, reason: str) -> list[bytes]:
-        """Start the closing handshake; return what is to be sent."""
+        """Start the closing handshake; return the bytes to send."""
         self._protocol.send_close(code, reason)
         return self._output()
 
@@ -73,17 +73,17 @@ class OddFrames:
         return kind is Opcode.TEXT or (kind is Opcode.CONT and self._text is not None)
 
     def gather(self, payload: bytes, *, is_last: bool, max_bytes: int) -> bytes | None:
-        """Take a part of a text; return the text when it is whole, or longer than allowed."""
+        """Take a part of a text; return the text when it is whole or longer than allowed, otherwise None."""
         text = self._text if self._text is not None else bytearray()
         text += payload
         self._text = None if is_last else text
         return bytes(text) if is_last or len(text) > max_bytes else None
 
     def has_too_many_pings(self) -> bool:
-        """Count a ping; are there more than allowed between two ticks?"""
+        """Count a ping. Are there now more pings than allowed between two ticks?"""
         self._pings += 1
         return self._pings > MAX_PINGS
 
     def tick(self) -> None:
-        """Count pings anew."""
+        """Start the count of pings again."""
         self._pings = 0

@@ -78,8 +78,6 @@ class LinkSocket:
         """Decide whether the first bytes of a frame of less than 64 KiB are enough to judge it."""
         self._is_quick = self._is_hub and self._is_between and self._max_bytes >= 0xFFFF
 
-    # --- in ---
-
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes of the connection; call `next_message` until it returns None."""
         if not data:
@@ -110,7 +108,7 @@ class LinkSocket:
             self._end(Closed(CloseCode.BROKE_OFF, "the connection broke off", is_ours=False))
 
     def next_message(self) -> str | bytes | None:
-        """Return the next message; None when there is none yet, or none any more (then `closed` says why)."""
+        """Return the next message; None when there is no message yet, or when the socket has ended (see `closed`)."""
         while self.closed is None:
             if self._odd.frames:
                 message = self._judge()
@@ -215,8 +213,6 @@ class LinkSocket:
             self.close(CloseCode.NOT_TEXT, "a text message is not UTF-8")
             return None
 
-    # --- out ---
-
     def take_output(self) -> bytes:
         """Return the bytes that must be written to the connection now."""
         out = self._out
@@ -261,8 +257,6 @@ class LinkSocket:
     def _end(self, closed: Closed) -> None:
         self.closed = closed
         self._closed_at = self._now
-
-    # --- time ---
 
     @property
     def is_finished(self) -> bool:

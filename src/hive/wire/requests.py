@@ -201,8 +201,6 @@ class RequestReader:
         else:
             self._parse(data)
 
-    # --- a head that repeats the last one, but for its length ---
-
     def _remember(self, data: bytes, end: int) -> None:
         """Keep a head with a counted body: on a kept connection the next head is probably the same."""
         counted = _COUNTED.search(data, 0, end)
@@ -210,7 +208,7 @@ class RequestReader:
             self._known = _KnownHead(data[: counted.start(1)], data[counted.end(1) : end], self.head)
 
     def _recognise(self, data: bytes, known: _KnownHead) -> bool:
-        """Read a known head and the bytes behind it. Return False for any other head: the parser must read that."""
+        """Read a known head and the bytes behind it. Return False for another head: the parser must read it."""
         start = len(known.before)
         if not data.startswith(known.before):
             return False
@@ -232,8 +230,6 @@ class RequestReader:
             self.on_body(data)
         self._remaining = remaining - len(data)
         self.is_complete = not self._remaining
-
-    # --- the head ---
 
     def _gather(self, data: bytes) -> tuple[bytes, int]:
         """Add bytes to a head that came in pieces. Return the whole head and where it ends (0: not whole yet)."""
@@ -315,7 +311,7 @@ class RequestReader:
         self.has_excess = True
         self._parser = httptools.HttpRequestParser(self)
 
-    # --- callbacks of the parser ---
+    # The parser calls the methods from here on.
 
     def on_message_begin(self) -> None:
         if self.is_complete:

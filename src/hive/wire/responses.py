@@ -134,7 +134,7 @@ class ResponseReader:
         if self._overhead_bytes > self._max_head_bytes:
             raise GarbledAnswer(f"more than {self._max_head_bytes} bytes of head, chunk extensions or trailers")
 
-    # --- callbacks of the parser ---
+    # The parser calls the methods from here on.
 
     def on_message_begin(self) -> None:
         if self.is_complete:
