@@ -1,4 +1,4 @@
-"""The front of a listener: judges every request by its head, and hands it to whatever answers its route."""
+"""The front of a listener: judges every request by its head, and hands it to the part that answers its route."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Front:
     """The handler of a listener's requests."""
 
     def __init__(self, hub: Hub, door: Door, origins: Origins, surfaces: Sequence[Surface]) -> None:
-        """`surfaces`: the first one that has a path answers it, and the very first one what none of them has."""
+        """`surfaces`: a path belongs to the first surface that has it. The first of all also answers unknown paths."""
         self._hub = hub
         self._services = hub.services
         self._door = door
@@ -66,14 +66,12 @@ class Front:
             for surface in self._surfaces[::-1]
             for path, methods in surface.routes.exact.items()
         }
-        """Most paths, so that one look finds them."""
+        """The surface and the routes of most paths, so that one look finds them."""
         for surface in reversed(self._surfaces):
             self._known.update((path, (surface, methods)) for path, methods in surface.routes.exact.items())
 
-    # --- at the end of the head ---
-
     def judge(self, stream: ClientStream) -> None:
-        """Find the route and the principal, and judge whether the principal may ask for it. Raises `Fault`."""
+        """Find the route and the principal once the head is whole, and make the plan. Raises `Fault` for a refusal."""
         head = stream.head
         origin = head.fields.get(b"origin")
         if origin is not None and not self._origins.allows(origin, head.fields.get(b"host", b"")):
@@ -153,10 +151,8 @@ class Front:
             fields += self._fields(head, request_id)
         return status, fields, body
 
-    # --- when the body is whole ---
-
     def begin(self, stream: ClientStream) -> None:
-        """Answer a request."""
+        """Answer a request whose body is whole."""
         plan = stream.plan
         if isinstance(plan, Plan):
             Exchange(self._services, stream, plan).start()
