@@ -1,4 +1,4 @@
-"""The routes about requests: which keys they need, what they take and refuse, and that no word of a prompt comes out."""
+"""The routes about requests: which keys they need, what they take and refuse, that no word of a prompt comes out."""
 
 from __future__ import annotations
 

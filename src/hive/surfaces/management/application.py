@@ -52,7 +52,7 @@ class NodeView:
     platform: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, object] | None = None
-    """The load of its processors, its memory, free disk and GPUs, as in the last heartbeat."""
+    """The share of its processors' time, its memory, free disk and GPUs, as in the last heartbeat."""
     heartbeat_age: float | None = None
     """Seconds since the last heartbeat; None for a node that has left."""
 

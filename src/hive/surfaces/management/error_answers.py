@@ -101,9 +101,8 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
 def _fault_of(request: Request, error: RequestValidationError) -> Fault:
     """Return a fault that names the first thing that does not fit, never its value."""
     first = error.errors()[0]
-    where = [
-        str(part) for part in first["loc"][1:] if not isinstance(part, int)
-    ]  # not the index of a repeated parameter
+    # An integer is the index of a repeated parameter.
+    where = [str(part) for part in first["loc"][1:] if not isinstance(part, int)]
     if first["type"] == "json_invalid":
         return Fault(BAD_JSON, "the body is not JSON")
     if not where and "json" not in request.headers.get("content-type", ""):
