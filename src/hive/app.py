@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 MANY_SOCKETS = 10_240
 FAREWELL = 0.5
-"""Seconds that the last errors have to leave, also after the drain time."""
+"""Seconds for the last errors to reach their clients, even after the drain time."""
 
 _LOCAL_RIGHTS: dict[LocalAccess, frozenset[Right] | None] = {
     LocalAccess.OFF: None,
@@ -86,14 +86,14 @@ class HubServer:
         return HttpServer(limits, self.hub.outbox)
 
     def _main_surfaces(self) -> tuple[Surface, ...]:
-        """Return the surfaces of the main listener; what none of them has is answered as Ollama would."""
+        """Return the surfaces of the main listener. The first one answers unknown paths as Ollama would."""
         management = management_surface(self.hub, self.bridge, self._make_application, self._render_metrics)
         return main_surface(self.hub.catalog), management
 
     async def listen(self, host: str, port: int, surfaces: Sequence[Surface]) -> int:
         """Serve surfaces at one more address; return its port. Raises `OSError` when the port is taken.
 
-        The first surface also answers what none of them has. The certificate of the settings holds here too.
+        The first surface also answers the paths that no surface has. The certificate in the settings is used here too.
         """
         settings = self.settings
         local_rights = _LOCAL_RIGHTS[settings.effective_local_access]
@@ -126,11 +126,11 @@ class HubServer:
 
     @property
     def scheme(self) -> str:
-        """Return how its URL begins."""
+        """Return the scheme of the hub's URL."""
         return "http" if self.certificate is None else "https"
 
     def reload_certificate(self) -> None:
-        """Read the certificate anew; one that cannot be used is logged, and the old one stays."""
+        """Read the certificate anew. If it cannot be used, log that and keep the old one."""
         if self.certificate is None:
             return
         try:
@@ -148,7 +148,7 @@ class HubServer:
         self.hub.joining.say_bye()
         await self.hub.register.finish(self.settings.drain_timeout)
         await self.server.finish(max(FAREWELL, deadline - self.hub.now()))
-        self.hub.register.give_up_all()  # whose body came in the meantime
+        self.hub.register.give_up_all()  # exchanges whose body came in the meantime
         await self.server.finish(FAREWELL)
         await self.hub.joining.leave(FAREWELL)  # only now: until here a request may need its link
         self.server.close()
@@ -224,14 +224,14 @@ def _count(exchanges: int) -> str:
 
 
 def _logs_json(settings: Settings) -> bool:
-    """JSON for programs, text for people, unless it is set."""
+    """Return whether log lines are JSON: as it is set, or else JSON for programs and text for people."""
     if settings.log_format is LogFormat.AUTO:
         return not sys.stderr.isatty()
     return settings.log_format is LogFormat.JSON
 
 
 def _allow_many_sockets() -> None:
-    """Raise the limit of open files as far as this user may: each client, node and engine is one."""
+    """Raise the limit of open files as far as this user may: each client, node and engine takes one."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -239,7 +239,7 @@ def _allow_many_sockets() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
-    for wanted in (hard, MANY_SOCKETS):  # macOS says that there is no limit, and has one
+    for wanted in (hard, MANY_SOCKETS):  # macOS reports no limit, but has one
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (ValueError, OSError):
@@ -248,14 +248,14 @@ def _allow_many_sockets() -> None:
 
 
 def _tune_collector() -> None:
-    """Let the collector look away from what lives as long as the hub: an exchange leaves no cycles behind it."""
+    """Let the collector skip objects that live as long as the hub, and run rarely: no exchange leaves cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
 
 def _fail(sentence: str, code: int = 1) -> int:
-    """Say why there is no hub; `code` is 2 for a setting that cannot be used."""
+    """Print why there is no hub, and return `code`: 2 for a setting that cannot be used."""
     print(f"hive serve: {sentence}", file=sys.stderr)
     return code
 

@@ -52,7 +52,7 @@ HELD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedHub]:
-    """A hub that dials nobody, and looks at its deadlines more often than usual."""
+    """A hub that dials no node, and looks at its deadlines more often than usual."""
     monkeypatch.setattr("hive.hub.ticker.TICK", 0.05)
     with run_hub({}, link="dialed") as hub:
         yield hub
@@ -221,7 +221,7 @@ def test_silence_for_five_seconds_is_what_makes_a_suspect(hub: ThreadedHub) -> N
         assert one.moved().status == 200
 
 
-def test_with_nobody_else_it_waits_for_thirty_seconds_and_ends_honestly(hub: ThreadedHub) -> None:
+def test_without_another_engine_it_waits_for_thirty_seconds_and_ends_honestly(hub: ThreadedHub) -> None:
     with scene(hub) as one:
         assert one.silent(29.9, heard=False)
         assert not one.silent(30, heard=False)
@@ -230,7 +230,7 @@ def test_with_nobody_else_it_waits_for_thirty_seconds_and_ends_honestly(hub: Thr
         assert answer.header("X-Hive-Attempts") == "1"
 
 
-def test_who_comes_meanwhile_gets_it(hub: ThreadedHub) -> None:
+def test_an_engine_that_comes_meanwhile_gets_it(hub: ThreadedHub) -> None:
     with scene(hub) as one:
         assert one.silent(20, heard=False)
         with joined(hub, "other") as other:
@@ -355,7 +355,7 @@ def test_nothing_is_overdue_that_may_be_loading(hub: ThreadedHub) -> None:
         assert one.silent(599.9, health=Health.DOUBTFUL)
 
 
-def test_with_nobody_else_it_may_be_overdue_for_ten_minutes(hub: ThreadedHub) -> None:
+def test_without_another_engine_it_may_be_overdue_for_ten_minutes(hub: ThreadedHub) -> None:
     with scene(hub) as one:
         hub.call(teach(0.001))
         assert one.silent(599.9, health=Health.DOUBTFUL)
@@ -448,7 +448,7 @@ def test_what_was_paused_has_all_its_time_again_when_the_client_reads_on() -> No
         assert hub.call(read_on) < 1
 
 
-def test_a_doubtful_engine_gets_work_only_where_nobody_else_can_do_it(hub: ThreadedHub) -> None:
+def test_a_doubtful_engine_gets_work_only_when_no_other_engine_can_do_it(hub: ThreadedHub) -> None:
     with scene(hub, has_other=True) as one, ExitStack() as wires:
         one.say(BEGUN)
 
@@ -488,7 +488,7 @@ def sleep(server: HubServer, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_what_the_hub_slept_is_nobodys_silence(begun: bool, hub: ThreadedHub) -> None:
+def test_the_time_that_the_hub_slept_is_no_silence_of_an_engine(begun: bool, hub: ThreadedHub) -> None:
     with scene(hub) as one:
         if begun:
             one.say(BEGUN)
@@ -575,7 +575,7 @@ END = b"data: [DONE]\n\n"
     "pieces",
     [[TOLD + END], [TOLD, END], [TOLD, END[:9], END[9:]], [EVENT, TOLD, END], [EVENT, TOLD[:9], TOLD[9:], END]],
 )
-def test_so_is_what_a_llama_cpp_measured_though_its_end_mark_comes_apart(pieces: list[bytes]) -> None:
+def test_the_measures_of_a_llama_cpp_are_learned_though_its_end_mark_comes_apart(pieces: list[bytes]) -> None:
     script = stream(*pieces, kind="text/event-stream")
     pace = learned(script, body=CHAT | {"stream": True}, path="/v1/chat/completions")
     assert pace is not None

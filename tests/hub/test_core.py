@@ -166,7 +166,7 @@ def test_an_early_answer_is_not_reset_by_the_end_of_the_hub(engine: ThreadedEngi
 
 
 @pytest.mark.long
-def test_an_engine_that_freezes_ends_nobody_elses_stream_and_gets_no_work(
+def test_an_engine_that_freezes_ends_no_stream_of_another_engine_and_gets_no_work(
     engine: ThreadedEngine, second_engine: ThreadedEngine
 ) -> None:
     with run_hub({"a": engine.url, "b": second_engine.url}, probe_interval=0.5, probe_timeout=0.5) as hub:

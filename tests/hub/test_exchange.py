@@ -1,4 +1,4 @@
-"""The life of a request from outside: what engines see of it, who serves it, who goes away when."""
+"""The life of a request from outside: what engines see of it, which engine serves it, when each side goes away."""
 
 from __future__ import annotations
 
@@ -375,7 +375,7 @@ def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(slow: ThreadedE
 
 
 def test_clients_that_go_away_in_the_moment_of_their_lease_lose_no_slot() -> None:
-    """Many rounds: the first answer ends, and frees the slot, just as the one that waits departs."""
+    """Many rounds: the first answer ends and frees the slot just when the waiting client departs."""
     may_end = threading.Semaphore(0)
 
     def script(call: Call) -> None:
@@ -572,7 +572,7 @@ LARGE_REFUSALS = {
 @pytest.mark.parametrize("is_chunked", [True, False])
 @pytest.mark.parametrize(("status", "fields"), LARGE_REFUSALS.values(), ids=LARGE_REFUSALS.keys())
 def test_a_refusal_too_large_to_be_held_never_reaches_a_client(status: str, fields: str, is_chunked: bool) -> None:
-    """Held for whether another node may be tried, as any other; beyond the bound it is nobody's word."""
+    """A long refusal is held, as any other. Beyond the bound it is not sent to the client."""
     body = b"canary" + b" " * 2_000_000
     may_refuse = threading.Event()
     may_refuse.set()
@@ -651,7 +651,7 @@ def attempts(answer: Answer) -> tuple[int, str | None]:
 
 @pytest.fixture
 def no_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every connection that dies have been alive: whoever breaks one off may have died of the request."""
+    """Treat every connection that dies as one that was alive: its engine may have died of the request."""
     monkeypatch.setattr("hive.net.engine_connection.STALE_AFTER", -1.0)
 
 
@@ -660,7 +660,7 @@ def breaks_off(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("no_stale")
-def test_a_connection_that_breaks_before_the_first_byte_is_tried_again_where_nobody_else_is_up() -> None:
+def test_a_connection_that_breaks_before_the_first_byte_is_tried_again_when_no_other_engine_is_up() -> None:
     with (
         run_scripted(breaks_off, breaks_off, lambda call: call.answer(OK)) as engine,
         run_hub({"a": engine.url}, link="dialed") as hub,
@@ -681,7 +681,7 @@ def test_after_three_attempts_the_client_hears_why() -> None:
 
 
 @pytest.mark.usefixtures("no_stale")
-def test_where_somebody_else_is_up_it_moves_there(engine: ThreadedEngine) -> None:
+def test_when_another_engine_is_up_the_request_moves_there(engine: ThreadedEngine) -> None:
     assert ask(engine.port, request(body=GENERATE)).status == 200  # so that it has the model in memory
     with run_scripted(breaks_off) as bad, run_hub({"bad": bad.url, "a": engine.url}, link="dialed") as hub:
         hub.until(lambda server: all(each.known.loaded for each in server.hub.fleet.engines))
@@ -795,7 +795,7 @@ def test_of_engines_that_all_fail_one_is_left_to_ask(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error"])
-def test_a_bad_option_blames_nobody(status: str) -> None:
+def test_a_bad_option_blames_no_engine(status: str) -> None:
     """It would be refused everywhere: trying on would sicken the whole fleet."""
     words = rb'{"error":"option \"temperature\" must be of type float32"}'
     with (

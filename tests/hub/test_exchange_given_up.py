@@ -129,7 +129,7 @@ def test_while_it_waits_in_the_queue(silent: ScriptedEngine) -> None:
 
 
 def test_in_the_very_turn_in_which_it_gets_its_slot(silent: ScriptedEngine) -> None:
-    """The first one's end gives the slot to the second, whose exchange has not heard of it yet."""
+    """The end of the first request gives its slot to the second, whose exchange does not know it yet."""
     with run_hub({"a": silent.url}, slots=1) as hub, Wire(hub.port) as first, Wire(hub.port) as second:
         first.send(request(body=GENERATE))
         silent.call_number(0)
@@ -363,7 +363,7 @@ def test_an_engine_is_not_blamed_for_what_was_cancelled(silent: ScriptedEngine, 
         assert hub.call(look) == [(0, True), (0, True)]
 
 
-def test_the_slot_goes_to_whoever_waits_for_it() -> None:
+def test_the_slot_goes_to_the_request_that_waits_for_it() -> None:
     def script(call: Call) -> None:
         if call.number:
             call.answer(OK)

@@ -1,4 +1,4 @@
-"""Models that an Ollama only relays to somebody else's machines: no slot of its own, and no blame for their words."""
+"""Models that an Ollama only relays to other machines: they need no slot, and their errors blame no node."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_they_refuse_is_tried_elsewhere_and_blames_no_node(status: str, bod
 
 
 def test_many_of_them_leave_room_for_what_the_engine_does_itself() -> None:
-    """Also on a joined node, whose connections are as many as its exchanges may be."""
+    """Also on a joined node, which has one connection for each exchange that it may run."""
     far, held = threading.Semaphore(0), threading.Event()
 
     def script(call: Call) -> None:
@@ -118,7 +118,7 @@ def test_many_of_them_leave_room_for_what_the_engine_does_itself() -> None:
         eventually(lambda: hub.call(lambda server: engine_of(server, "a").running.relaying == 0), 1)
 
 
-def test_a_stream_of_theirs_that_opens_with_an_error_blames_nobody() -> None:
+def test_a_stream_of_theirs_that_opens_with_an_error_blames_no_engine() -> None:
     def script(call: Call) -> None:
         call.begin()
         call.chunk(b'{"error":"runner process has terminated"}\n')
@@ -154,7 +154,7 @@ def test_where_one_engine_has_it_itself_slots_count() -> None:
             assert [wire.answer().status for wire in wires] == [200] * 3
 
 
-def test_a_stream_of_theirs_that_stands_still_makes_nobody_doubt_the_engine() -> None:
+def test_a_stream_of_theirs_that_stands_still_makes_no_engine_doubtful() -> None:
     held = threading.Event()
 
     def script(call: Call) -> None:

@@ -1,4 +1,4 @@
-"""What is told of a request afterwards: whose it was, why it waited, what went wrong and in which words."""
+"""The record of an ended request: its key, why it waited, what went wrong and in which words."""
 
 from __future__ import annotations
 

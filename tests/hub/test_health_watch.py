@@ -218,7 +218,9 @@ def test_no_count_leaks_from_sweep_to_sweep(kinds: list[tuple[str, bool, bool]])
 # --- suspect, down and back ---
 
 
-def test_who_gives_no_sign_is_suspect_after_five_seconds_and_down_after_thirty(ward: Ward, engine: Engine) -> None:
+def test_an_engine_without_a_sign_is_suspect_after_five_seconds_and_down_after_thirty(
+    ward: Ward, engine: Engine
+) -> None:
     ward.turn(4.5)
     assert ward.changes() == []
     ward.turn(STEP)
@@ -238,7 +240,7 @@ def test_a_failure_is_judged_at_once_and_its_newest_reason_is_shown(ward: Ward, 
     assert (ward.changes(), engine.error) == ([], "it answers like a printer")
 
 
-def test_who_is_back_from_a_fall_is_on_probation_with_one_slot(ward: Ward, engine: Engine) -> None:
+def test_an_engine_back_from_a_fall_is_on_probation_with_one_slot(ward: Ward, engine: Engine) -> None:
     ward.watch.note_failure(engine, "connection refused")
     ward.turn(1)
     ward.turn(STEP, engine)
@@ -269,7 +271,7 @@ def test_what_was_served_before_a_fall_proves_nothing(ward: Ward, engine: Engine
     assert engine.health is Health.PROBATION
 
 
-def test_who_stands_still_is_suspect_at_once_and_never_down_for_it(ward: Ward, engine: Engine) -> None:
+def test_an_engine_that_stands_still_is_suspect_at_once_and_never_down_for_it(ward: Ward, engine: Engine) -> None:
     engine.signs.has_stopped = True
     ward.watch.judge(engine)
     assert ward.changes() == [(Health.READY, Health.SUSPECT)]
@@ -329,7 +331,7 @@ def test_a_resumed_engine_that_is_silent_is_not_ready_before_it_answers(ward: Wa
 # --- the hub itself stood still ---
 
 
-def test_after_a_stall_nobody_is_judged_and_the_silence_of_streams_does_not_grow() -> None:
+def test_after_a_stall_no_engine_is_judged_and_the_silence_of_streams_does_not_grow() -> None:
     ward = Ward("a", "b")
     a, b = ward.fleet.engines
     stream = ward.run(a)
@@ -366,7 +368,7 @@ def test_every_change_is_logged_with_node_engine_and_cause(caplog: pytest.LogCap
     ]
 
 
-def test_who_is_forgotten_changes_no_more(ward: Ward, engine: Engine) -> None:
+def test_an_engine_that_is_forgotten_changes_no_more(ward: Ward, engine: Engine) -> None:
     ward.watch.forget(engine)
     ward.fleet.remove(engine)
     ward.turn(60)
@@ -375,7 +377,9 @@ def test_who_is_forgotten_changes_no_more(ward: Ward, engine: Engine) -> None:
 
 @given(st.data())
 @settings(deadline=None, max_examples=60)
-def test_whatever_happens_only_who_is_well_has_no_error_and_every_change_has_a_cause(data: st.DataObject) -> None:
+def test_whatever_happens_only_an_engine_that_is_well_has_no_error_and_every_change_has_a_cause(
+    data: st.DataObject,
+) -> None:
     ward = Ward("a")
     (engine,) = ward.fleet.engines
     acts = {

@@ -294,7 +294,7 @@ def test_a_doubtful_engine_whose_processors_are_idle_is_suspect(bed: Bedside) ->
 
 
 def test_an_idle_gateway_stays_doubtful(bed: Bedside) -> None:
-    """It waits for somebody else's processors."""
+    """The engine waits for the processors of another machine."""
     bed.engine.known.kind = EngineKind.OPENAI
     bed.begin()
     for _ in range(20):

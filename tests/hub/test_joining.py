@@ -1,4 +1,4 @@
-"""Nodes that join: who is let in, what is believed of them, and what happens to clients when one leaves."""
+"""Nodes that join: which are let in, what the hub believes of them, and what clients see when one leaves."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BEGUN = (
 
 @pytest.fixture
 def hub() -> Iterator[ThreadedHub]:
-    """A hub that dials nobody."""
+    """A hub that dials no node."""
     with run_hub({}, link="dialed", connect_timeout=1) as hub:
         yield hub
 
@@ -75,7 +75,7 @@ def states(hub: ThreadedHub) -> dict[str, str]:
 
 
 def why(hub: ThreadedHub) -> str:
-    """Return why the one engine there is is not ready."""
+    """Return why the only engine is not ready."""
     return hub.call(lambda server: server.hub.fleet.engines[0].error)
 
 
@@ -481,7 +481,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-def test_a_node_that_lies_harms_nobody_else(hub: ThreadedHub, lie: dict[str, object]) -> None:
+def test_a_node_that_lies_harms_no_other_node(hub: ThreadedHub, lie: dict[str, object]) -> None:
     with joined(hub, "liar", an_engine(**lie)), joined(hub, "honest") as honest, ThreadPoolExecutor() as pool:
         assert "tiny:latest" in models(hub)
         assert len(ask(hub.port, get("/api/tags")).body) < 100_000

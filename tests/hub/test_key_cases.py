@@ -248,7 +248,7 @@ def test_the_admin_key_that_is_set_replaces_the_one_before_and_may_come_back(tmp
     run(tmp_path, second)
 
 
-def test_the_key_of_somebody_else_cannot_be_set_as_admin_key(tmp_path: Path) -> None:
+def test_the_key_of_another_name_cannot_be_set_as_admin_key(tmp_path: Path) -> None:
     async def work(hub: Hub) -> None:
         secret = (await hub.keys.create("alice", Role.CLIENT)).secret
         with fault(CONFLICT, "admin_key: is already the key 'alice'"):

@@ -1,4 +1,4 @@
-"""Loads by exchanges of the hub's own: what is asked of an engine, who waits for it, and what becomes of it.
+"""Loads by exchanges of the hub's own: what is asked of an engine, which requests wait for the load, and how it ends.
 
 Most nodes are played by hand: a load takes as long as a test likes.
 """
@@ -61,7 +61,7 @@ def cold(
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedHub]:
-    """A hub that dials nobody, and looks at its deadlines more often than usual."""
+    """A hub that dials no node, and looks at its deadlines more often than usual."""
     monkeypatch.setattr("hive.hub.ticker.TICK", 0.05)
     with run_hub({}, link="dialed", connect_timeout=1) as hub:
         yield hub
@@ -187,7 +187,7 @@ def test_the_engine_hears_its_own_spelling_of_the_name(hub: ThreadedHub) -> None
 
 def test_a_model_that_is_in_memory_is_not_loaded(hub: ThreadedHub) -> None:
     with node(hub, "desk", cold(loaded=("tiny:latest",))) as desk, asking(hub, options={"num_ctx": 8192}) as wire:
-        served = desk.next()  # nobody knows how somebody else loaded it
+        served = desk.next()  # the hub does not know with which options another program loaded it
         assert served.path == "/api/generate"
         served.answer()
         assert wire.answer().status == 200
@@ -220,7 +220,7 @@ def test_all_tickets_for_the_model_wait_for_one_load(hub: ThreadedHub) -> None:
         assert [wire.answer().status for wire in clients] == [200] * 4
 
 
-def test_who_comes_while_it_loads_waits_too_and_who_comes_later_finds_it_loaded(hub: ThreadedHub) -> None:
+def test_a_request_during_the_load_waits_too_and_a_later_request_finds_it_loaded(hub: ThreadedHub) -> None:
     with node(hub, spares=2) as desk, asking(hub) as first:
         load = desk.next()
         with asking(hub) as second:
@@ -252,7 +252,7 @@ def test_other_options_wait_and_load_it_anew(hub: ThreadedHub) -> None:
             assert [first.answer().status, second.answer().status] == [200, 200]
 
 
-def test_the_departure_of_who_caused_it_does_not_end_it(hub: ThreadedHub) -> None:
+def test_the_departure_of_the_client_that_caused_it_does_not_end_it(hub: ThreadedHub) -> None:
     with node(hub) as desk:
         with asking(hub):
             load = desk.next()
@@ -268,7 +268,7 @@ def test_the_departure_of_who_caused_it_does_not_end_it(hub: ThreadedHub) -> Non
 
 
 def test_an_engine_that_lists_the_model_while_it_loads_does_not_have_it_yet(hub: ThreadedHub) -> None:
-    """Each generation of Ollama does: nobody is sent there for that, and nobody else loads it."""
+    """Each generation of Ollama does: no request is sent there for that, and no other engine loads it."""
     with node(hub, "desk") as desk, node(hub, "other") as other, asking(hub) as wire:
         nodes = {"desk": desk, "other": other}
         hub.until(lambda server: bool(server.hub.loader.running))

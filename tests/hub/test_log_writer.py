@@ -48,7 +48,7 @@ def test_what_was_written_before_the_end_arrives(pipe: tuple[BinaryIO, BinaryIO]
 
 @pytest.fixture
 def full(pipe: tuple[BinaryIO, BinaryIO], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[BinaryIO, LogWriter]]:
-    """A pipe that nobody has read, and a log that waits for its reader with half of what may wait."""
+    """A pipe without a reader, and a log whose waiting lines take half of the room for them."""
     monkeypatch.setattr("hive.hub.log_writer.MAX_WAITING_BYTES", 200_000)
     reader, writer = pipe
     log = LogWriter(writer)
@@ -75,7 +75,7 @@ def lines_of(reader: BinaryIO, count: int) -> tuple[int, int]:
     return whole, lost
 
 
-def test_a_reader_that_stands_still_stops_nobody_and_learns_how_much_it_missed(
+def test_a_reader_that_stands_still_stops_no_writer_and_learns_how_much_it_missed(
     full: tuple[BinaryIO, LogWriter],
 ) -> None:
     reader, log = full
@@ -102,7 +102,7 @@ def test_what_it_missed_is_said_at_the_end_at_the_latest(full: tuple[BinaryIO, L
     assert (reader.read() or b"").startswith(b"101 lines of the log were dropped")
 
 
-def test_a_reader_that_went_away_stops_nobody(pipe: tuple[BinaryIO, BinaryIO]) -> None:
+def test_a_reader_that_went_away_stops_no_writer(pipe: tuple[BinaryIO, BinaryIO]) -> None:
     reader, writer = pipe
     reader.close()
     log = LogWriter(writer)
@@ -113,7 +113,7 @@ def test_a_reader_that_went_away_stops_nobody(pipe: tuple[BinaryIO, BinaryIO]) -
         writer.close()
 
 
-def test_only_lines_that_nobody_takes_are_dropped(
+def test_only_lines_that_no_reader_takes_are_dropped(
     pipe: tuple[BinaryIO, BinaryIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound is on what waits, not on all that was ever written."""

@@ -184,7 +184,7 @@ def test_a_beat_is_a_sign_of_life_of_the_engines_that_it_names(play: Play[None])
     play(test)
 
 
-def test_engines_drain_as_long_as_somebody_wants_the_node_empty(play: Play[None]) -> None:
+def test_engines_drain_as_long_as_the_operator_or_the_agent_wants_it(play: Play[None]) -> None:
     def test(scene: Scene) -> None:
         scene.reports.begin((an_engine(),))
         scene.drained_by = "its agent stops"

@@ -1,4 +1,4 @@
-"""What the hub learns of its engines, how soon, and that nobody waits for it."""
+"""What the hub learns of its engines, and how soon: no request waits for that."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_an_engine_whose_first_listing_of_what_is_loaded_times_out_is_ready(
 def test_a_listing_that_times_out_makes_no_silent_engine_ready(
     engine: ThreadedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It knows less of the engine's health than the probes beside it."""
+    """The listing tells less of the engine's health than the probes beside it."""
     caplog.set_level(logging.INFO, "hive.hub.health_watch")
     impatient(monkeypatch, suspect_after=0.3)
     monkeypatch.setattr("hive.hub.probes.LISTING_TIMEOUT", 1.2)

@@ -66,7 +66,7 @@ def test_an_engine_never_gets_more_than_its_slots() -> None:
             wire.sock.close()
 
 
-def test_who_came_first_is_served_first() -> None:
+def test_the_request_that_came_first_is_served_first() -> None:
     with one_slot() as (gate, engine, hub):
         wires = []
         for number in range(5):
@@ -150,7 +150,9 @@ def test_a_slot_that_comes_free_on_any_node_is_taken() -> None:
         assert len(a.calls) + len(b.calls) == 6
 
 
-def test_who_waits_inside_an_engine_is_taken_back_and_served_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waits_inside_an_engine_is_taken_back_and_served_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """An Ollama that runs one at a time takes a second one, and lets it wait behind the first."""
     monkeypatch.setattr("hive.scheduling.silence.LONG_INSIDE", 0.3)
     monkeypatch.setattr("hive.hub.queue.MEASURE_PAUSE", 0.0)
@@ -213,7 +215,7 @@ class Clock(asyncio.SelectorEventLoop):
 
 
 class Counter:
-    """A queue over a floor of engines, in a loop of its own; `run` lets those who wait go on."""
+    """A queue over a floor of engines, in a loop of its own; `run` lets waiting tickets go on."""
 
     def __init__(self, loop: Clock) -> None:
         self.loop = loop
@@ -226,7 +228,7 @@ class Counter:
         return Queue(self.floor.dispatcher, self.ordered.append)
 
     def ask(self, model: str = "m", **more: object) -> Lease | None:
-        """Ask for a slot; whoever gets none waits."""
+        """Ask for a slot; a ticket that gets none waits."""
         ticket = self.floor.ticket(model, **more)  # type: ignore[arg-type]
         lease = self.queue.try_lease(ticket)
         if lease is None:
@@ -235,12 +237,12 @@ class Counter:
         return lease
 
     def run(self) -> None:
-        """Let everybody go on who can."""
+        """Let every ticket go on that can."""
         for _ in range(3):
             self.loop.run_until_complete(asyncio.sleep(0))
 
     def served(self) -> list[Lease]:
-        """Return the leases of those who waited, in the order in which they came."""
+        """Return the leases of the tickets that waited, in the order in which the leases came."""
         self.run()
         return [wait.result() for wait in self.waits.values() if wait.done()]
 
@@ -266,7 +268,7 @@ def test_an_engine_that_fails_by_its_own_fault_rests_the_longer_the_more_it_fail
     assert (rests[0], rests[-1]) == (pytest.approx(0.5), pytest.approx(5.0))
 
 
-def test_whoever_it_serves_then_ends_the_row(counter: Counter) -> None:
+def test_a_served_request_ends_the_row_of_failures(counter: Counter) -> None:
     engine = counter.floor.add("a", loaded="m")
     for _ in range(5):
         counter.queue.note_blamed(engine)
@@ -278,7 +280,7 @@ def test_whoever_it_serves_then_ends_the_row(counter: Counter) -> None:
     assert engine.running.rests_until - counter.loop.now == pytest.approx(BLAMED_REST)
 
 
-def test_who_rests_gets_nothing_until_the_rest_is_over(counter: Counter) -> None:
+def test_an_engine_that_rests_gets_nothing_until_the_rest_is_over(counter: Counter) -> None:
     engine = counter.floor.add("a", loaded="m")
     counter.queue.note_blamed(engine)
     assert counter.ask() is None
@@ -290,7 +292,7 @@ def test_who_rests_gets_nothing_until_the_rest_is_over(counter: Counter) -> None
 
 
 def test_while_it_is_held_nothing_is_decided_and_at_the_end_all_at_once(counter: Counter) -> None:
-    """A report of several engines is one change: else whoever waits would all go to the first of them."""
+    """A report of several engines is one change: otherwise all waiting tickets would go to the first engine."""
     a = counter.floor.add("a", models="x", slots=2)
     for _ in range(4):
         counter.ask()
@@ -302,7 +304,7 @@ def test_while_it_is_held_nothing_is_decided_and_at_the_end_all_at_once(counter:
     assert [engine.running.count for engine in engines] == [0, 2, 2]
 
 
-def test_what_goes_wrong_meanwhile_holds_nobody_up(counter: Counter) -> None:
+def test_an_error_meanwhile_holds_no_ticket_up(counter: Counter) -> None:
     def fail() -> None:
         with counter.queue.held():
             counter.floor.add("a", loaded="m")
@@ -354,7 +356,7 @@ def test_not_each_of_many_answers_is_measured(counter: Counter) -> None:
     assert engine.signs.served == 12, "all of them count for health"
 
 
-def test_a_load_is_ordered_for_who_waits_and_its_end_serves_them_all(counter: Counter) -> None:
+def test_a_load_is_ordered_for_tickets_that_wait_and_its_end_serves_them_all(counter: Counter) -> None:
     engine = counter.floor.add("a", slots=2)
     assert (counter.ask(), counter.ask()) == (None, None)
     (order,) = counter.ordered
@@ -366,7 +368,7 @@ def test_a_load_is_ordered_for_who_waits_and_its_end_serves_them_all(counter: Co
     assert [lease.engine for lease in counter.served()] == [engine, engine]
 
 
-def test_who_leaves_while_it_loads_leaves_the_load(counter: Counter) -> None:
+def test_a_ticket_that_leaves_during_the_load_does_not_end_the_load(counter: Counter) -> None:
     engine: Engine = counter.floor.add("a")
     counter.ask()
     (ticket,) = counter.waits
@@ -380,7 +382,7 @@ def test_who_leaves_while_it_loads_leaves_the_load(counter: Counter) -> None:
     assert len(counter.ordered) == 1
 
 
-def test_who_was_broken_off_is_not_overtaken_by_those_behind() -> None:
+def test_a_request_that_was_broken_off_is_not_overtaken_by_later_ones() -> None:
     order: list[str] = []
     may_break = threading.Event()
 

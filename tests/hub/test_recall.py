@@ -375,7 +375,7 @@ def test_when_a_node_was_seen_last_is_kept_when_it_leaves(a_hub: RunHub) -> None
         assert 1_990 < known.seen_at < 2_000
 
 
-def test_who_is_here_for_long_is_written_once_a_day(a_hub: RunHub) -> None:
+def test_a_node_that_is_here_for_long_is_written_once_a_day(a_hub: RunHub) -> None:
     def days_later(server: HubServer, days: float) -> set[str]:
         server.recall.note_present(server.hub.now() + days * DAY)
         return set(server.hub.joining.changed)
@@ -401,7 +401,7 @@ def test_long_lists_are_left_out_and_told(
 # --- a database that fails ---
 
 
-def test_a_database_that_fails_is_told_once_harms_nobody_and_is_tried_again(
+def test_a_database_that_fails_is_told_once_harms_no_request_and_is_tried_again(
     a_hub: RunHub, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def rename(table: str, to: str) -> None:

@@ -1,4 +1,4 @@
-"""What is kept of an exchange: dated whoever writes it, and one word for how it ended."""
+"""The record of an exchange: it is dated whatever writes it, and has one word for how the exchange ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hive.hub.records import MAX_UNSETTLED, Outcome, Record, Records, outcome_of
 
 
 def settled(count: int) -> tuple[list[Record], list[int]]:
-    """Return records that were settled by a hub whose log does nothing, and how many came at a time."""
+    """Return records that a hub settled without writing a log, and how many were written at a time."""
     written: list[Record] = []
     sizes: list[int] = []
     noted: list[Record] = []
@@ -35,7 +35,7 @@ def settled(count: int) -> tuple[list[Record], list[int]]:
     return written, sizes
 
 
-def test_a_record_is_dated_whoever_writes_it() -> None:
+def test_a_record_is_dated_when_it_is_settled_whatever_writes_it() -> None:
     before = timestamp(time.time())
     (record,), _ = settled(1)
     assert before <= record.time <= timestamp(time.time())

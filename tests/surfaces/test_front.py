@@ -55,7 +55,7 @@ def ask_for(hub: ThreadedHub, path: str, head: str = "", host: str = REMOTE, met
 
 
 def shape_of(path: str, answer: Answer) -> str:
-    """Return whose error shape this is."""
+    """Check the shape of an error in the dialect of its path; return its type, code, or "text"."""
     decoded = answer.json()
     error = decoded["error"]
     if path.startswith("/v1/messages"):

@@ -1,7 +1,7 @@
-"""Who a request comes from and what it may do: keys in their three forms, the local rule, the slowing down of guesses.
+"""Finds the principal of a request and judges its rights: three forms of a key, the local rule, the delay of guesses.
 
-A request without a key, or with one that the hub never knew, has the rights of a local request if it is one, and of
-`open`. A key that the hub knows counts everywhere, also against its holder: a revoked one is refused locally too.
+A request without a key, or with a key that the hub never knew, has the rights that `open` gives, and the rights of a
+local request if it is local. A key that the hub knows always counts: a revoked key is refused for a local request too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def is_local(head: RequestHead, peer: str) -> bool:
 
 
 def credentials(head: RequestHead) -> list[bytes]:
-    """Return the keys that a request carries, the most telling one first."""
+    """Return the keys that a request carries, in the order in which they are looked up."""
     found = [head.path_key] if head.path_key is not None else []
     authorization = head.fields.get(b"authorization")
     if authorization is not None:
@@ -82,7 +82,7 @@ def credentials(head: RequestHead) -> list[bytes]:
 
 
 def client_address(peer: str, head: RequestHead, trusted: Sequence[Network]) -> str:
-    """Return who really asks: the last address in X-Forwarded-For that no trusted proxy of ours has."""
+    """Return the client's own address: the last address in X-Forwarded-For that is not a trusted proxy's."""
     address = peer
     if not trusted or not _is_in(address, trusted):
         return address
@@ -127,7 +127,7 @@ def _anonymous(rights: frozenset[Right]) -> Principal:
 
 
 class Guesses:
-    """Slows down who tries different wrong keys; the same one again is a client's retry and costs nothing."""
+    """Slows down an address that tries different wrong keys. The same key again is a retry and costs nothing."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, tuple[float, set[bytes]]] = OrderedDict()
@@ -152,7 +152,7 @@ class Door:
     ring: KeyRing
     guesses: Guesses
     local_rights: frozenset[Right] | None
-    """What a local request may do without a key; None: none is local."""
+    """The rights of a local request without a key; None: no request counts as local."""
     is_open: bool = False
     trusted: tuple[Network, ...] = ()
 
@@ -166,7 +166,7 @@ class Door:
         *,
         locally_open: bool = False,
     ) -> Principal:
-        """Return the principal of a request. `shown`: the keys that the request shows, the most telling one first.
+        """Return the principal of a request. `shown`: the keys that the request carries, in the order of look-up.
 
         Raises `Fault`: 401 without a key that the hub knows, 403 for a right that the key does not give.
         """

@@ -1,4 +1,4 @@
-"""The key ring, in which the hub looks up who shows a key."""
+"""The key ring: finds the principal of a key that a request carries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KeyRing:
             self.put(key)
 
     def put(self, key: Key, limits: Limits = NO_LIMITS) -> None:
-        """Add a key, or replace the one with the same digest (as when it is revoked)."""
+        """Add a key, or replace the key with the same digest (for example when it is revoked)."""
         self._by_digest[key.digest] = principal_of(key, limits)
 
     def find(self, secret: bytes) -> Principal | None:

@@ -9,7 +9,7 @@ from enum import Enum, StrEnum
 
 KEY_PREFIX = "hk_"
 SHOWN_CHARACTERS = 8
-"""How much of a key listings show."""
+"""How many characters of a key listings show."""
 
 
 class Role(StrEnum):
@@ -21,7 +21,7 @@ class Role(StrEnum):
 
 
 class Right(Enum):
-    """What a request may do. `NONE` is asked by routes open to all."""
+    """What a request may do. `NONE` is the right for routes that are open to all."""
 
     __hash__ = object.__hash__  # Enum's own is written in Python: every request asks for it
 
@@ -55,7 +55,7 @@ class Key:
 
     @property
     def rights(self) -> frozenset[Right]:
-        """What this key allows; nothing once it is revoked."""
+        """Return the rights that this key gives; none once it is revoked."""
         if self.revoked_at is not None:
             return frozenset()
         rights = RIGHTS_OF_ROLE[self.role]

@@ -42,7 +42,7 @@ class Origins:
         self._judge = lru_cache(maxsize=256)(self._judge_text)
 
     def allows(self, origin: bytes, host: bytes) -> bool:
-        """May a page of this origin call? A page of the very host it calls always may."""
+        """May a page of this origin call the hub? A page may always call the host that it came from."""
         if not _SAFE.fullmatch(origin):
             return False
         text = origin.decode("ascii")

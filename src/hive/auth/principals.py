@@ -1,4 +1,4 @@
-"""The principal: who makes a request, by which rights, within which limits, and with which share of the queue."""
+"""The principal: the maker of a request, with its rights, its limits and its share of the queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hive.auth.keys import Key, Right
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a principal may use at most; None is no limit of its own."""
+    """What a principal may use at most; None: the principal has no limit of its own."""
 
     max_body_bytes: int | None = None
     """The longest body of a request, in bytes."""
@@ -20,7 +20,7 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Principal:
-    """The one who makes a request, found before anything of its body is accepted."""
+    """The maker of a request. The hub finds it before it accepts any part of the body."""
 
     name: str
     """The name of its key; "" for a request without a key."""
@@ -29,7 +29,7 @@ class Principal:
     """The key that it showed, if the hub knows it."""
     limits: Limits = NO_LIMITS
     id: str = ""
-    """The start of the key's digest, in hexadecimal: it tells this key from every other one, also of the same name."""
+    """The start of the key's digest, in hexadecimal: it differs for every key, also for keys of the same name."""
     share: float = 1.0
     """Its weight in the queue."""
 

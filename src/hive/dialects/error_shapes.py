@@ -87,13 +87,13 @@ def error_headers(fault: Fault) -> list[tuple[str, str]]:
 
 
 def _next_number(last_units: bytes) -> int:
-    """Return the number that the next event of a Responses stream bears."""
+    """Return the number of the next event of a Responses stream."""
     numbers = _SEQUENCE.findall(last_units)
     return int(numbers[-1]) + 1 if numbers else 0
 
 
 def stream_error(dialect: Dialect, fault: Fault, request_id: str, last_units: bytes = b"") -> bytes:
-    """Return what ends a stream of this dialect that has begun and cannot go on after `last_units`."""
+    """Return the bytes that end a stream of this dialect which cannot go on after `last_units`."""
     if dialect is Dialect.OLLAMA:
         return _encode({"error": fault.message}) + b"\n"
     if dialect is Dialect.ANTHROPIC:
@@ -113,7 +113,7 @@ class ErrorShapes(Protocol):
         """Return content type and body of a fault as a whole answer; an empty type for an empty body."""
 
     def in_stream(self, fault: Fault, request_id: str, last_units: bytes) -> bytes:
-        """Return what ends a stream that has begun and cannot go on after `last_units`."""
+        """Return the bytes that end a stream which cannot go on after `last_units`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class DialectErrors:
         return error_body(self.dialect, fault, request_id)
 
     def in_stream(self, fault: Fault, request_id: str, last_units: bytes) -> bytes:
-        """Return what ends a stream that has begun and cannot go on after `last_units`."""
+        """Return the bytes that end a stream which cannot go on after `last_units`."""
         return stream_error(self.dialect, fault, request_id, last_units)
 
 

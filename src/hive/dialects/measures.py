@@ -1,8 +1,8 @@
 """What an engine tells of its own pace at the end of an answer.
 
-Ollama's final line has durations in nanoseconds, llama.cpp's last event `timings` in milliseconds, OpenAI's and
-Anthropic's `usage` only counts: an answer is read in its engine's dialect. Only its last bytes are read; inside a text,
-quotes would be escaped.
+An answer is read in its engine's dialect. Ollama's final line has durations in nanoseconds. llama.cpp's last event has
+`timings` in milliseconds. The `usage` of OpenAI and Anthropic has only counts. Only the last bytes of an answer are
+read. A mark inside a text is not taken for a measure, because its quotes would be escaped.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from msgspec import Meta
 from hive.dialects.tasks import Dialect
 
 TAIL_BYTES = 1024
-"""So many bytes of an answer's end are read."""
+"""The number of bytes that are read at an answer's end."""
 _NANO = 1e-9
 _MILLI = 1e-3
 _Whole = Annotated[int, Meta(ge=0, lt=1 << 53)]
 _Decimal = Annotated[float, Meta(ge=0, lt=1 << 53)]
-"""What no engine could mean is not believed, and no arithmetic fails on the rest."""
+"""Values that no engine could mean are refused, so no arithmetic fails on the others."""
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What is known of an exchange that was served; None for what nobody measured. Seconds and tokens."""
+    """The measures of an exchange that was served, in seconds and tokens; None for a value that was not measured."""
 
     first_byte: float | None = None
     """From the request to the engine until its first byte, as the hub saw it."""
@@ -37,11 +37,11 @@ class Measured(msgspec.Struct, frozen=True):
     total_seconds: float | None = None
     """By the engine's own clock, from request to end."""
     whole_seconds: float | None = None
-    """From the request to the end of an answer in one piece, as the hub saw it; where no engine's clock tells more."""
+    """From the request to the end of an answer in one piece, as the hub saw it, if the engine tells no durations."""
 
     @property
     def waited_inside(self) -> float | None:
-        """Return the seconds it waited in the engine's own queue, if the engine told enough to know."""
+        """Return the seconds in the engine's own queue; None when the engine did not tell enough."""
         prompt, decode, load = self.prompt_seconds, self.decode_seconds, self.load_seconds
         if self.total_seconds is None or prompt is None or decode is None or load is None:
             return None
@@ -49,7 +49,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class _Durations(msgspec.Struct):
-    """Of Ollama's final line: in nanoseconds, and left out when there is nothing to tell."""
+    """The durations in Ollama's final line, in nanoseconds. Ollama leaves out those that have no value."""
 
     total_duration: _Whole
     load_duration: _Whole = 0
@@ -60,14 +60,14 @@ class _Durations(msgspec.Struct):
 
     @property
     def prompt_seconds(self) -> float | None:
-        """Return how long the prompt took; of embeddings, which tell no more, all but the load."""
+        """Return how long the prompt took. For embeddings, which tell less, that is all the time but the load."""
         if self.prompt_eval_duration is not None:
             return self.prompt_eval_duration * _NANO
         return max(0, self.total_duration - self.load_duration) * _NANO if self.eval_count is None else None
 
 
 class _Timings(msgspec.Struct):
-    """Of llama.cpp's last event: in milliseconds."""
+    """The `timings` in llama.cpp's last event, in milliseconds."""
 
     prompt_n: _Whole
     prompt_ms: _Decimal
@@ -89,16 +89,16 @@ _usage = msgspec.json.Decoder(_Usage)
 _DURATIONS = (b'"total_duration":',)
 _TIMINGS = b'"timings":{', b'"timings": {'
 _USAGE = b'"usage":{', b'"usage": {'
-"""Each as engines write it, without and with a space."""
+"""The marks as engines write them, without and with a space."""
 _DETAILS = re.compile(rb"\{[^{}]*\}")
 
 
 def read_measured(
     dialect: Dialect, tail: bytes, first_byte: float | None = None, whole: float | None = None
 ) -> Measured:
-    """Return what the end of an answer in its engine's dialect tells.
+    """Return the measures that stand at the end of an answer, in its engine's dialect.
 
-    `first_byte`, `whole`: the seconds to its first byte, or to its end, that the hub saw.
+    `first_byte`, `whole`: the seconds until the answer's first byte, or until its end, as the hub saw them.
     """
     if dialect is Dialect.OLLAMA:
         return _read_durations(tail, first_byte)
@@ -133,7 +133,7 @@ def _read_durations(tail: bytes, first_byte: float | None) -> Measured:
 def _object_with(
     tail: bytes, marks: tuple[bytes, ...], decoder: msgspec.json.Decoder[T], *, is_inside: bool = False
 ) -> T | None:
-    """Return the object behind the last mark, or the one that a mark stands in, from there on; None without any."""
+    """Return the object after the last mark; with `is_inside`, the rest of the object with the mark. Else None."""
     for mark in marks:
         start = tail.rfind(mark, -TAIL_BYTES)
         if start >= 0:

@@ -25,7 +25,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 class OllamaReader(UnitReader):
-    """Reads lines. Blank ones are never passed on: three clients break on them."""
+    """Reads lines. Blank lines are never passed on: three clients break on them."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Translates between two names of a model: its engine knows it by another name than the client."""
+"""Translates between the client's name and the engine's name of a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Renaming:
     """A translator that changes nothing of an answer but the name of its model."""
 
     engine_text: tuple[bytes, ...]
-    """What stands in the engine's answers, in both spellings: without and with a space."""
+    """The model's name as it stands in the engine's answers, without and with a space before it."""
     client_text: tuple[bytes, ...]
-    """What the client is to read instead."""
+    """The text that the client reads instead of each."""
     needs_whole_units: bool = False
 
     def content_type(self, engines: bytes) -> bytes:
@@ -38,7 +38,7 @@ class Renaming:
 
 
 def rename(body: bytes, routing: RoutingFields, theirs: str) -> tuple[bytes, Renaming | None]:
-    """Return a request's body with the engine's name for its model, and what translates the answer, if that is needed.
+    """Return a request's body with the engine's name for its model, and a translator if the answer needs one.
 
     Only Ollama reads names in any spelling.
     """

@@ -38,7 +38,7 @@ class Route:
     """One method and path of a surface. Two routes are the same only when they are one object.
 
     `name` is its label in metrics and logs. A part of the path in braces (`{name}`) stands for any one part. A path
-    that ends in `/` owns every path below it, but for the methods for which another route is more exact.
+    that ends in `/` owns every path below it, except for methods that have a more exact route.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Route:
     unnamed_is_unknown: bool = False
     """Without a model Ollama says 404 `model '' not found` here, elsewhere 400 `model is required`."""
     quotes_model: bool = False
-    """Ollama words an unknown model in two ways: this one in double quotes, with advice."""
+    """Ollama words an unknown model in two ways: on this route in double quotes, with advice."""
 
 
 Methods = Mapping[str, Route]
@@ -100,7 +100,7 @@ class RouteTable:
         return self._owner(path)
 
     def _owner(self, path: str) -> Methods:
-        """Return the routes that own every path below theirs, this one included."""
+        """Return the routes that own this path, because it lies below their own path."""
         for prefix, methods in self._below:
             if path.startswith(prefix) and len(path) > len(prefix):
                 return methods

@@ -1,4 +1,4 @@
-"""Reads streams of server-sent events, as far as all dialects agree; a reader of each dialect adds the rest."""
+"""Reads streams of server-sent events by the rules that all dialects share; the reader of a dialect adds its own."""
 
 from __future__ import annotations
 

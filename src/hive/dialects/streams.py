@@ -1,4 +1,4 @@
-"""Which reader an engine's answer needs: by its dialect and content type; and how a stream opens that is no answer."""
+"""Finds the reader for an engine's answer, and tells whether a stream opens with an error or without an answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OPENING_ERRORS = (
 
 
 def stream_of(dialect: Dialect, content_type: bytes) -> type[UnitReader] | None:
-    """Return what reads an answer that streams; None for one that does not."""
+    """Return the reader of an answer that streams; None for an answer that does not."""
     if content_type.startswith(b"application/json"):
         return None
     found = _READERS.get(dialect)

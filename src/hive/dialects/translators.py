@@ -1,4 +1,4 @@
-"""What stands between an engine's dialect and its client's: units of the one in, bytes for the other out."""
+"""The form of a translator: it takes units in the engine's dialect and returns bytes in the client's dialect."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Translator(Protocol):
 
     @property
     def needs_whole_units(self) -> bool:
-        """Must it see every unit and every body whole? Else those that are too long to be held pass it by."""
+        """Must the translator see every unit and body whole? Otherwise units too long to be held go on untranslated."""
 
     def content_type(self, engines: bytes) -> bytes:
         """Return the content type that the client reads, from the engine's."""
 
     def units(self, units: bytes) -> bytes:
-        """Return what the client reads for some whole units of a stream; nothing, if they have no meaning for it."""
+        """Return what the client reads for some whole units of a stream; empty if they mean nothing to the client."""
 
     def end(self) -> bytes:
         """Return what the client reads after the last unit of a stream that is whole."""

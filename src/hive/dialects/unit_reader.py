@@ -1,7 +1,6 @@
-"""What the readers of streamed answers share: whole units go on, the rest of one is held, and an end mark is seen.
+"""The base of the readers of streamed answers: whole units go on, a part of a unit is held, an end mark is noticed.
 
-A unit is a line or an event, whatever the engine's dialect streams. An answer that ends without its end mark is not
-whole.
+A unit is a line or an event, as the engine's dialect has it. An answer that ends without its end mark is not whole.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from enum import Enum
 import msgspec
 
 _LONGEST_CUT = 3
-"""Bytes of a unit's end that may have come without its last one."""
+"""The most bytes of a separator that can have come without its last byte."""
 
 
 class Ending(Enum):
-    """How the last whole unit of a stream ends it."""
+    """Says whether the last whole unit of a stream ends the stream, and how."""
 
     WHOLE = "whole"
     ERROR = "error"
@@ -29,7 +28,7 @@ class MalformedStream(ValueError):  # noqa: N818 - it names what arrived
 
 
 class Unit(msgspec.Struct):
-    """What the JSON of a line or an event may say of the end."""
+    """The values in the JSON of a line or an event that can tell of the stream's end."""
 
     done: bool = False
     type: str = ""
@@ -37,19 +36,19 @@ class Unit(msgspec.Struct):
 
     @property
     def tells_error(self) -> bool:
-        """Does it tell of an error?"""
+        """Does the unit tell of an error?"""
         return isinstance(self.error, msgspec.Raw) and bytes(self.error) not in _NO_ERROR
 
 
 decode_unit = msgspec.json.Decoder(Unit).decode
 NOT_AT_ONCE = msgspec.DecodeError, UnicodeDecodeError, RecursionError
-"""What `decode_unit` raises for what must be read again, leniently."""
+"""The errors of `decode_unit` for data that must be read again, leniently."""
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _NO_ERROR = frozenset({b"null", b'""'})
 
 
 def read_unit(data: bytes) -> Unit:
-    """Return what a JSON object says; lenient, as clients are. Raises `MalformedStream` for what is none."""
+    """Return the unit in a JSON object; lenient, as clients are. Raises `MalformedStream` for other data."""
     try:
         return decode_unit(data)
     except NOT_AT_ONCE:
@@ -65,7 +64,7 @@ def read_unit(data: bytes) -> Unit:
 
 
 def is_json(data: bytes) -> bool:
-    """Could a client read this as one JSON value? Lenient, as clients are; what is nested too deeply is not judged."""
+    """Could a client read this as one JSON value? Lenient, as clients are; data nested too deeply counts as JSON."""
     try:
         _skip(data)
     except msgspec.DecodeError:
@@ -83,7 +82,7 @@ def is_json(data: bytes) -> bool:
 class UnitReader:
     """Reads one streamed answer: `feed` it bytes, and `end` it.
 
-    A unit of more than `held_bytes` is not held: it goes on in pieces (`long_piece`), unchecked, if it may.
+    A unit of more than `held_bytes` is not held: it goes on in pieces (`long_piece`), unchecked, if that is allowed.
     """
 
     __slots__ = ("_held_bytes", "_long_start", "_partial", "_passes_long", "ending", "last_units", "long_piece")
@@ -102,11 +101,9 @@ class UnitReader:
         self.ending = Ending.MISSING
         """How the last whole unit so far ends the stream."""
         self.last_units = b""
-        """The last whole units; with an end mark those before it too, where an engine tells what it measured."""
+        """The last whole units. With an end mark, the units before it too: an engine tells its measures there."""
         self.long_piece = b""
-        """What must go on of a long unit before the units that `feed` returned; the caller empties it."""
-
-    # --- the grammar of a dialect ---
+        """The piece of a long unit that must go on before the units that `feed` returned. The caller empties it."""
 
     @staticmethod
     def whole_bytes(data: bytes) -> int:
@@ -119,7 +116,7 @@ class UnitReader:
         raise NotImplementedError
 
     def check(self, units: bytes) -> tuple[bytes, Ending | None]:
-        """Return whole units as they may go on, and how the last ends the stream; None when they say nothing.
+        """Return whole units as they may go on, and how the last unit ends the stream; None when no unit tells.
 
         Raises `MalformedStream`.
         """
@@ -140,16 +137,14 @@ class UnitReader:
         except MalformedStream:
             return Ending.MISSING
 
-    # --- reading ---
-
     @property
     def is_whole(self) -> bool:
-        """Has the end mark come, and nothing after it that has not ended?"""
+        """Has the end mark come, without an unfinished unit after it?"""
         return self.ending is not Ending.MISSING and not self._partial
 
     @property
     def is_inside_long_unit(self) -> bool:
-        """Has the beginning of a long unit gone on, and not its end?"""
+        """Has the beginning of a long unit gone on, but not its end?"""
         return self._long_start is not None
 
     def feed(self, data: bytes) -> bytes:
@@ -179,7 +174,7 @@ class UnitReader:
         return units
 
     def end(self) -> bytes:
-        """The answer has ended: return its last unit, if that came without its end and is as good as whole.
+        """Note that the answer has ended; return its last unit if that ends the stream and lacks only its separator.
 
         Raises `MalformedStream`.
         """

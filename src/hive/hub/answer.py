@@ -1,7 +1,7 @@
-"""The client's side of an answer: what an exchange has said to its client, and how that goes on or ends.
+"""The client's side of an answer: what an exchange has sent to its client, and how the answer goes on or ends.
 
-There is one for each exchange, whatever attempts there are. What has been said is a state, which outlives an attempt.
-As long as that is `HeldAnswer`, the client knows nothing, and a failure can move elsewhere.
+An exchange has one `Answer` for all its attempts. The state of the answer says what the client has got so far. While
+the state is `HeldAnswer`, the client has got nothing, and a failed request can still go to another engine.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
 
 
 class HeldAnswer(msgspec.Struct):
-    """Nothing has been said to the client: an answer in one piece is held here as it comes."""
+    """The client has got nothing yet: an answer in one piece is held here as it comes."""
 
     pieces: list[bytes] = []
-    """When the answer passes on after all, only the last one is kept."""
+    """Once the answer goes on to the client, only the last piece is kept."""
     size: int = 0
-    """Of all pieces, in bytes."""
+    """The size of all pieces together, in bytes."""
 
     @property
     def body(self) -> bytes:
@@ -37,7 +37,7 @@ class HeldAnswer(msgspec.Struct):
 
     @property
     def tail(self) -> bytes:
-        """Return the last bytes, or more."""
+        """Return the last piece; empty when there is none."""
         return self.pieces[-1] if self.pieces else b""
 
     @property
@@ -53,7 +53,7 @@ class HeldAnswer(msgspec.Struct):
 
 
 class PassingAnswer:
-    """An answer in one piece that is too long to be held goes on as it comes."""
+    """An answer in one piece that is too long to be held: it goes on to the client as it comes."""
 
     __slots__ = ()
 
@@ -63,7 +63,7 @@ class PassingAnswer:
 
 
 class StreamingAnswer:
-    """A stream goes on, in whole units of the client's dialect."""
+    """A stream that goes on to the client, in whole units of the client's dialect."""
 
     __slots__ = ("last_units", "rest", "write")
 
@@ -73,7 +73,7 @@ class StreamingAnswer:
         self.last_units = first_units
         """The last units that were sent."""
         self.rest = b""
-        """What would end a unit of which the client has only the beginning."""
+        """The bytes that would end a unit of which the client has only the beginning."""
 
     def tell(self, answer: Answer, fault: Fault) -> None:
         """End the stream with an error in its own dialect."""
@@ -88,16 +88,16 @@ class EndedAnswer:
     __slots__ = ()
 
     def tell(self, answer: Answer, fault: Fault) -> None:
-        """Say nothing more."""
+        """Do nothing: the answer has ended."""
 
 
 _PASSING, _ENDED = PassingAnswer(), EndedAnswer()
 
 
 class Answer(msgspec.Struct):
-    """What the client of one exchange is told. `fields` are the hub's own header lines that its answer carries.
+    """The answer to the client of one exchange. `fields` are the hub's own header lines in it.
 
-    Where the engine speaks another dialect than the client, a translator says what its head and its body become.
+    If the engine speaks another dialect than the client, a translator turns its answer into the client's dialect.
     """
 
     client: ClientStream
@@ -112,7 +112,7 @@ class Answer(msgspec.Struct):
         return type(self.state) is not HeldAnswer
 
     def hold(self) -> HeldAnswer:
-        """Return where the answer of an attempt that begins is held; what an earlier one left there is dropped."""
+        """Return an empty place for the answer of a new attempt; drop what an earlier attempt left."""
         state = self.state
         if type(state) is HeldAnswer and not state.pieces:
             return state
@@ -135,14 +135,14 @@ class Answer(msgspec.Struct):
             self.client.send(head.status, _fields_of(head, translator) + self.fields, translator.whole(body))
 
     def pass_on(self, head: ResponseHead, data: bytes) -> None:
-        """Begin an answer that goes on as it comes, with its first bytes."""
+        """Begin an answer in one piece with its first bytes; the others follow as they come."""
         self.client.start(head.status, _fields_of(head, None) + self.fields, head.content_length)
         self.state = _PASSING
         self.client.write(data)
         self._keep_pace()
 
     def give(self, head: ResponseHead, units: bytes, translator: Translator | None = None) -> StreamingAnswer:
-        """Send some units of a stream, in the client's dialect; the first ones begin it."""
+        """Send units of a stream, in the client's dialect; the first units begin it. Return the state of the stream."""
         state, client = self.state, self.client
         if type(state) is StreamingAnswer:
             state.last_units = units
@@ -156,24 +156,24 @@ class Answer(msgspec.Struct):
         return state
 
     def finish(self) -> None:
-        """End an answer that has begun, as a whole one."""
+        """End an answer that has begun: it is whole."""
         self.state = _ENDED
         self.client.finish()
 
     def tell(self, fault: Fault) -> None:
-        """End the answer with a fault, in the way that is left for that."""
+        """End the answer with a fault, in the way that its state still allows."""
         state, self.state = self.state, _ENDED
         state.tell(self, fault)
 
     def _keep_pace(self) -> None:
-        """Pause the engine if the client took its time from the very beginning."""
+        """Pause the engine if the client read slowly from the very beginning."""
         client = self.client
         if client.is_paused and client.on_pause is not None:
             client.on_pause()
 
 
 def _fields_of(head: ResponseHead, translator: Translator | None) -> bytes:
-    """Return the header lines of an engine's answer as the client is to have them."""
+    """Return the header lines of an engine's answer as the client gets them."""
     if translator is None:
         return response_fields(head.fields)
     translated = translator.content_type(head.content_type)

@@ -25,7 +25,7 @@ from hive.scheduling.tickets import Lease
 from hive.wire.forwarding import request_head
 
 END_SILENCE = 1.0
-"""Seconds after a stream's end mark in which the engine is to end its answer too."""
+"""Seconds that an engine has to end its answer after the stream's end mark."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Attempt:
-    """One try. `run` it; its `relay` has the answer, or what came of it."""
+    """One try on one engine. After `run`, its `relay` has the answer, or how the answer failed."""
 
     __slots__ = ("_answer", "_hub", "_wanted", "_was_warm", "lease", "relay")
 
@@ -54,13 +54,11 @@ class Attempt:
 
     @property
     def engine(self) -> Engine:
-        """Where it runs."""
+        """Return the engine on which the attempt runs."""
         return self.lease.engine
 
-    # --- sending ---
-
     async def run(self) -> Relay | None:
-        """Send the request and wait for the end of its answer; None when there is no way to the engine."""
+        """Send the request, wait for the end of its answer, and return the relay; None without a way to the engine."""
         engine, client = self.lease.engine, self._answer.client
         link = self._hub.links[engine]
         self._was_warm = engine.is_warm(self._wanted.model, self.lease.ticket.load_options)
@@ -93,21 +91,20 @@ class Attempt:
         body: bytes = wanted.body
         translator: Translator | None = None
         if engine.known.kind is not EngineKind.OLLAMA and wanted.route.form is not BodyForm.MULTIPART:
-            model = engine.known.models.get(
-                wanted.model
-            )  # None: it was lost in this very moment, and the engine will say so
+            # None: the engine has lost the model at this very moment, and will say so.
+            model = engine.known.models.get(wanted.model)
             body, translator = rename(body, wanted.routing, model.id if model is not None else wanted.routing.model)
         path = link.base_path + wanted.route.path.encode()
         head = request_head(path, link.host_field, link.credential, self._answer.client.head, len(body))
         return head, body, translator
 
     async def _dial(self, engine: Engine, link: Link) -> Connection | None:
-        """Return a new connection; None when the node cannot be reached, which is noted."""
+        """Return a new connection. If the node cannot be reached, note that and return None."""
         dialing = self._hub.dial(link)
         try:
             return await dialing
         except asyncio.CancelledError:
-            dialing.add_done_callback(_close_unused)  # it may have succeeded in this very moment
+            dialing.add_done_callback(_close_unused)  # the dial may have succeeded at this very moment
             raise
         except Fault as fault:
             if fault.kind.family is not errors.Family.NODE:
@@ -116,9 +113,10 @@ class Attempt:
             return None
 
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
-        """Return an attempt; None when there was no way to the engine: for its joined node, or for a second connection.
+        """Return the relay of a failed attempt; None when it failed because there was no way to the engine.
 
-        Raises the `Fault` of a hub that can open no connection.
+        A joined node may have no way to its engine, and a second connection may fail. Raises `Fault` when the hub
+        itself can open no connection.
         """
         if self._answer.has_begun or (relay.was_given_up and fault.kind is not errors.NODE_UNREACHABLE):
             return relay
@@ -139,8 +137,6 @@ class Attempt:
             engine, wanted.model, unloads=relay.held.tells_unload, changes=wanted.routing.has_keep_alive
         )
 
-    # --- what it shows of its engine ---
-
     @property
     def is_running(self) -> bool:
         """Is an answer under way?"""
@@ -148,7 +144,7 @@ class Attempt:
 
     @property
     def last_byte_at(self) -> float:
-        """When its newest byte came, or it was sent."""
+        """Return when the newest byte of the answer came, or when the request was sent."""
         return self.relay.last_byte_at if self.relay is not None else 0.0
 
     @property
@@ -157,7 +153,7 @@ class Attempt:
         return self.relay is not None and self.relay.first_byte_at is not None
 
     def is_excused(self, now: float) -> bool:
-        """May it be silent for as long as it is, on an engine that works?"""
+        """May the attempt be silent for as long as it has been, though its engine works?"""
         relay = self.relay
         if relay is None or self.engine.relays(self._wanted.model):
             return True
@@ -166,7 +162,7 @@ class Attempt:
         return not self._silence(relay).is_overdue(self._hub.queue.estimates, now)
 
     def check_deadlines(self, now: float, *, has_elsewhere: bool) -> None:
-        """End it when its engine is silent for too long; a client that reads slowly stops the clock."""
+        """End the attempt when its engine is silent for too long. A client that reads slowly stops the clock."""
         relay = self.relay
         if relay is None or relay.finished.is_kept:
             return
@@ -187,12 +183,12 @@ class Attempt:
         return AttemptSilence(self.lease, relay.last_byte_at, has_begun, routing.has_tools, streams)
 
     def forgive(self, stall: float) -> None:
-        """The hub itself stood still for so many seconds: they are no engine's silence."""
+        """Take `stall` seconds, in which the hub itself stood still, off the engine's silence."""
         if self.relay is not None:
             self.relay.last_byte_at = min(self.relay.last_byte_at + stall, self._hub.now())
 
     def failure(self, relay: Relay | None) -> str:
-        """Return why it brought no whole answer, without anything that an engine answered; "" when it did."""
+        """Return why the attempt brought no whole answer, without a word of the engine's answer; "" when it did."""
         if relay is None:
             error = self.engine.error
             return f"there was no way to it ({error})" if error else "there was no way to it"
@@ -205,10 +201,8 @@ class Attempt:
             return f"it answered {relay.head.status}"
         return "it ended its answer with an error"
 
-    # --- what it teaches ---
-
     def measured(self) -> Measured:
-        """Return what its answer tells of the engine's pace."""
+        """Return what the answer tells of the engine's pace."""
         relay, dialect = self.relay, self._wanted.route.dialect
         assert relay is not None
         began = relay.first_byte_at

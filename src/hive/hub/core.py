@@ -35,7 +35,7 @@ from hive.scheduling.dispatcher import Dispatcher
 
 
 class Hub:
-    """Everything that lives as long as the hub does. Make it inside a running loop."""
+    """The parts that live as long as the hub does. Make it inside a running loop."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Hub:
         self.settings = settings
         self.events = events
         events.append(EventKind.HUB_STARTED, "hub", HubStarted(__version__, changed_options(settings)))
-        self.now = time.monotonic  # as the loop's own clock, which uvloop rounds to milliseconds
+        self.now = time.monotonic  # the clock of the event loop, which uvloop rounds to milliseconds
         self.outbox = Outbox()
         self.background = Background()
         self.frontend = default_frontend(settings)
-        """Where requests arrive."""
+        """The frontend at which requests arrive."""
         self.fleet = Fleet()
         self.catalog = Catalog(self.fleet)
         self.health = HealthWatch(self.fleet, self.now, events, self._on_transition)
@@ -130,10 +130,8 @@ class Hub:
         watcher = Prober(engine, link, self.fleet, self.health, settings, self._on_listing)
         self.roster.add(engine, link, watcher)
 
-    # --- its life ---
-
     def start(self) -> None:
-        """Begin to look at the nodes; waits for none of them."""
+        """Begin to look at the nodes, without waiting for any of them."""
         for watcher in self.roster.watchers():
             if isinstance(watcher, Prober):
                 self.background.spawn(watcher.run())
@@ -147,21 +145,19 @@ class Hub:
         self.roster.close()
         self.register.records.settle()
 
-    # --- what one part tells the others ---
-
     def _remove_engine(self, engine: Engine) -> None:
         self.loader.give_up(engine)
         self.roster.remove(engine)
 
     def _on_transition(self, change: Transition) -> None:
-        """Serve what waits after a change of an engine's health: there is one engine more, or one less to wait for."""
+        """Serve the tickets that wait, after an engine's health changed: they may have one engine more, or one less."""
         if change.after is Health.DOWN:
             self.loader.give_up(change.engine)
         self.roster.expect(change.engine)
         self.queue.serve()
 
     def _on_listing(self, engine: Engine) -> None:
-        """Serve what waits after an engine was asked for its slots, its models, and what it has in memory."""
+        """Serve the tickets that wait, after an engine told its slots, its models and the models in its memory."""
         self.roster.note_listing(engine)
         self.queue.note_listing(engine)
         self.queue.serve()

@@ -1,8 +1,8 @@
 """Lets coroutines follow the event log as it grows.
 
-A follower is a position in the log, and holds no event itself: however slow it is, it costs no memory, and when it
-falls behind what the log keeps it is told of a gap. All followers that wait are woken by one future, at the end of
-the turn of the event loop in which events came: a writer's cost does not depend on how many follow.
+A follower is a position in the log and holds no events, so a slow follower costs no memory. A follower that falls
+behind the oldest event in the log is told of a gap. One future wakes all followers that wait, at the end of the event
+loop's turn in which events came. So the cost of a writer does not depend on the number of followers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hive.hub.events import Event, EventKind
 
 MAX_FOLLOWERS = 100
 BATCH = 100
-"""Events that a follower gets at once, at most."""
+"""The most events that a follower gets at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +36,22 @@ class EventFeed:
         self.followers = 0
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Future[None] | None = None
-        """What those wait for that have read everything."""
+        """The followers that have read everything wait for this future."""
         self._is_waking = False
         log.on_news = self._on_news
 
     def check_room(self) -> None:
-        """Raise `Fault` when so many follow that there is no room for one more."""
+        """Raise `Fault` (overloaded) when there is no room for one more follower."""
         if self.followers >= MAX_FOLLOWERS:
             raise Fault(OVERLOADED, f"{MAX_FOLLOWERS} clients follow the events already")
 
     async def follow(
         self, position: Position, kinds: Collection[EventKind], quiet: float, may_follow: Callable[[], bool]
     ) -> AsyncGenerator[News | Gap, None]:
-        """Yield what came after a position, and then what comes: only events of these kinds.
+        """Yield the events of these kinds that came after a position, and then each new one.
 
-        It ends with the first event after which the follower may not follow any more.
-        News without an event say that none came for `quiet` seconds. After a gap it goes on with the oldest event kept.
+        The generator ends at the first event after which `may_follow` returns False. News without an event say that
+        none came for `quiet` seconds. After a gap, the oldest event in the log comes next.
         """
         self.followers += 1
         try:
@@ -81,9 +81,8 @@ class EventFeed:
         if self._news is None:
             self._news = self._loop.create_future()
         news = self._news
-        await asyncio.wait(
-            [news], timeout=max(seconds, 0.0)
-        )  # a follower that is cancelled takes its callback away again
+        # A cancelled follower takes only its own callback away: the future stays for the others.
+        await asyncio.wait([news], timeout=max(seconds, 0.0))
         return news.done()
 
     def _on_news(self) -> None:

@@ -1,8 +1,8 @@
 """What happened in a hub, in order: a bounded log in memory, whose numbers rise by one from event to event.
 
 The number of an event follows from its place, so there are no gaps between numbers. Each start of a hub begins an
-epoch with number 1. A reader that has read up to a position asks for what came after it; when part of that is not
-kept any more, or the position is of another epoch, it gets a `Gap` and knows that it must read the lists anew.
+epoch with number 1. A reader that has read up to a position asks for the events after it. If some of them are not kept
+any more, or the position is of another epoch, the reader gets a `Gap`: it must read the lists again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from hive.hub.events import Details, Event, EventKind
 from hive.hub.records import Record, timestamp
 
 KEPT = 10_000
-"""Events that are kept; the oldest make room for new ones."""
+"""The most events that are kept; the oldest events make room for new ones."""
 _POSITION = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,15})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Up to which event a reader has read, this one included; number 0 is the begin of an epoch."""
+    """The last event that a reader has read. Number 0 is the beginning of an epoch."""
 
     epoch: str
     number: int
@@ -35,24 +35,24 @@ class Position:
 
     @classmethod
     def read(cls, text: str) -> Position | None:
-        """Return the position that a text says, as `str` writes it; None for another text."""
+        """Return the position in a text that `str` wrote; None for any other text."""
         found = _POSITION.fullmatch(text)
         return cls(found[1], int(found[2])) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Not all that came after a position is kept: read on after `resume`, the place before the oldest event kept."""
+    """Some events after `asked` are not kept. Read on after `resume`, the position before the oldest event kept."""
 
     asked: Position
     resume: Position
 
 
 class EventLog:
-    """The log. Its writers are those that make a change; they append when the change is in effect."""
+    """The log. The code that makes a change appends the event, when the change is in effect."""
 
     def __init__(self, *, epoch: str | None = None, kept: int = KEPT, clock: Callable[[], float] = time.time) -> None:
-        """`epoch` is made up at random if it is not given."""
+        """`epoch` is random if it is not given."""
         self.epoch = epoch or secrets.token_hex(6)
         self.last = 0
         """The number of the newest event; 0 while there is none."""
@@ -60,7 +60,7 @@ class EventLog:
         """Called after each change of the log."""
         self._clock = clock
         self._kept: deque[Event | Record] = deque(maxlen=kept)
-        """A record stands for the event that its request has ended: that event is only made for a reader."""
+        """A record stands for the end of its request. The event is only made when a reader asks for it."""
 
     @property
     def position(self) -> Position:
@@ -74,13 +74,13 @@ class EventLog:
         self.on_news()
 
     def append_requests(self, records: Sequence[Record]) -> None:
-        """Add the end of each of these requests; their records have their time already."""
+        """Add an event for the end of each request. Each record has its time already."""
         self.last += len(records)
         self._kept.extend(records)
         self.on_news()
 
     def since(self, position: Position, most: int = KEPT) -> Sequence[Event] | Gap:
-        """Return what came after a position, oldest first and at most so many events, or say that not all is kept."""
+        """Return the first `most` events after a position, in order; a `Gap` when some events are not kept."""
         before_oldest = self.last - len(self._kept)
         if position.epoch != self.epoch or not before_oldest <= position.number <= self.last:
             return Gap(position, Position(self.epoch, before_oldest))
@@ -95,4 +95,4 @@ class EventLog:
 
 
 def _ignore() -> None:
-    """Nobody follows the log."""
+    """Do nothing: the log has no follower."""

@@ -1,6 +1,6 @@
 """What can happen in a hub, as types: the kinds of event, and what each of them tells.
 
-No event holds a word of a prompt or an answer, or a key other than by its name.
+No event holds a word of a prompt or an answer. A key stands in an event by its name only.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class EventKind(StrEnum):
     NODE_JOINED = "node_joined"
     NODE_LEFT = "node_left"
     NODE_FORGOTTEN = "node_forgotten"
-    """The hub knows the node no more: its key has ended."""
+    """The hub has forgotten the node, because its key has ended."""
     NODE_DRAINED = "node_drained"
     NODE_RESUMED = "node_resumed"
     ENGINE_ADDED = "engine_added"
     ENGINE_REMOVED = "engine_removed"
     ENGINE_HEALTH = "engine_health"
     ENGINE_LISTING = "engine_listing"
-    """Other models than before are there, or in memory."""
+    """The engine lists other models than before, or has other models in its memory."""
     LOAD_ORDERED = "load_ordered"
     LOAD_ENDED = "load_ended"
     REQUEST_ENDED = "request_ended"
@@ -43,7 +43,7 @@ class HubStarted(msgspec.Struct, frozen=True):
 
     version: str
     settings: Mapping[str, str]
-    """The options that differ from their defaults; of a secret only that it is set."""
+    """The options that differ from their defaults; for a secret, only that it is set."""
 
 
 class NodeJoined(msgspec.Struct, frozen=True):
@@ -67,11 +67,11 @@ class NodeDrain(msgspec.Struct, frozen=True):
 
 
 class EngineSeen(msgspec.Struct, frozen=True):
-    """An engine is part of the fleet, or is not any more."""
+    """An engine was added to the fleet, or removed from it."""
 
     node: str
     engine: str
-    """The node's own name for it; empty for a dialed node, which is one engine."""
+    """The node's own name for the engine; empty for a dialed node, which is one engine."""
     url: str
 
 
@@ -86,16 +86,16 @@ class EngineHealth(msgspec.Struct, frozen=True):
 
 
 class EngineListing(msgspec.Struct, frozen=True):
-    """What an engine has."""
+    """The models that an engine has."""
 
     node: str
     engine: str
     models: int
-    """How many it lists."""
+    """How many models the engine lists."""
     loaded: int
-    """How many are in its memory."""
+    """How many models are in its memory."""
     names: tuple[str, ...]
-    """The names of those in memory, the first few."""
+    """The names of the first few models in its memory."""
 
 
 class LoadOrdered(msgspec.Struct, frozen=True):
@@ -105,7 +105,7 @@ class LoadOrdered(msgspec.Struct, frozen=True):
     engine: str
     reason: str
     unload: tuple[str, ...]
-    """Models that go first, to make room."""
+    """Models that the engine unloads first, to make room."""
 
 
 class LoadEnded(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ DETAILS: Mapping[EventKind, type[Details]] = {
     EventKind.KEY_MADE: KeyChange,
     EventKind.KEY_REVOKED: KeyChange,
 }
-"""What each kind tells; of a request its line in the log."""
+"""The type of the details of each kind. For a request it is the record, as in the log."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -171,5 +171,5 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def engine_subject(node: str, engine: str) -> str:
-    """Return how events call an engine: as its node, and by its own name where it has one."""
+    """Return the name of an engine in events: its node's name, and its own name if it has one."""
     return f"{node}/{engine}" if engine else node

@@ -1,8 +1,8 @@
 """The life of one client request to an engine: read, wait for a slot, relay, try elsewhere, account.
 
-The bytes move by callbacks (`hub.relay`) and do not wake it until the end; what follows then is decided by the table in
-`scheduling.failover`. Whatever happens, it gives back the slot and the connection, and the client gets one whole answer
-or one honest error.
+Bytes move by callbacks (`hub.relay`), which wake the exchange only at the end of an attempt. Then the table in
+`scheduling.failover` decides the next step. Whatever happens, the exchange gives back the slot and the connection, and
+the client gets one whole answer or one honest error.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from hive.wire.multipart import read_model
 _log = logging.getLogger(__name__)
 
 BYTES_A_TOKEN = 4
-"""Of a request's body, about, where nobody has counted."""
+"""About so many bytes of a request's body make one token; the tokens themselves are not counted."""
 MOST_TOKENS = 16_000
-"""A longer body is more likely to hold pictures."""
+"""A body counts as at most so many tokens: a longer one is more likely to hold pictures."""
 NOTHING_READ = RoutingFields()
 _FEW = 32
-"""So many engines are looked at to say why a request waits."""
+"""At most so many engines are looked at to say why a request waits."""
 
 
 class Exchange:
-    """One request on its way. `run` never raises but for cancellation, which means that the client is gone."""
+    """One request to an engine. `run` raises only `CancelledError`: the client is gone, or the request is given up."""
 
     def __init__(self, hub: ExchangePort[Exchange], stream: ClientStream, plan: Plan) -> None:
         self._hub = hub
@@ -59,15 +59,15 @@ class Exchange:
         self.began_at = hub.now()
         self._is_last_attempt = False
         self._unreached: list[Engine] = []
-        """Engines that seemed up and were not, each as often as that happened."""
+        """Engines that seemed up and could not be reached. An engine stands here once for each failure to reach it."""
         self._runner: Runner | None = None
         self._waits_since: float | None = None
         self.ticket: Ticket | None = None
-        """Its wish for a slot, from when its model is known."""
+        """The wish for a slot; None until the model is known."""
         self.attempt: Attempt | None = None
         """The attempt under way, or the last one."""
         self.leases: list[Lease] = []
-        """Of all attempts: each says why it went there."""
+        """The leases of all attempts. Each lease says why its engine was chosen."""
         self.record = Record(
             request_id=stream.request_id,
             operation=plan.route.name,
@@ -80,7 +80,7 @@ class Exchange:
         return f"<Exchange {self.record.request_id} {self.record.operation} {self.record.model} on {self.record.node}>"
 
     def start(self) -> None:
-        """Begin to serve; the client's departure ends it."""
+        """Begin to serve the request. The client's departure ends the exchange."""
         self._runner = runner = Runner(self.run())
         self._stream.on_departure = runner.cancel
         runner.start()
@@ -106,8 +106,6 @@ class Exchange:
         finally:
             self._account()
 
-    # --- before the queue ---
-
     async def _read(self) -> None:
         stream, route = self._stream, self._plan.route
         fields = stream.head.fields
@@ -123,7 +121,7 @@ class Exchange:
             self._routing = read_fields(stream.body, reads_name=route.reads_name, is_ollama=is_ollama)
 
     def _find_model(self) -> bool:
-        """Learn which model is meant; False when no engine has it."""
+        """Find the model that the request names, and return True; False when no engine has it."""
         name = self._routing.model
         if not name and not self._plan.route.unnamed_is_unknown:
             raise Fault(errors.MODEL_REQUIRED, "model is required")
@@ -136,15 +134,13 @@ class Exchange:
         return True
 
     def _check_model(self) -> None:
-        """Look once more, after all nodes have been asked. Raises `Fault` for a model that no engine has."""
+        """Look for the model again, after all nodes have been asked. Raises `Fault` for a model that no engine has."""
         name = self._routing.model
         if self._find_model():
             return
         if name and not is_valid(name):
             raise Fault(errors.INVALID_MODEL_NAME, "invalid model name")
         raise Fault(errors.MODEL_NOT_FOUND, unknown_model_text(self._plan.route, name))
-
-    # --- attempts ---
 
     async def _serve(self) -> None:
         hub, record, answer = self._hub, self.record, self._answer
@@ -221,10 +217,11 @@ class Exchange:
             hub.queue.forget(ticket)
             self.record.queued_ms += (hub.now() - since) * 1000
 
-    # --- after an attempt that brought no whole answer ---
-
     def _consider(self, relay: Relay | None, lease: Lease) -> bool:
-        """Do what follows; return whether the ticket goes back into the queue. Raises `Fault` for the client."""
+        """Carry out the next step after an attempt that brought no whole answer.
+
+        Return whether the ticket goes back into the queue. Raises `Fault` for the client.
+        """
         engine, record = lease.engine, self.record
         end, row = _how_it_ended(relay, lease, has_begun=self._answer.has_begun)
         if end is End.UNREACHABLE and engine.health is Health.DOWN:  # its node is not merely short of connections
@@ -264,7 +261,7 @@ class Exchange:
             ticket.excluded.clear()
 
     def _pass_refusal(self, relay: Relay, end: End) -> None:
-        """Let the client see the refusal of the engine as it is."""
+        """Send the engine's refusal to the client as it is."""
         head, record = relay.head, self.record
         assert head is not None
         is_about_request = head.status == 400 or (end is End.REFUSED and head.status < 500)
@@ -272,10 +269,8 @@ class Exchange:
         record.outcome = Outcome.CLIENT_ERROR if is_about_request else Outcome.NODE_ERROR
         self._answer.send(head.status, response_fields(head.fields), relay.held.body)
 
-    # --- what it shows ---
-
     def progress(self) -> Progress:
-        """Return how far it has come."""
+        """Return how far the exchange has come."""
         now, attempt = self._hub.now(), self.attempt
         queued = self.record.queued_ms / 1000
         if self._waits_since is not None:
@@ -289,10 +284,8 @@ class Exchange:
                 stage, first_byte = Stage.ANSWERING, relay.first_byte_at - self.began_at
         return Progress(stage, now - self.began_at, queued, first_byte, self._stream.bytes_sent)
 
-    # --- errors and the end ---
-
     def _tell(self, fault: Fault) -> None:
-        """End the answer with a fault, and take note of it."""
+        """End the answer with a fault, and write the fault into the record."""
         record, kind, answer = self.record, fault.kind, self._answer
         record.status, record.error, record.outcome = kind.status, kind.code, outcome_of(kind)
         if kind.family is not Family.CLIENT:
@@ -330,7 +323,7 @@ class Exchange:
 
 
 def _how_it_ended(relay: Relay | None, lease: Lease, *, has_begun: bool) -> tuple[End, Row | None]:
-    """Return how an attempt ended that brought no whole answer, and what the refusal means if it is one."""
+    """Return how an attempt without a whole answer ended; for a refusal, also the row that says what it means."""
     if relay is None:
         return End.UNREACHABLE, None
     if relay.finished.value is Result.ENGINE_ERROR:
@@ -345,7 +338,7 @@ def _how_it_ended(relay: Relay | None, lease: Lease, *, has_begun: bool) -> tupl
 
 
 def _fault_for_client(relay: Relay | None, lease: Lease, row: Row | None) -> Fault:
-    """Return what the client is told of an attempt that brought no answer; a node's fault with the node's name."""
+    """Return the fault that tells the client of a failed attempt. The fault of a node has the node's name in it."""
     node = lease.engine.node
     if relay is None:
         return Fault(errors.NODE_UNREACHABLE, f"node {node!r} seems to be up and cannot be reached")

@@ -1,4 +1,4 @@
-"""What exchanges and their attempts ask of the hub they run in, and nothing else of it."""
+"""The part of the hub that exchanges and their attempts may use."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class AttemptPort(Protocol):
 
     @property
     def queue(self) -> Queue:
-        """Return where tickets wait for a lease."""
+        """Return the queue in which tickets wait for a lease."""
 
     @property
     def links(self) -> Mapping[Engine, Link]:
-        """Return the ways to the engines."""
+        """Return the links to the engines."""
 
     @property
     def relay_limits(self) -> RelayLimits:
@@ -61,13 +61,13 @@ class ExchangePort(AttemptPort, Protocol[E]):
 
     @property
     def exchanges(self) -> Register[E]:
-        """Return where an exchange that begins is added."""
+        """Return the running exchanges, to which an exchange that begins is added."""
 
     def spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run a coroutine that ends with the hub at the latest."""
 
     async def first_look(self) -> None:
-        """Wait, a little, until every node has been asked once."""
+        """Wait a short time until every node has been asked once."""
 
     def end_exchange(self, exchange: E) -> None:
         """Account for an exchange that is over."""

@@ -15,7 +15,7 @@ from hive.hub.records import Record, Records, outcome_of
 from hive.scheduling.tickets import Lease
 
 HISTORY = 1_000
-"""So many exchanges that have ended are kept to be shown."""
+"""The most ended exchanges that are kept to be shown."""
 _DRAIN_STEP = 0.05
 
 PastExchange = tuple[Record, list[Lease]]
@@ -23,7 +23,7 @@ PastExchange = tuple[Record, list[Lease]]
 
 
 class ExchangeRegister:
-    """Takes every exchange at its begin and at its end."""
+    """Keeps the exchanges that run and the exchanges that ended last."""
 
     def __init__(self, records: Records, now: Callable[[], float]) -> None:
         self.records = records
@@ -56,7 +56,7 @@ class ExchangeRegister:
 
     def past(self) -> Iterator[PastExchange]:
         """Return the exchanges that have ended, the last one first."""
-        self.records.settle()  # it dates them
+        self.records.settle()  # settling gives each record its time
         return reversed(self.history)
 
     def find_past(self, request_id: str) -> PastExchange:
@@ -78,7 +78,7 @@ class ExchangeRegister:
             exchange.give_up(Fault(errors.DRAINING, "the hub is shutting down"))
 
     async def finish(self, timeout: float) -> None:
-        """Wait for the exchanges that run; after `timeout` seconds give up those that still do."""
+        """Wait for the exchanges that run; after `timeout` seconds give up those that still run."""
         deadline = self._now() + timeout
         while self.running and self._now() < deadline:  # noqa: ASYNC110 - so no exchange pays for an event
             await asyncio.sleep(_DRAIN_STEP)

@@ -1,4 +1,4 @@
-"""What a hub does for its exchanges: the one object that an exchange knows of the hub."""
+"""What a hub does for its exchanges: an exchange knows only this object of the hub."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ExchangeServices:
     def note_exchange(self, engine: Engine, model: str, *, unloads: bool, changes: bool) -> None:
         """Take note that an exchange ended on an engine: what the engine has in memory may have changed."""
         if unloads:
-            # The engine lists the model for some moments more; a client that asks the hub now is told better.
+            # The engine still lists the model for some moments; a client that asks the hub must not see it there.
             self.fleet.forget_loaded(engine, model)
             self._loader.unload_elsewhere(engine, model)
             self._roster.kick(engine, later=True)

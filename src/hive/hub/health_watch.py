@@ -33,7 +33,7 @@ class Sighting(Protocol):
         """Has a byte of its answer come?"""
 
     def is_excused(self, now: float) -> bool:
-        """May it be silent for so long on an engine that works?"""
+        """May it be silent for as long as it has been, though its engine works?"""
 
 
 class HealthWatch:
@@ -57,7 +57,7 @@ class HealthWatch:
         self._monitor.forget(engine)
 
     def note_answer(self, engine: Engine) -> None:
-        """Note that the engine, or its node for it, has said that it can serve."""
+        """Note that the engine itself, or its node, has said that the engine can serve."""
         signs = engine.signs
         signs.last_sign = signs.answered_at = self._now()
         signs.failure = ""

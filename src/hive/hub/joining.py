@@ -88,8 +88,6 @@ class JoinedNode:
             return ""
         return NOT_BACK if self._instance is None else "its node has left"
 
-    # --- its session ---
-
     def begin(self, control: ControlSocket, hello: Hello) -> None:
         """Welcome the node, and close the sockets of an earlier session."""
         ghost, self.control = self.control, control
@@ -138,8 +136,6 @@ class JoinedNode:
         self.reports.end(why, has_left=self.is_leaving)
         self.pool.drop(code, reason)  # last of all: a request that fails here looks for another engine at once
 
-    # --- what it says ---
-
     def on_control(self, event: HubEvent) -> None:
         """Act on a message of the node."""
         if isinstance(event, Heartbeat):
@@ -166,7 +162,7 @@ class JoinedNode:
             self.control.refresh(engine_id)
 
     def _drained_by(self) -> str:
-        """Return who wants the node empty; "" if it may serve."""
+        """Return why the node is drained; "" if it may serve."""
         return "its agent stops" if self.is_leaving else BY_OPERATOR if self._port.is_drained(self.name) else ""
 
     def _note(self, closed: Closed) -> None:
@@ -206,8 +202,6 @@ class Joining:
         if not self.sockets.has_room(key):
             raise Fault(TOO_MANY_LINKS, f"too many connections of the key {key.name!r} have not said what they are")
         return self.sockets.arrive(key, self)
-
-    # --- the desk ---
 
     def may_stay(self, key: Key) -> bool:
         """Does a key still let its node in?"""
@@ -285,8 +279,6 @@ class Joining:
             _log.warning("node %s: %s", name, one_line(text, 300))
         elif count == MAX_COMPLAINTS:
             _log.warning("node %s: more of the same is not logged for a minute", name)
-
-    # --- time and the end ---
 
     def tick(self, now: float) -> None:
         """Do the work that is due, and drop the links of keys that ended."""

@@ -1,4 +1,4 @@
-"""What joined nodes need of the hub."""
+"""The part of the hub that joined nodes use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hive.net.outbox import Outbox
 
 @dataclass(frozen=True, slots=True)
 class JoiningPort:
-    """The parts of a hub that nodes which dial in are given."""
+    """The parts of a hub that joined nodes use."""
 
     settings: Settings
     now: Callable[[], float]
@@ -29,6 +29,6 @@ class JoiningPort:
     add_engine: Callable[[Engine, Link, Watcher], None]
     remove_engine: Callable[[Engine], None]
     on_listing: Callable[[Engine], None]
-    """Hears of an engine that was asked what it has."""
+    """Called when an engine has told its models."""
     is_drained: Callable[[str], bool]
-    """Says whether an operator wants a node empty."""
+    """Says whether an operator drains the node of this name."""

@@ -98,7 +98,7 @@ class Keys:
         return revoked
 
     async def first_admin(self, setting: Secret | None) -> str | None:
-        """Make sure that there is an admin key: the one in the settings, or an existing one, or a new one.
+        """Make sure that there is an admin key: the key in the settings, an existing key, or a new key.
 
         Return the secret of a new key; otherwise None.
         """

@@ -1,7 +1,7 @@
-"""Notes in the event log when an engine has other models than before, or others in its memory.
+"""Adds an event when an engine lists other models than before, or has other models in its memory.
 
-Engines are asked for their lists every few seconds, and each answer of an Ollama moves the time at which a model
-leaves its memory: neither is an event.
+Engines are asked for their lists every few seconds, and each answer of an Ollama has a new time at which a model leaves
+its memory. Neither the question nor the new time is an event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hive.hub.event_log import EventLog
 from hive.hub.events import EngineListing, EventKind, engine_subject
 
 NAMED = 16
-"""Names of loaded models in an event, at most."""
+"""The most names of loaded models in an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ListingNotes:
         self._noted: dict[Engine, _Noted] = {}
 
     def note(self, engine: Engine) -> None:
-        """Note what an engine has, if that has changed."""
+        """Add an event with an engine's models, if they have changed."""
         noted = self._noted.get(engine)
         if noted is not None and noted.is_still_true(engine):
             return

@@ -1,7 +1,7 @@
 """Loads models by exchanges of the hub's own, so that a client's departure cannot end a load that others wait for.
 
-An Ollama loads a model of any kind for a request to embed nothing. It unloads it if `keep_alive` of such a request is
-0.
+An Ollama loads any model for a request to embed nothing. It unloads the model for an empty request whose `keep_alive`
+is 0.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Loader:
         events: EventLog,
         report: Callable[[LoadOrder, LoadEnd], None],
     ) -> None:
-        """`report` hears of the end of each load."""
+        """`report` is called at the end of each load."""
         self._fleet = fleet
         self._roster = roster
         self._background = background
@@ -103,7 +103,7 @@ class Loader:
         self._roster.kick(engine, later=True)
 
     def tick(self, now: float) -> None:
-        """End loads of engines that give no sign of life, and ask the other engines what they evicted."""
+        """End loads of engines that give no sign of life, and ask the engines of the other loads what they evicted."""
         for load in list(self.running.values()):
             if silence_limit(load.engine.signs, now, self._patience, has_begun=False, has_tools=False) == 0.0:
                 self.give_up(load.engine)

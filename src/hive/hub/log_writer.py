@@ -1,4 +1,4 @@
-"""Writes the log in a thread of its own, so that a reader of the log that has stopped never stops the hub."""
+"""Writes the log in a thread of its own, so that the hub goes on when the reader of the log stops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LogWriter:
             self._changed.notify()
 
     def flush(self) -> None:
-        """Do nothing: lines are written by themselves."""
+        """Do nothing: the thread writes the lines."""
 
     def close(self) -> None:
         """Wait for the last lines to be written, but not for long."""

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class NodeCases:
-    """What every surface calls to change nodes."""
+    """The changes to nodes that every surface may make."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class NodeCases:
         self._drained: set[str] = set()
 
     def is_drained(self, node: str) -> bool:
-        """Return whether an operator wants a node empty."""
+        """Return whether an operator drains a node."""
         return node in self._drained
 
     def drain(self, node: str, is_draining: bool, by: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What a joined node's reports say of its engines, and what becomes of those in the fleet."""
+"""Applies the reports and heartbeats of a joined node to its engines in the fleet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NodeReports:
         drained_by: Callable[[], str],
         note_change: Callable[[str], None],
     ) -> None:
-        """`refresh` asks the node for the models of an engine. `drained_by` returns who wants the node empty, or ""."""
+        """`refresh` asks the node for the models of an engine. `drained_by` returns why the node is drained, or ""."""
         self.node = pool.node
         self.engines: dict[str, JoinedEngine] = {}
         self._port = port
@@ -48,7 +48,7 @@ class NodeReports:
         self.take(engines)
 
     def end(self, reason: str, *, has_left: bool) -> None:
-        """Take the engines for down: the session is over. `has_left`: the node itself asked for it."""
+        """Mark the engines as down: the session is over. `has_left`: the node itself asked for it."""
         self._pending = None
         for joined in self.engines.values():
             joined.engine.signs.has_left = has_left
@@ -57,7 +57,7 @@ class NodeReports:
     def take(self, engines: tuple[ReportedEngine, ...]) -> None:
         """Learn from a report, now or later.
 
-        Reading reports must not keep the hub busy; only the newest one is kept.
+        Reading reports must not keep the hub busy. Of the reports that wait, only the newest is kept.
         """
         self._pending = engines
         began = self._port.now()
@@ -94,7 +94,7 @@ class NodeReports:
             self._port.health.drain(joined.engine, by)
 
     def tick(self, now: float, memory_bytes: int | None) -> None:
-        """Do the work that is due. `memory_bytes`: what the node has for models; None when it is not known."""
+        """Do the work that is due. `memory_bytes`: the node's memory for models; None when that is not known."""
         if self._pending is not None:
             self.take(self._pending)
         memory = memory_bytes if len(self.engines) == 1 else None
@@ -104,7 +104,7 @@ class NodeReports:
             joined.engine.known.memory_bytes = memory
 
     def _learn(self, engines: tuple[ReportedEngine, ...]) -> None:
-        """Learn from a report. Only after all of it the queue is served and the fleet indexed, once."""
+        """Learn from a report. The queue is served and the fleet indexed once, after the whole report."""
         before = self._lasting()
         with self._port.queue.held():
             for reported in engines:

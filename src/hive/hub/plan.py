@@ -11,7 +11,7 @@ from hive.scheduling.frontends import Frontend
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What was judged of a request from its head alone."""
+    """What the hub has decided about a request from its head alone."""
 
     route: Route
     principal: Principal
@@ -19,4 +19,4 @@ class Plan(msgspec.Struct, frozen=True):
     errors: ErrorShapes
     """How its client is told of a fault."""
     fields: bytes = b""
-    """Header lines that every answer to it carries."""
+    """Header lines that every answer to the request carries."""

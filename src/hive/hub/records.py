@@ -1,7 +1,7 @@
 """The record of every exchange: its line in the log and the sums behind the metrics. It holds no prompt and no secret.
 
-An exchange only adds its record. Lines and sums are made for many records together, a few times a second, because code
-in a tight loop costs a quarter of what it costs in between.
+An exchange only adds its record. Lines and sums are made for many records together, a few times a second: in a tight
+loop this code costs a quarter of what it costs when it runs once after each exchange.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The way of one attempt's answer from its engine to the client: by callbacks, while the exchange sleeps.
+"""Moves one attempt's answer from its engine to the client, by callbacks, while the exchange sleeps.
 
-A reader finds whole units in what the engine sends, a translator turns them into the client's dialect if that is
-another one, and the exchange's answer tells the client. So that a failure can still move elsewhere, the head is held
-until the first whole unit, and an answer in one piece whole, up to a bound. A stream without its end mark is a failure.
-A client that reads slowly pauses its own engine connection and no other one.
+A reader finds whole units in the engine's bytes. If the client speaks another dialect, a translator turns them into
+that dialect. The exchange's `Answer` sends them to the client. The head is held until the first whole unit, and an
+answer in one piece until it is whole or reaches a bound: until then, a failed request can still go to another engine.
+A stream without its end mark is a failure. A client that reads slowly pauses its own engine connection and no other.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Result(Enum):
     ENGINE_ERROR = "engine_error"
     """The client has all of it, and the engine itself ended it with an error."""
     REFUSED = "refused"
-    """The engine answered with an error; it is held."""
+    """The engine answered with an error, which is held."""
     FAILED = "failed"
-    """It is not whole."""
+    """The answer is not whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class RelayLimits:
 
 
 class Relay:
-    """The sink of one attempt's connection. `finished` brings its result, once."""
+    """The sink of one attempt's connection. `finished` gets the result, once."""
 
     __slots__ = (
         "_answer",
@@ -83,7 +83,7 @@ class Relay:
         limits: RelayLimits,
         translator: Translator | None = None,
     ) -> None:
-        """`dialect`, `kind`: those of the engine."""
+        """`dialect` and `kind` are those of the engine."""
         self._answer = answer
         self._now = now
         self._dialect = dialect
@@ -92,9 +92,9 @@ class Relay:
         self._limits = limits
         self._translator = translator
         self._out: StreamingAnswer | None = None
-        """Where units go that need no translation, once the stream has begun."""
+        """Takes the units of a stream that has begun and needs no translation; None for any other answer."""
         self.held = answer.hold()
-        """What came of an answer in one piece."""
+        """Holds an answer in one piece as it comes."""
         self.reader: UnitReader | None = None
         """Reads an answer that streams."""
         self.connection: Connection | None = None
@@ -102,7 +102,7 @@ class Relay:
         self.fault: Fault | None = None
         self.first_byte_at: float | None = None
         self.was_given_up = False
-        """Did the hub end it, not the engine?"""
+        """Did the hub end the attempt, not the engine?"""
         self.started_at = self.last_byte_at = now()
         self.finished: Promise[Result] = Promise()
 
@@ -126,8 +126,6 @@ class Relay:
         if self.connection is not None:
             self.connection.cancel()
         self.on_failure(kind, reason)
-
-    # --- the sink of the connection ---
 
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
@@ -178,11 +176,9 @@ class Relay:
         self.finished.keep(Result.FAILED)
 
     def on_moved(self, connection: Connection) -> None:
-        """The first connection had died unheard: the clock begins anew with another one."""
+        """Start the clock anew with another connection: the first one had died unnoticed."""
         self.started_at = self.last_byte_at = self._now()
         self.attach(connection)
-
-    # --- an answer in one piece ---
 
     def _take_piece(self, data: bytes) -> None:
         held = self.held
@@ -196,7 +192,7 @@ class Relay:
             self._stop_holding()
 
     def _stop_holding(self) -> None:
-        """Pass an answer on that is too long to be held, unless it is none, or must be seen whole."""
+        """Pass on an answer that is too long to be held. Fail if it is no answer, or must be translated whole."""
         head, held, translator = self.head, self.held, self._translator
         assert head is not None
         if head.status >= 300:
@@ -233,8 +229,6 @@ class Relay:
             answer.send_whole(head, body, self._translator)
         self.finished.keep(Result.DELIVERED)
 
-    # --- a stream ---
-
     def _take_units(self, units: bytes) -> None:
         answer, translator = self._answer, self._translator
         assert self.head is not None
@@ -252,7 +246,7 @@ class Relay:
             answer.give(self.head, units, translator)
 
     def _pass_long_piece(self, reader: UnitReader) -> None:
-        """Let a piece of a long unit go on as it is, if there is one."""
+        """Send the piece of a long unit that the reader has, if it has one, unchanged to the client."""
         piece, reader.long_piece = reader.long_piece, b""
         if piece:
             assert self.head is not None
@@ -302,8 +296,6 @@ class Relay:
         self._answer.finish()
         self.finished.keep(Result.DELIVERED if reader.ending is Ending.WHOLE else Result.ENGINE_ERROR)
 
-    # --- what it shows ---
-
     @property
     def has_ended(self) -> bool:
         """Has the stream's end mark gone to the client?"""
@@ -311,5 +303,5 @@ class Relay:
 
 
 def _may_be_whole(head: ResponseHead, body: bytes) -> bool:
-    """Could a body that only the connection's end delimits be whole? JSON shows by its last byte."""
+    """Could a body that ends with its connection be whole? The last byte of JSON shows that."""
     return b"json" not in head.content_type or body.rstrip()[-1:] in (b"}", b"]")

@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class RequestCases:
-    """What every surface calls to change requests that run."""
+    """The changes to running requests that every surface may make."""
 
     def __init__(self, register: ExchangeRegister) -> None:
         self._register = register

@@ -13,9 +13,9 @@ from hive.hub.watcher import Watcher
 from hive.net.link import Link
 
 FIRST_LOOK = 3.0
-"""Seconds for which a request waits at most until every engine has been asked once."""
+"""The most seconds that a request waits until every engine has been asked once."""
 REMOVAL = 5.0
-"""Seconds after its removal in which an engine's link can still be found."""
+"""Seconds for which the link of a removed engine can still be found."""
 
 
 class Roster:
@@ -49,7 +49,7 @@ class Roster:
         self._loop.call_later(REMOVAL, lambda: self.links.pop(engine).close())
 
     def note_listing(self, engine: Engine) -> None:
-        """Take note that an engine was asked for its slots, its models, and what it has in memory."""
+        """Take note that an engine has told its slots, its models and the models in its memory."""
         self.expect(engine)
         self._listings.note(engine)
 
@@ -62,10 +62,10 @@ class Roster:
         return list(self._watchers.values())
 
     def kick(self, engine: Engine, *, later: bool = False) -> None:
-        """Have an engine looked at, at once or as soon as it has done what it said."""
+        """Have an engine looked at: at once, or after it has done what it confirmed."""
         watcher = self._watchers.get(engine)
         if watcher is None:
-            return  # it was removed meanwhile
+            return  # the engine was removed meanwhile
         if later:
             watcher.kick_later()
         else:
@@ -73,11 +73,11 @@ class Roster:
 
     @property
     def has_looked(self) -> bool:
-        """Has every engine been asked once, or given the time for it?"""
+        """Has every engine been looked at once, whatever the result?"""
         return all(watcher.has_looked.is_set() for watcher in self._watchers.values())
 
     async def first_look(self) -> None:
-        """Wait, a little, until every engine has been asked once: before that the hub does not know all models."""
+        """Wait a short time until every engine has been asked once: before that the hub does not know all models."""
         waiting = [watcher.has_looked.wait() for watcher in self.watchers() if not watcher.has_looked.is_set()]
         if not waiting:
             return
@@ -88,11 +88,11 @@ class Roster:
             pass
 
     def expect(self, engine: Engine) -> None:
-        """Have as many connections ready as the engine may run exchanges."""
+        """Keep one connection ready for each exchange that the engine may run."""
         self.links[engine].expect(engine.most_exchanges)
 
     def follow_slots(self) -> None:
-        """Have as many connections ready as slots were learned meanwhile."""
+        """Keep enough connections ready for the slots that engines have now."""
         for engine in self._fleet.engines:
             if engine.takes_work:
                 self.expect(engine)

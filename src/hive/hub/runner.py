@@ -1,7 +1,7 @@
 """Runs an exchange's coroutine without a task.
 
 The coroutine starts inside the call that begins it, and continues inside the callback that ends its wait. An
-`asyncio.Task` costs four turns of the event loop and 8 us an exchange more.
+`asyncio.Task` would cost four turns of the event loop and 8 us more for each exchange.
 
 Such a coroutine may await `Promise`s and asyncio's futures and tasks. Code that needs a current task (for example
 `asyncio.timeout`) goes into a task of its own, which the coroutine awaits.

@@ -1,4 +1,4 @@
-"""The tick of a hub: twice a second, everything that waits for time is told that time has passed."""
+"""The tick of a hub: twice a second, every part that waits for time is called."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Tick = Callable[[float], None]
 
 
 class Ticker:
-    """Calls each of its ticks with the hub's time. One that fails is logged, and is called again the next time."""
+    """Calls each of its ticks with the hub's time. A tick that fails is logged, and is called again the next time."""
 
     def __init__(self, now: Callable[[], float], ticks: Sequence[Tick], on_stall: Callable[[float], None]) -> None:
-        """`on_stall` hears of the seconds for which the hub itself stood still, before the ticks."""
+        """If the hub itself stood still, `on_stall` is called with the seconds, before the ticks."""
         self._now = now
         self._ticks = tuple(ticks)
         self._on_stall = on_stall
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.last = now()
-        """When the last tick was."""
+        """The time of the last tick."""
 
     def start(self) -> None:
-        """Tick now, and from now on."""
+        """Call the ticks now, and then twice a second."""
         self._timer = self._loop.call_later(TICK, self.start)
         now = self._now()
         stall, self.last = now - self.last, now
@@ -43,6 +43,6 @@ class Ticker:
                 _log.exception("tick")
 
     def stop(self) -> None:
-        """Tick no more."""
+        """Call the ticks no more."""
         if self._timer is not None:
             self._timer.cancel()

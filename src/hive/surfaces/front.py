@@ -1,4 +1,4 @@
-"""The front of a listener: judges every request by its head, and hands it to whatever answers its route."""
+"""The front of a listener: judges every request by its head, and hands it to the part that answers its route."""
 
 from __future__ import annotations
 
@@ -63,8 +63,6 @@ class Front:
         self._first = self._surfaces[0]
         self._known = {path: self._find(path) for surface in self._surfaces for path in surface.routes.exact}
         """The surface and the routes of every path that stands in a table as it is, so that one look finds them."""
-
-    # --- at the end of the head ---
 
     def judge(self, stream: ClientStream) -> None:
         """Find the route and the principal, and set `stream.plan` if the principal may ask for it. Raises `Fault`."""
@@ -147,10 +145,8 @@ class Front:
             fields += self._fields(head, request_id)
         return status, fields, body
 
-    # --- when the body is whole ---
-
     def begin(self, stream: ClientStream) -> None:
-        """Answer a request."""
+        """Answer a request whose body is whole."""
         plan = stream.plan
         if isinstance(plan, Plan):
             Exchange(self._services, stream, plan).start()

@@ -30,7 +30,7 @@ Answer = tuple[int, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One system's way to be spoken to. A listener carries one or more of them."""
+    """The API of one system. A listener carries one or more surfaces."""
 
     name: str
     routes: RouteTable
@@ -39,10 +39,10 @@ class Surface:
     dialect_of: Callable[[str], Dialect]
     """Returns the dialect of the errors at a path that has no route."""
     answer_unknown: Callable[[RequestHead, Methods, Find], Redirect]
-    """Answers a method or a path for which there is no route. Raises `Fault`, or says where to go."""
+    """Answers a method or a path for which there is no route. Raises `Fault`, or returns a redirect."""
     errors: Mapping[Dialect, ErrorShapes] = field(default_factory=lambda: ERRORS)
     """How a fault is worded in each dialect."""
     credentials: Callable[[RequestHead], list[bytes]] = credentials
-    """Returns the keys that a request shows, the most telling one first."""
+    """Returns the keys that a request carries, in the order in which they are looked up."""
     prefix: str = ""
     """Every path below it belongs to the surface, with or without a route; "" for none."""

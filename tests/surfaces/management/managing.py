@@ -18,7 +18,7 @@ from hive.store.store import Store
 from hive.surfaces.management.application import ModelVersion, ModelView, NodeView, Services, create_app
 
 CALLER = "boss"
-"""The name of the key of whoever calls."""
+"""The name of the caller's key."""
 NODE = NodeView("a", "http://a:11434", "dialed", "ready", "ollama", "0.24.0", 4, 1, 2, ("m:latest",), None)
 MODEL = ModelView(
     "m:latest", ("a", "b"), ("a",), ("b",), 1000, "abc", {"format": "gguf", "families": ["llama"]},
@@ -46,7 +46,7 @@ class Fleet:
 
 
 class NoRequests:
-    """A hub that nobody has asked for anything."""
+    """A hub that has had no request."""
 
 
 class BrokenFleet(Fleet):

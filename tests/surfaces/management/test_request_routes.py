@@ -1,4 +1,4 @@
-"""The routes about requests: who may ask, what they take, what they refuse, and that no word of a prompt comes out."""
+"""The routes about requests: which keys they need, what they take and refuse, that no word of a prompt comes out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUTES = [
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[ThreadedHub]:
-    """A hub that has served: alice's chat, somebody's generate, a model that nobody has, and what is no JSON."""
+    """A hub that has served four requests: alice's chat, a generate, an unknown model, and a body that is no JSON."""
     options = SimOptions(models=("tiny", "other"), slots=8)
     with run_in_thread(options) as engine, run_hub({"a": engine.url}, slots=8) as hub:
         alice = hub.create_key("alice")

@@ -102,7 +102,7 @@ def test_the_queue_names_models_and_tickets_the_oldest_first() -> None:
         assert [each["request_id"] for each in tickets] == by_age[1:]
 
 
-def test_the_pace_is_known_once_somebody_was_served() -> None:
+def test_the_pace_is_known_once_a_request_was_served() -> None:
     with run_scripted(lambda call: call.answer(OK)) as engine, run_hub({"a": engine.url}) as hub:
         ask(hub.port, request(body=GENERATE))
         eventually(lambda: queue(hub)["served_per_second"] is not None)
@@ -133,7 +133,7 @@ def test_a_load_is_listed_with_what_goes_for_it() -> None:
 
 
 def in_state(hub: ThreadedHub, state: str) -> Entry:
-    """Return the one request in a state, once there is one."""
+    """Return the only request in a state, once there is one."""
     eventually(lambda: [entry["state"] for entry in running(hub)].count(state) == 1)
     return next(entry for entry in running(hub) if entry["state"] == state)
 
@@ -255,7 +255,7 @@ def test_a_request_that_waits_says_why_with_its_nodes() -> None:
 
 
 def test_every_attempt_has_its_decision() -> None:
-    """The first node breaks off, the other answers: two decisions, with who was considered."""
+    """The first node breaks off, the other answers: two decisions, with the engines that were considered."""
 
     def breaks_off(call: Call) -> None:
         call.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")

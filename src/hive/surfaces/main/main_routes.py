@@ -78,4 +78,4 @@ MAIN_ROUTES = RouteTable(
     ),
     aliases={"/generate": _GENERATE, "/chat": _CHAT},
 )
-"""The aliases are an old client's: it leaves `/api` out."""
+"""The aliases are for an old client, which leaves out `/api`."""

@@ -1,4 +1,4 @@
-"""The main surface as a value: its listings are answered from memory, and what it does not own as Ollama would."""
+"""The main surface as a value: it answers listings from memory, and unknown paths as Ollama would."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def dialect_of(path: str) -> Dialect:
 
 
 def answer_unknown(head: RequestHead, methods: Methods, find: Find) -> Redirect:
-    """Return where a path leads that only differs by slashes. Raises `Fault`: 404 or 405, as Ollama's router."""
+    """Return the redirect of a path that differs only by slashes. Raises `Fault`: 404 or 405, as Ollama's router."""
     if methods:
         allow = ", ".join(sorted(m for m, found in methods.items() if found.answered is not Answered.UPGRADE))
         raise Fault(errors.METHOD_NOT_ALLOWED, "405 method not allowed", (("Allow", allow),))

@@ -46,13 +46,13 @@ class NodeView:
     error: str | None
     """Why it is not ready."""
     engine: str | None = None
-    """A joined node's own name for the engine; None where there is none, and for a dialed node, which is one engine."""
+    """A joined node's own name for the engine; None for a node without engines, and for a dialed node."""
     agent: str | None = None
-    """The agent's name and version, of a joined node; and so are the rest."""
+    """The agent's name and version. This field and the fields below are only for joined nodes."""
     platform: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, object] | None = None
-    """Its share of the processors' time, memory, free disk, GPUs; as the last heartbeat says."""
+    """The share of its processors' time, its memory, free disk and GPUs, as in the last heartbeat."""
     heartbeat_age: float | None = None
     """Seconds since the last heartbeat; None for a node that has left."""
 
@@ -75,12 +75,12 @@ class ModelView:
     down_on: Sequence[str]
     """Nodes that had it when they were last up."""
     size: int | None
-    """This and what follows is of the entry that clients get in their lists."""
+    """The size, the digest and the details are from the entry that clients get in their lists."""
     digest: str | None
     details: Mapping[str, object]
-    """What the engine says of it, as it says it."""
+    """The engine's own details of the model, unchanged."""
     versions: Sequence[ModelVersion] = ()
-    """One for each digest that engines tell; more than one: the same name is not the same model everywhere."""
+    """One for each digest that engines tell. More than one: the name is not the same model on every node."""
 
 
 class FleetView(Protocol):
@@ -198,7 +198,7 @@ def create_app(services: Services) -> FastAPI:
 
 
 def _key_name(request: Request) -> str:
-    """Return the name of the caller's key, as the hub said it."""
+    """Return the name of the caller's key, which the hub has found."""
     return str(request.scope["hive"]["key_name"])
 
 

@@ -1,4 +1,4 @@
-"""How the management API says no: every error in one shape, in the hub's own words, never with the value itself."""
+"""The errors of the management API: all have one shape and the hub's own words, never the wrong value itself."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ErrorAnswer:
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Raise `Fault` for a parameter that the route does not take: misspelt, a filter would let everything through."""
+    """Raise `Fault` for a parameter that the route does not take: a misspelt filter would let everything through."""
     route = request.scope.get("route")
     assert isinstance(route, APIRoute)
     known = {field.alias for field in route.dependant.query_params}
@@ -99,9 +99,10 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
 
 
 def _fault_of(request: Request, error: RequestValidationError) -> Fault:
-    """Return the first thing that does not fit, named; never the value."""
+    """Return a fault that names the first thing that does not fit, never its value."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"][1:] if not isinstance(part, int)]  # a parameter that may repeat
+    # An integer is the index of a repeated parameter.
+    where = [str(part) for part in first["loc"][1:] if not isinstance(part, int)]
     if first["type"] == "json_invalid":
         return Fault(BAD_JSON, "the body is not JSON")
     if not where and "json" not in request.headers.get("content-type", ""):

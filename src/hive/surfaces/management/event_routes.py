@@ -1,8 +1,8 @@
 """The part of the management API that tells what happens in the hub as it happens: server-sent events.
 
-A client that comes back says up to which event it has read, as its library does by itself (`Last-Event-ID`), and goes
-on there. When the hub has not kept all that came after, or has started anew, the first event is `gap`: what the
-client knows from lists it must read anew. A block with an id alone moves the client's place and is no event.
+A client that comes back names the last event that it has read, and goes on after it. Its library does that by itself
+(`Last-Event-ID`). If the hub has not kept all later events, or has started anew, the first event is `gap`: the client
+must read its lists again. A block that has only an id moves the client's position and is no event.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from hive.hub.key_cases import Keys
 QUIET = 15.0
 """Seconds without an event after which a comment shows that the stream lives."""
 MAX_POSITION = 64
-"""Characters of a position."""
+"""The most characters of a position."""
 
 
 _DATA_IS_AN_OBJECT = {"responses": {"200": {"content": {"text/event-stream": {"schema": {"type": "object"}}}}}}
-"""FastAPI says of every answer that is not JSON that it is a text."""
+"""Without this, FastAPI describes every answer that is not JSON as a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class EventView:
     time: str
     """RFC 3339."""
     epoch: str
-    """Another one after each start of the hub."""
+    """It changes with each start of the hub."""
     number: int
     """Rises by one from event to event; 1 is the start of the hub."""
     kind: EventKind
     subject: str
-    """What it happened to."""
+    """The thing to which the event happened."""
     details: Mapping[str, object]
-    """What else is told, by kind."""
+    """The details of an event of this kind."""
 
 
 class EventStream(StreamingResponse):
@@ -88,7 +88,7 @@ def serve_events(app: FastAPI, prefix: str, feed: EventFeed, keys: Keys) -> None
         def follow(position: Position) -> AsyncGenerator[News | Gap, None]:
             return feed.follow(position, frozenset(kind or EventKind), QUIET, lambda: keys.is_live(key_name))
 
-        if last_event_id:  # a client that reconnects repeats the query: the header is newer
+        if last_event_id:  # a client that comes back repeats its query, but the header is newer
             return EventStream(_blocks(follow(_position("last-event-id", last_event_id)), b": events\n\n"))
         if after is not None:
             return EventStream(_blocks(follow(_position("after", after)), b": events\n\n"))
@@ -96,7 +96,7 @@ def serve_events(app: FastAPI, prefix: str, feed: EventFeed, keys: Keys) -> None
 
 
 def _position(name: str, text: str) -> Position:
-    """Return the position that a client says. Fault: INVALID_VALUE."""
+    """Return the position that a client sent. Fault: INVALID_VALUE."""
     position = Position.read(text)
     if position is None:
         raise Fault(INVALID_VALUE, f"{name}: expected EPOCH-NUMBER, as in the id of an event")
@@ -117,7 +117,7 @@ async def _blocks(follower: AsyncGenerator[News | Gap, None], first: bytes) -> A
 
 
 def _place(position: Position) -> bytes:
-    """Return a comment that tells the client up to where it has read: other kinds than it wants may have come."""
+    """Return a comment with the new position of a client: events of other kinds may have come."""
     return b": events\nid: %b\n\n" % str(position).encode()
 
 

@@ -1,4 +1,4 @@
-"""The fleet as people and programs look at it: what the management API lists."""
+"""The nodes and models of the fleet, as the management API lists them."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def _model(key: str, engines: list[Engine]) -> ModelView:
 
 
 def _listed(key: str, engines: list[Engine]) -> Model:
-    """Return the entry that clients get of a model (`fleet.listings.Catalog`): the newest engine's that is not down."""
+    """Return a model's entry that clients get (`fleet.listings.Catalog`), from the newest engine that is not down."""
     up = [engine for engine in engines if engine.health is not Health.DOWN]
     return max(up or engines, key=lambda engine: version_numbers(engine.known.version)).known.models[key]
 
 
 def _versions(key: str, engines: list[Engine]) -> list[ModelVersion]:
-    """Return the digests of a model and who has each. Only an Ollama tells one; the others' are made up of the name."""
+    """Return each digest of a model with its nodes. Only an Ollama tells one; other digests are made from the name."""
     nodes: dict[str, list[str]] = {}
     for engine in engines:
         digest = engine.known.models[key].digest
@@ -111,7 +111,7 @@ def _versions(key: str, engines: list[Engine]) -> list[ModelVersion]:
 
 
 def _details(tags: bytes) -> dict[str, object]:
-    """Return what an engine says of a model; nothing when it cannot be read."""
+    """Return an engine's details of a model; empty when they cannot be read."""
     try:
         return msgspec.json.decode(tags, type=_Tags).details or {}
     except (msgspec.DecodeError, UnicodeDecodeError):

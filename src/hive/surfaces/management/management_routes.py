@@ -40,4 +40,4 @@ MANAGEMENT_ROUTES = RouteTable(
         *(_managing(method, "/") for method in ("GET", "POST", "PUT", "PATCH", "DELETE")),
     )
 )
-"""The last rows own every other path below the prefix: what does not exist is told to administrators alone."""
+"""The last rows own every other path below the prefix: only administrators learn which paths do not exist."""

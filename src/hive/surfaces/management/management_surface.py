@@ -36,7 +36,7 @@ def management_surface(
 
 
 class _Management:
-    """Answers for the hub itself."""
+    """Answers the requests for the management surface."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The part of the management API about requests: what waits, what runs, what has ended and why it went where it went.
 
-A request is known by its `X-Hive-Request-Id` from when its body has come until a thousand others have ended after it,
-or the hub has. Lengths of time are in milliseconds where a request is told, as in the log.
+A request can be found by its `X-Hive-Request-Id` from the moment its body has come until a thousand other requests have
+ended after it, or the hub ends. Durations in the entry of a request are in milliseconds, as in the log.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hive.fleet.model_names import MAX_NAME
 from hive.hub.records import Outcome
 
 MOST = 1_000
-"""Entries in a listing."""
+"""The most entries in a listing."""
 USUAL = 100
 
 
@@ -26,22 +26,22 @@ class Which(StrEnum):
 
     RUNNING = "running"
     QUEUED = "queued"
-    """Of those that run, the ones that wait for a slot."""
+    """Running requests that wait for a slot."""
     ENDED = "ended"
     ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFilter:
-    """What a listing of requests is to hold; None: whatever it is."""
+    """The filter of a listing of requests. None matches every value."""
 
     limit: int = USUAL
-    """At most so many that run, and so many that have ended."""
+    """At most so many running requests, and at most so many ended requests."""
     state: Which = Which.ALL
     model: str | None = None
     """In any spelling; empty for requests whose model no engine had."""
     node: str | None = None
-    """Where it runs, or ran last; empty for requests that reached none."""
+    """The node where a request runs, or ran last; empty for requests that reached no node."""
     key: str | None = None
     """The key's name; empty for requests without one."""
 
@@ -57,7 +57,7 @@ class RunningView:
     state: str
     """reading, queued, sent or answering."""
     node: str
-    """Where it is, or was last."""
+    """The node of the present attempt, or of the last one."""
     attempts: int
     queued_ms: float
     first_byte_ms: float | None
@@ -82,7 +82,7 @@ class EndedView:
     status: int
     error: str
     detail: str
-    """What its client was told, where the hub or a node was to blame."""
+    """What the client was told, if the hub or a node was at fault."""
     node: str
     why: str
     attempts: int
@@ -114,12 +114,12 @@ class DecisionView:
     node: str
     engine: str | None
     running: int
-    """How many ran on the engine then, this one included."""
+    """How many requests ran on the engine then, this one included."""
     candidates: Sequence[CandidateView]
     failure: str
-    """Why it brought no whole answer; empty when it did."""
+    """Why the attempt brought no whole answer; empty when it did."""
     waited_for: str
-    """What the request had to wait for before, as it was when the wait began; empty when it had not."""
+    """Why the request waited before this attempt, as it was when the wait began; empty when it did not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class WaitView:
 
     reason: str
     ahead: int
-    """How many wait for the same model, and came before it."""
+    """How many requests wait for the same model and came before this one."""
     nodes: Sequence[WaitingNode]
 
 
@@ -151,7 +151,7 @@ class RunningDetail(RunningView):
     decisions: Sequence[DecisionView]
     """One for each attempt."""
     waits: WaitView | None
-    """None for one that does not wait in the queue."""
+    """None for a request that does not wait in the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +203,9 @@ class LoadView:
     model: str
     reason: str
     unload: Sequence[str]
-    """What goes first, to make room."""
+    """Models that the engine unloads first, to make room."""
     seconds: float | None
-    """Since when."""
+    """Seconds since the hub ordered it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +215,11 @@ class QueueView:
     waiting: int
     limit: int
     served_per_second: float | None
-    """Of late; None while nothing was served."""
+    """Of late; None while no request has been served."""
     models: Sequence[WaitingModel]
-    """The one that has waited longest first."""
+    """The model that has waited longest comes first."""
     tickets: Sequence[TicketView]
-    """The oldest first, at most a thousand."""
+    """The oldest tickets, at most a thousand; the oldest comes first."""
     loads: Sequence[LoadView]
 
 
@@ -230,7 +230,7 @@ class RequestsView(Protocol):
         """Return what waits."""
 
     def listed(self, wanted: RequestFilter) -> RequestList:
-        """Return what runs and what has ended. Fault: NOT_FOUND for a node, key or model that nobody knows."""
+        """Return what runs and what has ended. Fault: NOT_FOUND for an unknown node, key or model."""
 
     def one(self, request_id: str) -> RunningDetail | EndedDetail:
         """Return all that is known of a request. Fault: NOT_FOUND."""

@@ -1,4 +1,4 @@
-"""Requests as people and programs look at them: what waits, what runs, what has ended; no word of what was said."""
+"""The requests that wait, run or have ended, as the management API shows them: without a word of their texts."""
 
 from __future__ import annotations
 
@@ -47,8 +47,6 @@ class RequestViews:
         self._hub = hub
         self._keys = keys
 
-    # --- what waits ---
-
     def queue(self) -> QueueView:
         """Return what waits."""
         hub = self._hub
@@ -67,7 +65,7 @@ class RequestViews:
         )
 
     def _waiting(self) -> list[tuple[Ticket, Exchange]]:
-        """Return the tickets in the queue and whose they are, in the order in which they came."""
+        """Return the tickets in the queue with their exchanges, in the order in which they came."""
         held = ((exchange.ticket, exchange) for exchange in self._hub.register.running)
         waiting = [(ticket, exchange) for ticket, exchange in held if ticket is not None and ticket.is_waiting]
         return sorted(waiting, key=lambda pair: pair[0].order)
@@ -86,8 +84,6 @@ class RequestViews:
         engine = order.engine
         seconds = max(self._hub.now() - order.ordered_at, 0.0)
         return LoadView(engine.node, engine.id or None, order.model, order.reason, order.unload, round(seconds, 3))
-
-    # --- what runs and what has ended ---
 
     def listed(self, wanted: RequestFilter) -> RequestList:
         """Return what runs and what has ended, the newest first. Fault: NOT_FOUND."""
@@ -108,7 +104,7 @@ class RequestViews:
         )
 
     def _check_names(self, wanted: RequestFilter) -> None:
-        """Raise `Fault` for a name that is neither there nor in the history: misspelt, it would list nothing."""
+        """Raise `Fault` for a name that the hub does not know: a list for a misspelt name would be empty."""
         hub = self._hub
         records = [*(each.record for each in hub.register.running), *(record for record, _ in hub.register.history)]
         nodes = {*(engine.node for engine in hub.fleet.engines), *hub.joining.nodes}
@@ -198,7 +194,7 @@ def _ended(record: Record) -> EndedView:
 
 
 def _decision(decision: Decision) -> DecisionView:
-    """Return a decision with what its policy compared under a name of its own."""
+    """Return the view of a decision. The field for the compared number depends on the policy."""
     is_expected = decision.policy == PolicyName.BEST
     candidates = [
         CandidateView(
