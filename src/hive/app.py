@@ -75,7 +75,7 @@ class HubServer:
         settings = self.settings
         limits = ServerLimits(
             max_head_bytes=settings.max_head_bytes,
-            max_body_bytes=settings.max_body_bytes,
+            max_body_bytes=self.hub.frontend.max_body_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
             head_timeout=settings.head_timeout,
             body_timeout=settings.body_timeout,
@@ -96,11 +96,17 @@ class HubServer:
         The first surface also answers the paths that no surface has. The certificate in the settings is used here too.
         """
         settings = self.settings
-        local_rights = _LOCAL_RIGHTS[settings.effective_local_access]
+        local_rights = _LOCAL_RIGHTS[settings.local_access_at(host)]
         door = Door(self.ring, self._guesses, local_rights, settings.open, settings.trusted_networks)
         front = Front(self.hub, door, Origins(settings.origins), surfaces)
+        self._read_certificate()
         context = self.certificate.context if self.certificate is not None else None
         return await self.server.listen(Listener(host, port, front, context))
+
+    def _read_certificate(self) -> None:
+        settings = self.settings
+        if self.certificate is None and settings.tls_cert is not None and settings.tls_key is not None:
+            self.certificate = Certificate(settings.tls_cert, settings.tls_key)
 
     async def start(self) -> None:
         """Open the database, listen, and begin to look at the nodes.
@@ -108,8 +114,7 @@ class HubServer:
         Raises `CertificateError`, `StoreError`, `Fault` or `OSError`.
         """
         settings = self.settings
-        if settings.tls_cert is not None and settings.tls_key is not None:
-            self.certificate = Certificate(settings.tls_cert, settings.tls_key)
+        self._read_certificate()
         await self.store.open()
         try:
             await self.keys.load()

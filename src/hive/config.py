@@ -190,9 +190,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def effective_local_access(self) -> LocalAccess:
         """Return what a local request may do without a key. The default depends on other settings."""
+        return self.local_access_at(self.host)
+
+    def local_access_at(self, host: str) -> LocalAccess:
+        """Return what a local request may do without a key at a listener with this host."""
         if self.local_access is not None:
             return self.local_access
-        return LocalAccess.INFER if is_loopback(self.host) and not self.trusted_proxies else LocalAccess.OFF
+        return LocalAccess.INFER if is_loopback(host) and not self.trusted_proxies else LocalAccess.OFF
 
     @property
     def trusted_networks(self) -> tuple[Network, ...]:

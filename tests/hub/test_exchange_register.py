@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 import pytest
 
 from hive.errors import NOT_FOUND, Fault
 from hive.hub import exchange_register
-from hive.hub.records import Outcome
+from hive.hub.exchange_register import ExchangeRegister
+from hive.hub.records import Outcome, Record, Records
 from hive.testing import ThreadedEngine
 from hive.testing.hub import run_hub
 
@@ -22,6 +26,31 @@ def test_an_exchange_is_found_while_it_runs_and_kept_when_it_has_ended(engine: T
         assert (record.outcome, [lease.engine.node for lease in leases]) == (Outcome.OK, ["a"])
         assert hub.call(lambda server: server.hub.register.find(record.request_id)) is None
         assert hub.call(lambda server: server.hub.register.find_past(record.request_id))[0] is record
+
+
+def test_an_exchange_with_broken_deadlines_keeps_no_other_from_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        record = Record(request_id="req_broken")
+
+        def check_deadlines(self, now: float) -> None:
+            raise ZeroDivisionError
+
+    class Sound(Broken):
+        asked = 0
+
+        def check_deadlines(self, now: float) -> None:
+            self.asked += 1
+
+    async def run() -> None:
+        register = ExchangeRegister(Records(lambda _: None, lambda _: None), lambda: 0.0)
+        sound = [Sound() for _ in range(9)]
+        register.running.update([*sound[:4], Broken(), *sound[4:]])  # type: ignore[arg-type]
+        register.check_deadlines(1.0)
+        assert [each.asked for each in sound] == [1] * 9
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    assert "req_broken" in caplog.text
 
 
 def test_a_request_that_never_was_is_not_found() -> None:

@@ -264,3 +264,15 @@ def test_a_listing_shows_little_of_a_short_key(tmp_path: Path) -> None:
         assert [key.shown for key in hub.keys.listed()] == ["pa"]
 
     run(tmp_path, work)
+
+
+def test_a_later_key_of_the_same_name_is_another_key(tmp_path: Path) -> None:
+    async def work(hub: Hub) -> None:
+        first = (await hub.keys.create("ops", Role.ADMIN)).key
+        await hub.keys.create("other", Role.ADMIN)
+        assert hub.keys.is_live(first)
+        await hub.keys.revoke("ops")
+        second = (await hub.keys.create("ops", Role.CLIENT)).key
+        assert (hub.keys.is_live(first), hub.keys.is_live(second)) == (False, True)
+
+    run(tmp_path, work)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hive.errors import NODE_BUSY, NODE_UNREACHABLE, Fault
+from hive.errors import INTERNAL, NODE_BUSY, NODE_UNREACHABLE, Fault
 from hive.net.pending_dial import PendingDial
 
 from ..node.hub import run
@@ -52,3 +52,29 @@ def test_it_brings_the_connection_or_the_fault(caplog: pytest.LogCaptureFixture)
 
 def test_after_a_cancellation_it_brings_nothing() -> None:
     assert outcome_of(good, is_cancelled=True) == []
+
+
+def test_a_sending_that_breaks_is_told_and_its_connection_closed(caplog: pytest.LogCaptureFixture) -> None:
+    class Opened:
+        is_cancelled = False
+
+        def cancel(self) -> None:
+            self.is_cancelled = True
+
+    async def main() -> tuple[list[object], bool]:
+        told: list[object] = []
+        opened = Opened()
+
+        async def dial() -> Opened:
+            return opened
+
+        def send(_: Opened) -> None:
+            raise ZeroDivisionError
+
+        PendingDial(dial, send, lambda fault: told.append(fault.kind))  # type: ignore[type-var]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return told, opened.is_cancelled
+
+    assert run(main()) == ([INTERNAL], True)
+    assert "ZeroDivisionError" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -171,3 +172,24 @@ def test_the_time_a_wish_was_served_is_forgotten_with_the_last_ticket() -> None:
     queue.served_at["m"] = 5.0
     queue.remove(ticket)
     assert (queue.served_at, queue.by_model, queue.waiting_of, queue._lane_of) == ({}, {}, {}, {})
+
+
+@pytest.mark.parametrize("left", range(60, 140))
+def test_a_ticket_that_moves_keeps_its_place_and_its_deadline_however_many_have_left(left: int) -> None:
+    """Heaps are compacted now and then; a move may do it, and must not lose the very ticket that moves."""
+    queue = TicketQueue(1000)
+    ticket = Ticket("m", CHAT, Dialect.OLLAMA, 10.0, number=1)
+    queue.push(ticket, queue.lane(ticket))
+    for number in range(left):
+        gone = Ticket("m", CHAT, Dialect.OLLAMA, 99.0, number=number + 2)
+        queue.push(gone, queue.lane(gone))
+        queue.remove(gone)
+    queue.rekey(ticket)
+    lane = queue.lane(ticket)
+    assert (queue.count, lane.count, lane.tickets()) == (1, 1, [ticket])
+    ticket.excluded.add(Engine("a", "http://a"))
+    other = queue.lane(ticket)
+    queue.move(ticket, other)
+    assert (queue.count, lane.count, other.tickets()) == (1, 0, [ticket])
+    assert queue.take_expired(11.0) == [ticket]
+    assert (queue.count, queue.by_model, queue.waiting_of) == (0, {}, {})

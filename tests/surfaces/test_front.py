@@ -389,3 +389,10 @@ def test_the_longest_body_depends_on_the_principal(hub: ThreadedHub) -> None:
 def test_a_request_without_a_key_learns_nothing_of_the_limits(hub: ThreadedHub) -> None:
     head = f"POST /api/generate HTTP/1.1\r\nHost: {REMOTE}\r\nContent-Length: 100000000\r\n\r\n"
     assert ask(hub.port, head.encode()).status == 401
+
+
+@pytest.mark.parametrize("path", ["/hive/v1/%6eodes", "/hive/v1/nodes/a%2Fdrain", "/hive/v1/requests%2Fabc"])
+def test_the_route_that_was_judged_is_the_route_that_answers(path: str, hub: ThreadedHub) -> None:
+    method = "POST" if path.endswith("drain") else "GET"
+    answer = ask(hub.port, request(path, method=method, head=bearer(hub.admin_key), host=REMOTE))
+    assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")  # type: ignore[index]

@@ -15,6 +15,7 @@ from hive.dialects.routes import Answered, Methods, Route, RouteTable
 from hive.dialects.tasks import Dialect
 from hive.errors import NOT_FOUND, Fault
 from hive.hub.plan import Plan
+from hive.hub.records import Outcome
 from hive.net.stream import ClientStream
 from hive.surfaces.surface import Find, Redirect, Surface
 from hive.testing import ThreadedEngine
@@ -35,6 +36,8 @@ class ToyErrors:
 
 
 def hello(stream: ClientStream, plan: Plan) -> None:
+    if stream.head.query:
+        raise ZeroDivisionError("a mistake in the toy")
     stream.send(200, plan.fields, f"hello {plan.principal.name}".encode())
 
 
@@ -115,3 +118,18 @@ def test_its_requests_are_in_the_log_by_the_names_of_its_routes(hub: ThreadedHub
     ask(port, request(body=GENERATE, head=f"X-Toy-Key: {key}\r\n"))
     names = hub.call(lambda server: [record.operation for record, _ in server.hub.register.history])
     assert "toy_talk" in names
+
+
+def test_a_mistake_of_a_surface_is_answered_and_counted(hub: ThreadedHub, port: int, key: str) -> None:
+    answer = ask(port, get("/hello?x", f"X-Toy-Key: {key}\r\n"))
+    assert (answer.status, answer.body) == (500, b"toy: internal")
+    tallies = hub.call(lambda server: server.hub.register.records.tallies.exchanges)
+    assert ("toy_hello", "", Outcome.HUB_ERROR) in tallies
+
+
+def test_a_further_listener_that_others_can_reach_gives_nothing_without_a_key() -> None:
+    with run_hub({}) as hub:
+        wide = hub.run(lambda server: server.listen("0.0.0.0", 0, [TOY]))
+        near = hub.run(lambda server: server.listen("127.0.0.1", 0, [TOY]))
+        assert ask(wide, get("/hello")).status == 401
+        assert ask(near, get("/hello")).status == 200

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Protocol
 
 
+class Untranslatable(ValueError):  # noqa: N818 - it names what arrived
+    """An engine's answer has no meaning in the client's dialect. The text says what is wrong with it."""
+
+
 class Translator(Protocol):
     """Turns one answer, as its engine wrote it, into what the client is to read. There is one for each attempt.
 
-    An answer that needs no translation has no translator: its bytes go on unchanged.
+    An answer that needs no translation has no translator: its bytes go on unchanged. `units`, `end` and `whole` raise
+    `Untranslatable`.
     """
 
     @property

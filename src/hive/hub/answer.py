@@ -127,12 +127,13 @@ class Answer(msgspec.Struct):
         self.client.send(status, fields + self.fields, body)
 
     def send_whole(self, head: ResponseHead, body: bytes, translator: Translator | None = None) -> None:
-        """Send an engine's answer in one piece."""
-        self.state = _ENDED
+        """Send an engine's answer in one piece. Raises `Untranslatable`; then nothing is sent."""
         if translator is None:
-            self.client.send(head.status, response_fields(head.fields) + self.fields, body)
+            fields = response_fields(head.fields)
         else:
-            self.client.send(head.status, _fields_of(head, translator) + self.fields, translator.whole(body))
+            fields, body = _fields_of(head, translator), translator.whole(body)
+        self.state = _ENDED
+        self.client.send(head.status, fields + self.fields, body)
 
     def pass_on(self, head: ResponseHead, data: bytes) -> None:
         """Begin an answer in one piece with its first bytes; the others follow as they come."""

@@ -111,6 +111,8 @@ class Attempt:
                 raise
             self._hub.note_unreachable(engine, fault)
             return None
+        finally:
+            del dialing  # a failed task knows this frame: together they would keep the whole request
 
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
         """Return the relay of a failed attempt; None when it failed because there was no way to the engine.

@@ -84,6 +84,8 @@ class EventLog:
         before_oldest = self.last - len(self._kept)
         if position.epoch != self.epoch or not before_oldest <= position.number <= self.last:
             return Gap(position, Position(self.epoch, before_oldest))
+        if position.number == self.last:
+            return []
         begin = position.number - before_oldest
         entries = islice(self._kept, begin, begin + most)
         return [self._event(number, entry) for number, entry in enumerate(entries, position.number + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -13,6 +14,8 @@ from hive.hub.attempt import Attempt
 from hive.hub.exchange import Exchange
 from hive.hub.records import Record, Records, outcome_of
 from hive.scheduling.tickets import Lease
+
+_log = logging.getLogger(__name__)
 
 HISTORY = 1_000
 """The most ended exchanges that are kept to be shown."""
@@ -70,7 +73,10 @@ class ExchangeRegister:
     def check_deadlines(self, now: float) -> None:
         """End the attempts whose engines are silent for too long."""
         for exchange in list(self.running):
-            exchange.check_deadlines(now)
+            try:
+                exchange.check_deadlines(now)
+            except Exception:
+                _log.exception("exchange %s: its deadlines", exchange.record.request_id)
 
     def give_up_all(self) -> None:
         """End every exchange now, each with an honest error."""

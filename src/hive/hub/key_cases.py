@@ -67,9 +67,10 @@ class Keys:
         keys = self._by_digest.values() if revoked else self._live.values()
         return sorted(keys, key=lambda key: (key.created_at, key.name))
 
-    def is_live(self, name: str) -> bool:
-        """Is there a live key of this name?"""
-        return name in self._live
+    def is_live(self, key: Key) -> bool:
+        """Does this very key still hold? A later key of its name is another one."""
+        live = self._live.get(key.name)
+        return live is not None and live.digest == key.digest
 
     async def create(self, name: str, role: Role, *, manage: bool = False) -> NewKey:
         """Make a key. Raises Fault: INVALID_VALUE, or CONFLICT when a live key has the name."""

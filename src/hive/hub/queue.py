@@ -66,6 +66,7 @@ class Queue:
             raise
         finally:
             self._waiters.pop(ticket, None)
+            del waiter  # it holds the fault, whose traceback holds this frame
 
     def forget(self, ticket: Ticket) -> None:
         """Remove a ticket from the queue. Does nothing for a ticket that has left the queue."""

@@ -15,7 +15,7 @@ from enum import Enum
 from hive import errors
 from hive.dialects.streams import is_only_comments, opens_with_error, stream_of
 from hive.dialects.tasks import Dialect, Task
-from hive.dialects.translators import Translator
+from hive.dialects.translators import Translator, Untranslatable
 from hive.dialects.unit_reader import Ending, MalformedStream, UnitReader, is_json
 from hive.errors import Fault, Kind
 from hive.fleet.failures import Verdict, judge
@@ -226,7 +226,11 @@ class Relay:
             self.on_failure(errors.NODE_GARBLED, _NO_ANSWER)
             return
         else:
-            answer.send_whole(head, body, self._translator)
+            try:
+                answer.send_whole(head, body, self._translator)
+            except Untranslatable as error:
+                self.on_failure(errors.NODE_GARBLED, f"the engine's answer {error}")
+                return
         self.finished.keep(Result.DELIVERED)
 
     def _take_units(self, units: bytes) -> None:
@@ -241,7 +245,11 @@ class Relay:
         if translator is None:
             self._out = answer.give(self.head, units)
             return
-        units = translator.units(units)
+        try:
+            units = translator.units(units)
+        except Untranslatable as error:
+            self.fail(errors.NODE_GARBLED, f"the engine's answer {error}")
+            return
         if units:
             answer.give(self.head, units, translator)
 
@@ -289,7 +297,11 @@ class Relay:
 
     def _finish(self, reader: UnitReader) -> None:
         if self._translator is not None:
-            last = self._translator.end()
+            try:
+                last = self._translator.end()
+            except Untranslatable as error:
+                self.fail(errors.NODE_GARBLED, f"the engine's answer {error}")
+                return
             if last or not self._answer.has_begun:
                 assert self.head is not None
                 self._answer.give(self.head, last, self._translator)

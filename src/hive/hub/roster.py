@@ -89,7 +89,9 @@ class Roster:
 
     def expect(self, engine: Engine) -> None:
         """Keep one connection ready for each exchange that the engine may run."""
-        self.links[engine].expect(engine.most_exchanges)
+        link = self.links.get(engine)
+        if link is not None:  # it may have been removed meanwhile
+            link.expect(engine.most_exchanges)
 
     def follow_slots(self) -> None:
         """Keep enough connections ready for the slots that engines have now."""

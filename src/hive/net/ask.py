@@ -63,11 +63,12 @@ async def ask(
             try:
                 connection.send(_head(link, path, body), body or b"", collector)
                 await collector.done
+                assert collector.head is not None
+                return collector.head, b"".join(collector.pieces)
             finally:
                 if not collector.is_complete:
                     collector.connection.cancel()
-            assert collector.head is not None
-            return collector.head, b"".join(collector.pieces)
+                del collector  # it holds the fault, whose traceback holds this frame
     except TimeoutError:
         raise Fault(NODE_SILENT, f"no answer to {path} within {timeout:g} s") from None
 

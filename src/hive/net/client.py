@@ -129,6 +129,7 @@ class ClientConnection(asyncio.Protocol):
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.depart()
+        self._reader.close()
 
     def pause_writing(self) -> None:
         self.is_paused = True

@@ -51,6 +51,7 @@ class EngineConnection(asyncio.Protocol):
         "_is_announced",
         "_is_paused",
         "_is_raw",
+        "_max_head_bytes",
         "_outbox",
         "_pool",
         "_reader",
@@ -64,7 +65,7 @@ class EngineConnection(asyncio.Protocol):
     )
 
     def __init__(self, max_head_bytes: int, outbox: Outbox, pool: Pool) -> None:
-        self._reader = ResponseReader(max_head_bytes)
+        self._max_head_bytes = max_head_bytes
         self._outbox = outbox
         self._pool = pool
         self._transport: asyncio.Transport | None = None
@@ -99,11 +100,12 @@ class EngineConnection(asyncio.Protocol):
         if self._was_used:
             self._unheard = (head, body, is_bodiless, is_raw)
             self._sent_at = monotonic()
-        self._reader.begin(is_bodiless)
         transport = self._transport
         if transport is None:
             self._fail(errors.NODE_BROKE_OFF, "the engine closed the connection before the request was sent")
-        elif len(body) < _JOINED_BYTES:
+            return
+        self._reader.begin(is_bodiless)
+        if len(body) < _JOINED_BYTES:
             self._outbox.write(transport, head + body)
         else:
             self._outbox.write(transport, head)
@@ -137,8 +139,9 @@ class EngineConnection(asyncio.Protocol):
     def cancel(self) -> None:
         """Leave the exchange. The engine sees a closed connection. The sink gets no further call."""
         self._sink = self._source = self._unheard = None
-        if self._resend is not None:
-            self._resend.cancel()
+        resend, self._resend = self._resend, None
+        if resend is not None:
+            resend.cancel()
         if self._transport is not None:
             self._transport.abort()
 
@@ -161,6 +164,7 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._reader = ResponseReader(self._max_head_bytes)  # not before: a dial that fails never closes it
         set_nodelay(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -202,7 +206,12 @@ class EngineConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         transport, self._transport = self._transport, None
         sink = self._sink
-        if sink is None or transport is None:
+        self._lose(sink if transport is not None else None, exc)
+        self._reader.close()
+
+    def _lose(self, sink: Sink | None, exc: Exception | None) -> None:
+        """End the exchange of a connection that is gone; without a sink there is none."""
+        if sink is None:
             return
         broke_off = "the engine broke the connection off" + (f" ({in_words(exc)})" if exc else "")
         try:
@@ -248,7 +257,7 @@ class EngineConnection(asyncio.Protocol):
 
         def repeat(other: EngineConnection) -> None:
             source, unheard = self._source, self._unheard
-            self._source = self._unheard = None
+            self._source = self._unheard = self._resend = None
             if unheard is None:
                 other.close()
                 sink.on_failure(errors.NODE_BROKE_OFF, "the request is too long to be sent again")
@@ -256,5 +265,7 @@ class EngineConnection(asyncio.Protocol):
             other._source = source
             head, body, is_bodiless, is_raw = unheard
             other.send(head, body, sink, is_bodiless=is_bodiless, is_raw=is_raw)
+            if source is not None:
+                source.on_full(False)  # whatever the dead connection has said
 
         return repeat

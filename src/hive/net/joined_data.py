@@ -291,6 +291,7 @@ class JoinedConnection(JoinedSocket):
         if sink is not None:
             failure = self._judge_end(ended)
         if not reader.is_complete or not reader.can_be_reused:
+            self._reader.close()
             self._reader = ResponseReader(self._max_head_bytes)
         self._unsent = self._whole_at = None
         self.resume()
@@ -337,7 +338,7 @@ class JoinedConnection(JoinedSocket):
             return
 
         def repeat(other: JoinedConnection) -> None:
-            other._resend = resend
+            self._resend, other._resend = None, resend
             head, body, is_bodiless = unheard
             if source is not None:
                 other.begin(head, source, is_bodiless=is_bodiless)

@@ -173,6 +173,8 @@ class JoinedPool:
         except asyncio.CancelledError:
             self._leave(waiter)
             raise
+        finally:
+            del waiter  # it may hold a fault, whose traceback holds this frame
         connection.engine = engine
         return connection
 

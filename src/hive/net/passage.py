@@ -192,6 +192,7 @@ class Passage:
         connection, self._connection = self._connection, None
         if self._dialing is not None:
             self._dialing.cancel()
+            self._dialing = None
         if self._timer is not None:
             self._timer.cancel()
         if connection is not None and not is_whole:

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from hive.errors import NODE_UNREACHABLE, Fault
+from hive.errors import INTERNAL, NODE_UNREACHABLE, Fault
+from hive.net.link import Connection
 
 _log = logging.getLogger(__name__)
 
-C = TypeVar("C")
+C = TypeVar("C", bound=Connection)
 
 
 class PendingDial(Generic[C]):
@@ -43,4 +44,10 @@ async def _run(
         _log.exception("dialing an engine")
         otherwise(Fault(NODE_UNREACHABLE, str(error) or type(error).__name__))
     else:
-        then(connection)  # no await before this line: a cancellation cannot come in between
+        # No await before this line: a cancellation cannot come in between.
+        try:
+            then(connection)
+        except Exception:
+            _log.exception("sending on a connection that was just dialed")
+            connection.cancel()
+            otherwise(Fault(INTERNAL, "the request could not be sent"))

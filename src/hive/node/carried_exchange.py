@@ -105,6 +105,7 @@ class CarriedExchange:
         self._waiting = []
         if self._dialing is not None:
             self._dialing.cancel()
+            self._dialing = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.cancel()

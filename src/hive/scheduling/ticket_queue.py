@@ -74,6 +74,11 @@ class TicketQueue:
             return False
         lane = self._lane_of.pop(ticket.mark)
         ticket.mark = 0
+        self._leave(lane)
+        return True
+
+    def _leave(self, lane: Lane) -> None:
+        """Count a ticket of a lane no longer. Its entries in the heaps are stale already: its mark is another one."""
         lane.count -= 1
         self.count -= 1
         if lane.takes_slot:
@@ -85,15 +90,12 @@ class TicketQueue:
         if len(self._deadlines) > FEW_ENTRIES + 2 * self.count:
             self._deadlines = [entry for entry in self._deadlines if entry[2].mark == entry[1]]
             heapify(self._deadlines)
-        return True
 
     def move(self, ticket: Ticket, lane: Lane) -> None:
         """Let a waiting ticket wait in another lane of its model, or in its own lane at another place."""
-        left = ticket.mark
-        self.push(ticket, lane)  # before it leaves its place, so that a ticket waits for the model all the time
-        came, ticket.mark = ticket.mark, left
-        self.remove(ticket)
-        ticket.mark = came
+        old_lane = self._lane_of.pop(ticket.mark)
+        self.push(ticket, lane)  # first, so that the model always has a waiting ticket
+        self._leave(old_lane)
 
     def rekey(self, ticket: Ticket) -> None:
         """Make the key of a ticket anew; a waiting ticket moves to the place that the new key says."""

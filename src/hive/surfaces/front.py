@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,9 +20,11 @@ from hive.hub.core import Hub
 from hive.hub.exchange import Exchange
 from hive.hub.plan import Plan
 from hive.net.stream import ClientStream
-from hive.surfaces.surface import Answer, Redirect, Surface
+from hive.surfaces.surface import Redirect, Surface, WholeAnswer
 from hive.wire.link_accept import accept_upgrade
 from hive.wire.requests import RequestHead
+
+_log = logging.getLogger(__name__)
 
 _NO_REFERRER = b"Referrer-Policy: no-referrer\r\n"
 _ID = b"X-Hive-Request-Id: %b\r\n"
@@ -131,7 +134,7 @@ class Front:
             fields += cors_fields(origin)
         return fields if head.path_key is None else fields + _NO_REFERRER
 
-    def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> Answer:
+    def refuse(self, head: RequestHead | None, request_id: str, fault: Fault) -> WholeAnswer:
         """Return status, header lines and body that tell a client of a fault, in the shapes of its surface."""
         surface, methods = self._find(head.path) if head is not None else (self._first, {})
         dialect = next((route.dialect for route in methods.values()), None)
@@ -163,8 +166,20 @@ class Front:
         try:
             surface.answer(stream, plan)
         except Fault as fault:
-            status, fields, body = error_answer(plan.errors, fault, stream.request_id)
-            stream.send(status, fields + plan.fields, body)
+            self._answer_fault(stream, plan, fault)
+        except Exception:
+            _log.exception("request %s to the surface %s", stream.request_id, surface.name)
+            mistake = Fault(errors.INTERNAL, f"the hub made a mistake; its log has {stream.request_id}")
+            self._hub.register.note_refusal(plan.route, stream.request_id, mistake, 0)
+            self._answer_fault(stream, plan, mistake)
+
+    @staticmethod
+    def _answer_fault(stream: ClientStream, plan: Plan, fault: Fault) -> None:
+        if stream.has_started:
+            stream.cut()
+            return
+        status, fields, body = error_answer(plan.errors, fault, stream.request_id)
+        stream.send(status, fields + plan.fields, body)
 
     @staticmethod
     def _redirect(stream: ClientStream, plan: _Redirection) -> None:

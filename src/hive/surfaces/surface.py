@@ -24,7 +24,7 @@ class Redirect:
 
 Find = Callable[[str], Methods]
 """Finds the routes of a path among all surfaces of the listener."""
-Answer = tuple[int, bytes, bytes]
+WholeAnswer = tuple[int, bytes, bytes]
 """Status, header lines, body."""
 
 

@@ -16,6 +16,7 @@ not change the result. llhttp parses; the rules that it leaves open are here:
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import httptools
@@ -115,6 +116,7 @@ def split_key(path: str) -> tuple[str, bytes | None]:
     return (slash + rest) or "/", key.encode("ascii", "replace")
 
 
+# large because: it reads one head and its body in one pass, and each further call costs time on every request
 class RequestReader:
     """Reads the requests of one connection, one after the other. Call `restart` after each answer."""
 
@@ -165,6 +167,12 @@ class RequestReader:
     def is_idle(self) -> bool:
         """Has no byte of a request arrived yet?"""
         return self._gathered is None and self.head is None
+
+    def close(self) -> None:
+        """Let go of the body and of the parser, which knows the reader: the connection has ended."""
+        self._body, self._merged, self._gathered = [], None, None
+        with suppress(AttributeError):  # it was closed before
+            del self._parser
 
     def take_body(self) -> bytes:
         """Return the part of the body that was read so far, and forget it."""

@@ -6,6 +6,7 @@ dropped. A byte outside an answer, a wrong length and a head that is too large a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import httptools
@@ -63,6 +64,12 @@ class ResponseReader:
         self._fields: list[tuple[bytes, bytes]] = []
         self._overhead_bytes = 0
         self._is_bodiless = False
+
+    def close(self) -> None:
+        """Let go of the parser, which knows the reader: the connection has ended."""
+        self._body, self._more = None, []
+        with suppress(AttributeError):  # it was closed before
+            del self._parser
 
     def begin(self, is_bodiless: bool = False) -> None:
         """Note that a request was sent, so an answer may come now.

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from hive.auth.key_ring import KeyRing
+from hive.auth.principals import Principal
 from hive.errors import NOT_FOUND, Fault
 from hive.hub.event_feed import EventFeed
 from hive.hub.event_log import EventLog
@@ -68,7 +69,11 @@ def serve(tmp_path: Path, work: Work, fleet: Fleet | None = None) -> None:
             app = create_app(Services(keys, fleet or Fleet(), NoRequests(), EventFeed(events)))
 
             async def called(scope: Scope, receive: Receive, send: Send) -> None:
-                await app({**scope, "hive": {"key_name": CALLER, "request_id": "req_1"}}, receive, send)
+                await app(
+                    {**scope, "hive": {"principal": Principal(CALLER, frozenset()), "request_id": "req_1"}},
+                    receive,
+                    send,
+                )
 
             transport = httpx.ASGITransport(called, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://hub") as client:

@@ -199,7 +199,7 @@ def create_app(services: Services) -> FastAPI:
 
 def _key_name(request: Request) -> str:
     """Return the name of the caller's key, which the hub has found."""
-    return str(request.scope["hive"]["key_name"])
+    return str(request.scope["hive"]["principal"].name)
 
 
 def _serve_keys(app: FastAPI, keys: Keys) -> None:

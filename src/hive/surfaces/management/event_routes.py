@@ -83,10 +83,10 @@ def serve_events(app: FastAPI, prefix: str, feed: EventFeed, keys: Keys) -> None
     ) -> EventStream:
         """Send events as they happen, from now on, or after the one that `after` or `Last-Event-ID` names."""
         feed.check_room()
-        key_name = request.scope["hive"]["key_name"]
+        key = request.scope["hive"]["principal"].key
 
         def follow(position: Position) -> AsyncGenerator[News | Gap, None]:
-            return feed.follow(position, frozenset(kind or EventKind), QUIET, lambda: keys.is_live(key_name))
+            return feed.follow(position, frozenset(kind or EventKind), QUIET, lambda: keys.is_live(key))
 
         if last_event_id:  # a client that comes back repeats its query, but the header is newer
             return EventStream(_blocks(follow(_position("last-event-id", last_event_id)), b": events\n\n"))

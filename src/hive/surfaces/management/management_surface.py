@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from hive import errors
 from hive.dialects.error_shapes import error_answer
@@ -60,6 +61,9 @@ class _Management:
             stream.send(503, _TEXT + b"Retry-After: 1\r\n" + plan.fields, b"starting\n")
         elif route is READY or route is HEALTH:
             stream.send(200, _TEXT + plan.fields, b"ok\n")
+        elif MANAGEMENT_ROUTES.find(unquote(stream.head.path)).get(stream.head.method) is not route:
+            # The application decodes the path: the right that was judged must be that of the route which answers.
+            raise Fault(errors.NOT_FOUND, "there is nothing at this path")
         else:
             self._hub.background.spawn(self._run_application(stream, plan))
 
@@ -67,7 +71,7 @@ class _Management:
         try:
             if self._application is None:
                 self._application = await asyncio.to_thread(self._make_application)
-            extra: dict[str, object] = {"key_name": plan.principal.name, "request_id": stream.request_id}
+            extra: dict[str, object] = {"principal": plan.principal, "request_id": stream.request_id}
             await self._bridge.run(self._application, stream, extra, plan.fields)
         except Exception:
             _log.exception("management request %s", stream.request_id)
