@@ -26,9 +26,9 @@ class HeldAnswer(msgspec.Struct):
     """Nothing has been said to the client: an answer in one piece is held here as it comes."""
 
     pieces: list[bytes] = []
-    """When the answer passes on after all, only the last one is kept."""
+    """Once the answer is passed on, only the newest piece is kept."""
     size: int = 0
-    """Of all pieces, in bytes."""
+    """The size of all pieces, in bytes."""
 
     @property
     def body(self) -> bytes:
@@ -37,7 +37,7 @@ class HeldAnswer(msgspec.Struct):
 
     @property
     def tail(self) -> bytes:
-        """Return the last bytes, or more."""
+        """Return the newest piece: it ends with the last bytes."""
         return self.pieces[-1] if self.pieces else b""
 
     @property
@@ -53,7 +53,7 @@ class HeldAnswer(msgspec.Struct):
 
 
 class PassingAnswer:
-    """An answer in one piece that is too long to be held goes on as it comes."""
+    """An answer in one piece that is too long to be held: it is sent as it comes."""
 
     __slots__ = ()
 
@@ -63,7 +63,7 @@ class PassingAnswer:
 
 
 class StreamingAnswer:
-    """A stream goes on, in whole units of the client's dialect."""
+    """A stream that is sent as it comes, in whole units of the client's dialect."""
 
     __slots__ = ("last_units", "rest", "write")
 
@@ -73,7 +73,7 @@ class StreamingAnswer:
         self.last_units = first_units
         """The last units that were sent."""
         self.rest = b""
-        """What would end a unit of which the client has only the beginning."""
+        """The bytes that would end a unit if the client has only its beginning."""
 
     def tell(self, answer: Answer, fault: Fault) -> None:
         """End the stream with an error in its own dialect."""
@@ -95,9 +95,9 @@ _PASSING, _ENDED = PassingAnswer(), EndedAnswer()
 
 
 class Answer(msgspec.Struct):
-    """What the client of one exchange is told. `fields` are the hub's own header lines that its answer carries.
+    """What the client of one exchange is told. `fields`: header lines that the hub adds to the client's answer.
 
-    Where the engine speaks another dialect than the client, a translator says what its head and its body become.
+    If the engine speaks another dialect than the client, a translator says what its head and its body become.
     """
 
     client: ClientStream
@@ -112,7 +112,7 @@ class Answer(msgspec.Struct):
         return type(self.state) is not HeldAnswer
 
     def hold(self) -> HeldAnswer:
-        """Return where the answer of an attempt that begins is held; what an earlier one left there is dropped."""
+        """Return an empty place for a new attempt's answer; drop what an earlier attempt left."""
         state = self.state
         if type(state) is HeldAnswer and not state.pieces:
             return state
@@ -135,7 +135,7 @@ class Answer(msgspec.Struct):
             self.client.send(head.status, _fields_of(head, translator) + self.fields, translator.whole(body))
 
     def pass_on(self, head: ResponseHead, data: bytes) -> None:
-        """Begin an answer that goes on as it comes, with its first bytes."""
+        """Begin an answer that is sent as it comes; `data`: its first bytes."""
         self.client.start(head.status, _fields_of(head, None) + self.fields, head.content_length)
         self.state = _PASSING
         self.client.write(data)
@@ -161,12 +161,12 @@ class Answer(msgspec.Struct):
         self.client.finish()
 
     def tell(self, fault: Fault) -> None:
-        """End the answer with a fault, in the way that is left for that."""
+        """End the answer with a fault, in the way that is still possible."""
         state, self.state = self.state, _ENDED
         state.tell(self, fault)
 
     def _keep_pace(self) -> None:
-        """Pause the engine if the client took its time from the very beginning."""
+        """Pause the engine if the client is already paused when the answer begins."""
         client = self.client
         if client.is_paused and client.on_pause is not None:
             client.on_pause()

@@ -25,7 +25,7 @@ from hive.scheduling.tickets import Lease
 from hive.wire.forwarding import request_head
 
 END_SILENCE = 1.0
-"""Seconds after a stream's end mark in which the engine is to end its answer too."""
+"""After the end mark of a stream an engine has this many seconds to end its answer."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Attempt:
-    """One try. `run` it; its `relay` has the answer, or what came of it."""
+    """One try. `run` it; then `relay` has the answer, or how it failed."""
 
     __slots__ = ("_answer", "_hub", "_wanted", "_was_warm", "lease", "relay")
 
@@ -54,13 +54,13 @@ class Attempt:
 
     @property
     def engine(self) -> Engine:
-        """Where it runs."""
+        """Return the engine that it runs on."""
         return self.lease.engine
 
     # --- sending ---
 
     async def run(self) -> Relay | None:
-        """Send the request and wait for the end of its answer; None when there is no way to the engine."""
+        """Send the request and wait for the end of its answer; return None if the engine was never reached."""
         engine, client = self.lease.engine, self._answer.client
         link = self._hub.links[engine]
         self._was_warm = engine.is_warm(self._wanted.model, self.lease.ticket.load_options)
@@ -116,7 +116,10 @@ class Attempt:
             return None
 
     def _unless_unreachable(self, relay: Relay, fault: Fault, engine: Engine) -> Relay | None:
-        """Return an attempt; None when there was no way to the engine: for its joined node, or for a second connection.
+        """Return the relay; None if the engine was never reached.
+
+        That is so if no further connection to it could be made, if its joined node could not reach it, or if the node
+        had no free connection.
 
         Raises the `Fault` of a hub that can open no connection.
         """
@@ -148,7 +151,7 @@ class Attempt:
 
     @property
     def last_byte_at(self) -> float:
-        """When its newest byte came, or it was sent."""
+        """Return when its newest byte came; before the first byte, when the request was sent."""
         return self.relay.last_byte_at if self.relay is not None else 0.0
 
     @property
@@ -157,7 +160,7 @@ class Attempt:
         return self.relay is not None and self.relay.first_byte_at is not None
 
     def is_excused(self, now: float) -> bool:
-        """May it be silent for as long as it is, on an engine that works?"""
+        """Is its silence so far normal for an engine that works?"""
         relay = self.relay
         if relay is None or self.engine.relays(self._wanted.model):
             return True
@@ -187,12 +190,12 @@ class Attempt:
         return AttemptSilence(self.lease, relay.last_byte_at, has_begun, routing.has_tools, streams)
 
     def forgive(self, stall: float) -> None:
-        """The hub itself stood still for so many seconds: they are no engine's silence."""
+        """Do not count these seconds as the engine's silence: the hub itself stood still."""
         if self.relay is not None:
             self.relay.last_byte_at = min(self.relay.last_byte_at + stall, self._hub.now())
 
     def failure(self, relay: Relay | None) -> str:
-        """Return why it brought no whole answer, without anything that an engine answered; "" when it did."""
+        """Return why it brought no whole answer, in the hub's own words; "" for a whole answer."""
         if relay is None:
             error = self.engine.error
             return f"there was no way to it ({error})" if error else "there was no way to it"

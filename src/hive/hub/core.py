@@ -51,7 +51,7 @@ class Hub:
         self.outbox = Outbox()
         self.background = Background()
         self.frontend = default_frontend(settings)
-        """Where requests arrive."""
+        """The frontend at which requests arrive."""
         self.fleet = Fleet()
         self.catalog = Catalog(self.fleet)
         self.health = HealthWatch(self.fleet, self.now, events, self._on_transition)

@@ -41,7 +41,7 @@ class EventFeed:
         log.on_news = self._on_news
 
     def check_room(self) -> None:
-        """Raise `Fault` when so many follow that there is no room for one more."""
+        """Raise `Fault` if there is no room for one more follower."""
         if self.followers >= MAX_FOLLOWERS:
             raise Fault(OVERLOADED, f"{MAX_FOLLOWERS} clients follow the events already")
 
@@ -77,7 +77,7 @@ class EventFeed:
             self.followers -= 1
 
     async def _has_news(self, seconds: float) -> bool:
-        """Wait for the next event; False when none came in so many seconds."""
+        """Wait for the next event; return False if none came within `seconds`."""
         if self._news is None:
             self._news = self._loop.create_future()
         news = self._news

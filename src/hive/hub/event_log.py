@@ -1,8 +1,9 @@
 """What happened in a hub, in order: a bounded log in memory, whose numbers rise by one from event to event.
 
 The number of an event follows from its place, so there are no gaps between numbers. Each start of a hub begins an
-epoch with number 1. A reader that has read up to a position asks for what came after it; when part of that is not
-kept any more, or the position is of another epoch, it gets a `Gap` and knows that it must read the lists anew.
+epoch with number 1. A reader that has read up to a position asks for what came after it. If part of that is not
+kept any more, or if the position is of another epoch, the reader gets a `Gap` and knows that it must read the lists
+anew.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _POSITION = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,15})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Up to which event a reader has read, this one included; number 0 is the begin of an epoch."""
+    """The last event that a reader has read; number 0 is the beginning of an epoch, before its first event."""
 
     epoch: str
     number: int
@@ -35,14 +36,14 @@ class Position:
 
     @classmethod
     def read(cls, text: str) -> Position | None:
-        """Return the position that a text says, as `str` writes it; None for another text."""
+        """Parse a position that `str` wrote; return None for any other text."""
         found = _POSITION.fullmatch(text)
         return cls(found[1], int(found[2])) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Not all that came after a position is kept: read on after `resume`, the place before the oldest event kept."""
+    """Some events after `asked` are gone. Read on after `resume`, just before the oldest event that is kept."""
 
     asked: Position
     resume: Position
@@ -60,7 +61,7 @@ class EventLog:
         """Called after each change of the log."""
         self._clock = clock
         self._kept: deque[Event | Record] = deque(maxlen=kept)
-        """A record stands for the event that its request has ended: that event is only made for a reader."""
+        """A record stands for its `request_ended` event, which is made only when a reader asks for it."""
 
     @property
     def position(self) -> Position:
@@ -80,12 +81,12 @@ class EventLog:
         self.on_news()
 
     def since(self, position: Position, most: int = KEPT) -> Sequence[Event] | Gap:
-        """Return what came after a position, oldest first and at most so many events, or say that not all is kept."""
+        """Return the events after a position, oldest first, at most `most` of them; a `Gap` if some are gone."""
         before_oldest = self.last - len(self._kept)
         if position.epoch != self.epoch or not before_oldest <= position.number <= self.last:
             return Gap(position, Position(self.epoch, before_oldest))
-        begin = position.number - before_oldest
-        entries = islice(self._kept, begin, begin + most)
+        start = position.number - before_oldest
+        entries = islice(self._kept, start, start + most)
         return [self._event(number, entry) for number, entry in enumerate(entries, position.number + 1)]
 
     def _event(self, number: int, entry: Event | Record) -> Event:
@@ -95,4 +96,4 @@ class EventLog:
 
 
 def _ignore() -> None:
-    """Nobody follows the log."""
+    """Do nothing: no reader follows the log."""

@@ -1,8 +1,8 @@
 """The life of one client request to an engine: read, wait for a slot, relay, try elsewhere, account.
 
-The bytes move by callbacks (`hub.relay`) and do not wake it until the end; what follows then is decided by the table in
-`scheduling.failover`. Whatever happens, it gives back the slot and the connection, and the client gets one whole answer
-or one honest error.
+The bytes move by callbacks (`hub.relay`), which wake the exchange only at the end of an attempt. The table in
+`scheduling.failover` then decides the next step. Whatever happens, the exchange gives back the slot and the connection,
+and the client gets one whole answer or one honest error.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from hive.wire.multipart import read_model
 _log = logging.getLogger(__name__)
 
 BYTES_A_TOKEN = 4
-"""Of a request's body, about, where nobody has counted."""
+"""About how many bytes of a request's body make one token."""
 MOST_TOKENS = 16_000
-"""A longer body is more likely to hold pictures."""
+"""A prompt is estimated at no more tokens than these: a longer body probably holds pictures."""
 NOTHING_READ = RoutingFields()
 _FEW = 32
-"""So many engines are looked at to say why a request waits."""
+"""At most this many engines are looked at, to say why a request waits."""
 
 
 class Exchange:
-    """One request on its way. `run` never raises but for cancellation, which means that the client is gone."""
+    """One request on its way. `run` raises only the cancellation, when the client is gone or the hub gives up."""
 
     def __init__(self, hub: ExchangePort[Exchange], stream: ClientStream, plan: Plan) -> None:
         self._hub = hub
@@ -59,15 +59,15 @@ class Exchange:
         self.began_at = hub.now()
         self._is_last_attempt = False
         self._unreached: list[Engine] = []
-        """Engines that seemed up and were not, each as often as that happened."""
+        """Engines that seemed up but could not be reached; one entry for each time."""
         self._runner: Runner | None = None
         self._waits_since: float | None = None
         self.ticket: Ticket | None = None
-        """Its wish for a slot, from when its model is known."""
+        """Its ticket; None until its model is known."""
         self.attempt: Attempt | None = None
         """The attempt under way, or the last one."""
         self.leases: list[Lease] = []
-        """Of all attempts: each says why it went there."""
+        """The leases of all attempts; each lease says why its engine was chosen."""
         self.record = Record(
             request_id=stream.request_id,
             operation=plan.route.name,
@@ -224,10 +224,13 @@ class Exchange:
     # --- after an attempt that brought no whole answer ---
 
     def _consider(self, relay: Relay | None, lease: Lease) -> bool:
-        """Do what follows; return whether the ticket goes back into the queue. Raises `Fault` for the client."""
+        """Do what the failover table says; return whether the ticket goes back into the queue.
+
+        Raises `Fault` for the client.
+        """
         engine, record = lease.engine, self.record
         end, row = _how_it_ended(relay, lease, has_begun=self._answer.has_begun)
-        if end is End.UNREACHABLE and engine.health is Health.DOWN:  # its node is not merely short of connections
+        if end is End.UNREACHABLE and engine.health is Health.DOWN:  # not if its node only lacks a free connection
             self._unreached.append(engine)
         left = failover.what_is_left(self._hub.fleet.having(record.model), lease.ticket, engine, self._hub.now())
         unreached = self._unreached.count(engine)
@@ -264,7 +267,7 @@ class Exchange:
             ticket.excluded.clear()
 
     def _pass_refusal(self, relay: Relay, end: End) -> None:
-        """Let the client see the refusal of the engine as it is."""
+        """Send the client the refusal of the engine as it is."""
         head, record = relay.head, self.record
         assert head is not None
         is_about_request = head.status == 400 or (end is End.REFUSED and head.status < 500)
@@ -330,7 +333,7 @@ class Exchange:
 
 
 def _how_it_ended(relay: Relay | None, lease: Lease, *, has_begun: bool) -> tuple[End, Row | None]:
-    """Return how an attempt ended that brought no whole answer, and what the refusal means if it is one."""
+    """Return how an attempt without a whole answer ended, and for a refusal the row that says what it means."""
     if relay is None:
         return End.UNREACHABLE, None
     if relay.finished.value is Result.ENGINE_ERROR:
@@ -345,7 +348,7 @@ def _how_it_ended(relay: Relay | None, lease: Lease, *, has_begun: bool) -> tupl
 
 
 def _fault_for_client(relay: Relay | None, lease: Lease, row: Row | None) -> Fault:
-    """Return what the client is told of an attempt that brought no answer; a node's fault with the node's name."""
+    """Return the fault for the client after such an attempt. A node's fault names the node."""
     node = lease.engine.node
     if relay is None:
         return Fault(errors.NODE_UNREACHABLE, f"node {node!r} seems to be up and cannot be reached")

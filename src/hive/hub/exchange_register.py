@@ -15,7 +15,7 @@ from hive.hub.records import Record, Records, outcome_of
 from hive.scheduling.tickets import Lease
 
 HISTORY = 1_000
-"""So many exchanges that have ended are kept to be shown."""
+"""How many ended exchanges are kept to be shown."""
 _DRAIN_STEP = 0.05
 
 PastExchange = tuple[Record, list[Lease]]
@@ -23,7 +23,7 @@ PastExchange = tuple[Record, list[Lease]]
 
 
 class ExchangeRegister:
-    """Takes every exchange at its begin and at its end."""
+    """Takes every exchange at its beginning and at its end."""
 
     def __init__(self, records: Records, now: Callable[[], float]) -> None:
         self.records = records
@@ -56,7 +56,7 @@ class ExchangeRegister:
 
     def past(self) -> Iterator[PastExchange]:
         """Return the exchanges that have ended, the last one first."""
-        self.records.settle()  # it dates them
+        self.records.settle()  # this fills in their `time`
         return reversed(self.history)
 
     def find_past(self, request_id: str) -> PastExchange:
@@ -80,7 +80,7 @@ class ExchangeRegister:
     async def finish(self, timeout: float) -> None:
         """Wait for the exchanges that run; after `timeout` seconds give up those that still do."""
         deadline = self._now() + timeout
-        while self.running and self._now() < deadline:  # noqa: ASYNC110 - so no exchange pays for an event
+        while self.running and self._now() < deadline:  # noqa: ASYNC110 - an event would cost each exchange time
             await asyncio.sleep(_DRAIN_STEP)
         self.give_up_all()
         await asyncio.sleep(0)

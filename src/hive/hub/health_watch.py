@@ -33,7 +33,7 @@ class Sighting(Protocol):
         """Has a byte of its answer come?"""
 
     def is_excused(self, now: float) -> bool:
-        """May it be silent for so long on an engine that works?"""
+        """Is its silence so far normal for an engine that works?"""
 
 
 class HealthWatch:

@@ -1,7 +1,6 @@
 """Loads models by exchanges of the hub's own, so that a client's departure cannot end a load that others wait for.
 
-An Ollama loads a model of any kind for a request to embed nothing. It unloads it if `keep_alive` of such a request is
-0.
+On an Ollama, `/api/embed` without input loads a model of any kind, and `/api/generate` with `keep_alive: 0` unloads it.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class Loader:
         self._roster.kick(engine, later=True)
 
     def tick(self, now: float) -> None:
-        """End loads of engines that give no sign of life, and ask the other engines what they evicted."""
+        """End the loads on engines without a sign of life; ask the other engines what their loads have evicted."""
         for load in list(self.running.values()):
             if silence_limit(load.engine.signs, now, self._patience, has_begun=False, has_tools=False) == 0.0:
                 self.give_up(load.engine)

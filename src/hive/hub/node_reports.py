@@ -14,7 +14,7 @@ from hive.wire.link_messages import EngineBeat, ReportedEngine
 _log = logging.getLogger(__name__)
 
 LEARN_SHARE = 20
-"""If a report took one second to read, the next report of the same node waits so many seconds."""
+"""If a report took one second to read, the next report of the same node waits this many seconds."""
 LONGEST_LEARN_WAIT = 60.0
 
 
@@ -30,7 +30,7 @@ class NodeReports:
         drained_by: Callable[[], str],
         note_change: Callable[[str], None],
     ) -> None:
-        """`refresh` asks the node for the models of an engine. `drained_by` returns who wants the node empty, or ""."""
+        """`refresh` asks the node for an engine's models. `drained_by` returns why the node gets no work, or ""."""
         self.node = pool.node
         self.engines: dict[str, JoinedEngine] = {}
         self._port = port

@@ -1,8 +1,9 @@
 """The way of one attempt's answer from its engine to the client: by callbacks, while the exchange sleeps.
 
 A reader finds whole units in what the engine sends, a translator turns them into the client's dialect if that is
-another one, and the exchange's answer tells the client. So that a failure can still move elsewhere, the head is held
-until the first whole unit, and an answer in one piece whole, up to a bound. A stream without its end mark is a failure.
+another one, and the exchange's answer tells the client. The head is held until the first whole unit, so that another
+engine can still be tried after a failure. An answer in one piece is held until it is whole, up to a bound. A stream
+without its end mark is a failure.
 A client that reads slowly pauses its own engine connection and no other one.
 """
 
@@ -92,9 +93,9 @@ class Relay:
         self._limits = limits
         self._translator = translator
         self._out: StreamingAnswer | None = None
-        """Where units go that need no translation, once the stream has begun."""
+        """Where units that need no translation go; None until the stream has begun."""
         self.held = answer.hold()
-        """What came of an answer in one piece."""
+        """The part of an answer in one piece that has come so far."""
         self.reader: UnitReader | None = None
         """Reads an answer that streams."""
         self.connection: Connection | None = None
@@ -178,7 +179,7 @@ class Relay:
         self.finished.keep(Result.FAILED)
 
     def on_moved(self, connection: Connection) -> None:
-        """The first connection had died unheard: the clock begins anew with another one."""
+        """Use another connection and start the clock anew: the engine never got the request on the dead connection."""
         self.started_at = self.last_byte_at = self._now()
         self.attach(connection)
 
@@ -196,7 +197,10 @@ class Relay:
             self._stop_holding()
 
     def _stop_holding(self) -> None:
-        """Pass an answer on that is too long to be held, unless it is none, or must be seen whole."""
+        """Pass on an answer that is too long to hold.
+
+        Fail if it is an error, if it is not JSON where JSON is due, or if it must be translated whole.
+        """
         head, held, translator = self.head, self.held, self._translator
         assert head is not None
         if head.status >= 300:
@@ -252,7 +256,7 @@ class Relay:
             answer.give(self.head, units, translator)
 
     def _pass_long_piece(self, reader: UnitReader) -> None:
-        """Let a piece of a long unit go on as it is, if there is one."""
+        """Pass on the piece of a long unit as it is, if there is one."""
         piece, reader.long_piece = reader.long_piece, b""
         if piece:
             assert self.head is not None
@@ -306,10 +310,10 @@ class Relay:
 
     @property
     def has_ended(self) -> bool:
-        """Has the stream's end mark gone to the client?"""
+        """Has the stream's end mark been read?"""
         return self.reader is not None and self.reader.ending is not Ending.MISSING
 
 
 def _may_be_whole(head: ResponseHead, body: bytes) -> bool:
-    """Could a body that only the connection's end delimits be whole? JSON shows by its last byte."""
+    """Could a body that only the connection's end delimits be whole? JSON shows it by its last byte."""
     return b"json" not in head.content_type or body.rstrip()[-1:] in (b"}", b"]")

@@ -13,7 +13,7 @@ from hive.hub.watcher import Watcher
 from hive.net.link import Link
 
 FIRST_LOOK = 3.0
-"""Seconds for which a request waits at most until every engine has been asked once."""
+"""A request waits at most this many seconds for every engine to be asked once."""
 REMOVAL = 5.0
 """Seconds after its removal in which an engine's link can still be found."""
 
@@ -62,7 +62,7 @@ class Roster:
         return list(self._watchers.values())
 
     def kick(self, engine: Engine, *, later: bool = False) -> None:
-        """Have an engine looked at, at once or as soon as it has done what it said."""
+        """Have an engine looked at now; `later`: once the engine has done what it confirmed (an unload)."""
         watcher = self._watchers.get(engine)
         if watcher is None:
             return  # it was removed meanwhile
@@ -92,7 +92,7 @@ class Roster:
         self.links[engine].expect(engine.most_exchanges)
 
     def follow_slots(self) -> None:
-        """Have as many connections ready as slots were learned meanwhile."""
+        """Adjust the number of ready connections to the slots that were learned since."""
         for engine in self._fleet.engines:
             if engine.takes_work:
                 self.expect(engine)
