@@ -207,7 +207,7 @@ class ClientConnection(asyncio.Protocol):
         self._handler.begin(stream)
 
     def _begin_streaming(self, stream: ClientStream, intake: BodyIntake) -> None:
-        """Call the handler before the body. An answer that starts before the body ends is the last on the connection."""
+        """Call the handler before the body. An answer that starts before the body ends is the connection's last."""
         reader = self._reader
         assert self._transport is not None
         self._state = ConnectionState.ANSWERING if reader.is_complete else ConnectionState.STREAMING
