@@ -30,7 +30,7 @@ class Signs:
     is_halted: bool = False
     """Was its process stopped, so that nothing of it can go on?"""
     drained_by: str = ""
-    """By whose order it is drained, and why, in a few words; "" when it is not."""
+    """Why it is drained, or by whose order, in a few words; "" if it is not drained."""
     has_left: bool = False
     """Has its node left in good order? Then the engine is trusted at once when it is back."""
     is_remembered: bool = False

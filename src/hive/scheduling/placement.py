@@ -1,4 +1,4 @@
-"""On which engine `best` has a model loaded: weighed by the load's seconds, and by what all other requests lose.
+"""Chooses the engine that loads a model for `best`: weighs the load's seconds, and what all other requests lose.
 
 Where enough is known of an engine's memory, the models that are missed least are unloaded first, and the exchanges on
 the engine run on. Where too little is known, the engine gets no exchange while it evicts the models that it chooses.
@@ -17,11 +17,11 @@ from hive.scheduling.tickets import Ticket
 TIE = 1.05
 """Estimates so close are equal."""
 MOST_WEIGHED = 8
-"""So many engines are weighed for a load."""
+"""At most this many engines are weighed for a load."""
 STRANGERS = 2
-"""So many of these are drawn at random."""
+"""This many of the weighed engines are drawn at random."""
 BUSY_COUNTS = 10.0
-"""At a glance, an engine with an exchange or a load counts as so many seconds slower."""
+"""At a glance, an engine with an exchange or a load counts as this many seconds slower."""
 _NEVER = float("inf")
 
 

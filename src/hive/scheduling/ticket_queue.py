@@ -1,7 +1,7 @@
 """All tickets that wait: found by model, forgotten or expired in O(log n), in lanes ordered by key.
 
-Heaps are never searched: the entry of a ticket that has left stays in a heap until it comes to the top, or until such
-entries are the greater part.
+Heaps are never searched. The entry of a ticket that has left stays in a heap until it reaches the top, or until such
+entries are the majority.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TicketQueue:
         self.waiting_of: dict[str, int] = {}
         """How many tickets that need a slot wait for a model."""
         self.pressed_since: dict[str, float] = {}
-        """When the wait for a model began that has not ended since: the arrival of its first ticket."""
+        """Since when tickets have waited for a model without a break: the arrival of the first of them."""
         self.served_at: dict[Wish, float] = {}
         """When a waiting ticket with the wish was last served; forgotten when no ticket waits for the model."""
         self._order = order
@@ -88,12 +88,12 @@ class TicketQueue:
         return True
 
     def move(self, ticket: Ticket, lane: Lane) -> None:
-        """Let a waiting ticket wait in another lane of its model, or in its own lane at another place."""
-        left = ticket.mark
-        self.push(ticket, lane)  # before it leaves its place, so that a ticket waits for the model all the time
-        came, ticket.mark = ticket.mark, left
+        """Move a waiting ticket to another lane of its model, or to another place in its own lane."""
+        old_mark = ticket.mark
+        self.push(ticket, lane)  # push first, so that the model always has a waiting ticket
+        new_mark, ticket.mark = ticket.mark, old_mark
         self.remove(ticket)
-        ticket.mark = came
+        ticket.mark = new_mark
 
     def rekey(self, ticket: Ticket) -> None:
         """Make the key of a ticket anew; a waiting ticket moves to the place that the new key says."""
@@ -118,7 +118,7 @@ class TicketQueue:
                 yield from lane.tickets()
 
     def _close(self, lane: Lane) -> None:
-        """The last ticket of a lane has left."""
+        """Empty a lane whose last ticket has left."""
         lane.entries.clear()
         lane.is_declining = False
         self.by_model[lane.model].remove(lane)
