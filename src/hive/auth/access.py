@@ -69,7 +69,7 @@ def is_local(head: RequestHead, peer: str) -> bool:
 
 
 def credentials(head: RequestHead) -> list[bytes]:
-    """Return the keys that a request carries, the most telling one first."""
+    """Return the keys that a request carries, the most reliable key first."""
     found = [head.path_key] if head.path_key is not None else []
     authorization = head.fields.get(b"authorization")
     if authorization is not None:
@@ -82,7 +82,7 @@ def credentials(head: RequestHead) -> list[bytes]:
 
 
 def client_address(peer: str, head: RequestHead, trusted: Sequence[Network]) -> str:
-    """Return who really asks: the last address in X-Forwarded-For that no trusted proxy of ours has."""
+    """Return the client's address: the last address in X-Forwarded-For that no trusted proxy of ours has."""
     address = peer
     if not trusted or not _is_in(address, trusted):
         return address

@@ -16,7 +16,7 @@ from msgspec import Meta
 from hive.dialects.tasks import Dialect
 
 TAIL_BYTES = 1024
-"""So many bytes of an answer's end are read."""
+"""At most this many bytes of an answer's end are searched."""
 _NANO = 1e-9
 _MILLI = 1e-3
 _Whole = Annotated[int, Meta(ge=0, lt=1 << 53)]
@@ -25,19 +25,19 @@ _Decimal = Annotated[float, Meta(ge=0, lt=1 << 53)]
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What is known of an exchange that was served; None for what nobody measured. Seconds and tokens."""
+    """What is known of an exchange that was served; None for what was not measured. Seconds and tokens."""
 
     first_byte: float | None = None
-    """From the request to the engine until its first byte, as the hub saw it."""
+    """The time from the request until the engine's first byte, as the hub saw it."""
     prompt_tokens: int | None = None
     prompt_seconds: float | None = None
     output_tokens: int | None = None
     decode_seconds: float | None = None
     load_seconds: float | None = None
     total_seconds: float | None = None
-    """By the engine's own clock, from request to end."""
+    """The time by the engine's own clock, from the request to the end."""
     whole_seconds: float | None = None
-    """From the request to the end of an answer in one piece, as the hub saw it; where no engine's clock tells more."""
+    """The time from the request to the end of an answer in one piece, as the hub saw it; used if no engine says more."""
 
     @property
     def waited_inside(self) -> float | None:
@@ -49,7 +49,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class _Durations(msgspec.Struct):
-    """Of Ollama's final line: in nanoseconds, and left out when there is nothing to tell."""
+    """The durations in Ollama's final line, in nanoseconds; left out when there is nothing to tell."""
 
     total_duration: _Whole
     load_duration: _Whole = 0
@@ -67,7 +67,7 @@ class _Durations(msgspec.Struct):
 
 
 class _Timings(msgspec.Struct):
-    """Of llama.cpp's last event: in milliseconds."""
+    """The durations in llama.cpp's last event, in milliseconds."""
 
     prompt_n: _Whole
     prompt_ms: _Decimal

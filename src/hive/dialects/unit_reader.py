@@ -1,7 +1,7 @@
-"""What the readers of streamed answers share: whole units go on, the rest of one is held, and an end mark is seen.
+"""What the readers of streamed answers share: whole units are passed on, an unfinished unit is held.
 
-A unit is a line or an event, whatever the engine's dialect streams. An answer that ends without its end mark is not
-whole.
+A unit is a line or an event, depending on the engine's dialect. The readers also see the end mark: an answer that ends
+without it is not whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 import msgspec
 
 _LONGEST_CUT = 3
-"""Bytes of a unit's end that may have come without its last one."""
+"""The bytes of the longest separator, CR LF CR LF, that can have come without its last byte."""
 
 
 class Ending(Enum):
@@ -20,7 +20,7 @@ class Ending(Enum):
 
     WHOLE = "whole"
     ERROR = "error"
-    """With an error that the engine itself told the client."""
+    """It ends with an error that the engine itself told the client."""
     MISSING = "missing"
 
 
@@ -43,13 +43,13 @@ class Unit(msgspec.Struct):
 
 decode_unit = msgspec.json.Decoder(Unit).decode
 NOT_AT_ONCE = msgspec.DecodeError, UnicodeDecodeError, RecursionError
-"""What `decode_unit` raises for what must be read again, leniently."""
+"""What `decode_unit` raises. The unit is then read again, leniently."""
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _NO_ERROR = frozenset({b"null", b'""'})
 
 
 def read_unit(data: bytes) -> Unit:
-    """Return what a JSON object says; lenient, as clients are. Raises `MalformedStream` for what is none."""
+    """Return what a JSON object says; lenient, as clients are. Raises `MalformedStream` if it is none."""
     try:
         return decode_unit(data)
     except NOT_AT_ONCE:
@@ -83,16 +83,16 @@ def is_json(data: bytes) -> bool:
 class UnitReader:
     """Reads one streamed answer: `feed` it bytes, and `end` it.
 
-    A unit of more than `held_bytes` is not held: it goes on in pieces (`long_piece`), unchecked, if it may.
+    A unit of more than `held_bytes` is passed on in pieces (`long_piece`), unchecked, if `passes_long` is true.
     """
 
     __slots__ = ("_held_bytes", "_long_start", "_partial", "_passes_long", "ending", "last_units", "long_piece")
 
     separator = b""
-    """What ends a unit."""
+    """The bytes that end a unit."""
 
     def __init__(self, held_bytes: int, *, passes_long: bool = True) -> None:
-        """`passes_long`: may a long unit go on in pieces? Else it is a malformed stream."""
+        """`passes_long`: may a long unit be passed on in pieces? If not, the stream is malformed."""
         self._held_bytes = held_bytes
         self._passes_long = passes_long
         self._partial = b""
@@ -102,9 +102,9 @@ class UnitReader:
         self.ending = Ending.MISSING
         """How the last whole unit so far ends the stream."""
         self.last_units = b""
-        """The last whole units; with an end mark those before it too, where an engine tells what it measured."""
+        """The last whole units. With an end mark also the units before it: an engine may put its measurements there."""
         self.long_piece = b""
-        """What must go on of a long unit before the units that `feed` returned; the caller empties it."""
+        """The piece of a long unit that goes before what `feed` returned. The caller empties it."""
 
     # --- the grammar of a dialect ---
 
@@ -119,7 +119,7 @@ class UnitReader:
         raise NotImplementedError
 
     def check(self, units: bytes) -> tuple[bytes, Ending | None]:
-        """Return whole units as they may go on, and how the last ends the stream; None when they say nothing.
+        """Return whole units as they may be passed on, and how the last unit ends the stream; None if it says no end.
 
         Raises `MalformedStream`.
         """
@@ -134,7 +134,7 @@ class UnitReader:
         raise NotImplementedError
 
     def ending_of(self, unit: bytes) -> Ending:
-        """Return how a unit without its end would end the stream."""
+        """Return the ending that a unit gives, although its separator has not come."""
         try:
             return self.check(unit + self.separator)[1] or Ending.MISSING
         except MalformedStream:
@@ -149,7 +149,7 @@ class UnitReader:
 
     @property
     def is_inside_long_unit(self) -> bool:
-        """Has the beginning of a long unit gone on, and not its end?"""
+        """Was the beginning of a long unit passed on, and not its end?"""
         return self._long_start is not None
 
     def feed(self, data: bytes) -> bytes:
@@ -179,7 +179,7 @@ class UnitReader:
         return units
 
     def end(self) -> bytes:
-        """The answer has ended: return its last unit, if that came without its end and is as good as whole.
+        """End the answer. Return its last unit if only the unit's separator is missing and the unit ends the stream.
 
         Raises `MalformedStream`.
         """
@@ -199,7 +199,7 @@ class UnitReader:
         self.long_piece = data
 
     def _end_long(self, units: bytes, start: bytes) -> bytes:
-        """Let the rest of a long unit go on; return the units after it."""
+        """Pass on the rest of a long unit; return the units after it."""
         end = self.first_bytes(units)
         self.long_piece, rest = units[:end], units[end:]
         self.last_units, self._long_start = b"", None

@@ -30,7 +30,7 @@ Answer = tuple[int, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One system's way to be spoken to. A listener carries one or more of them."""
+    """How clients of one system speak to the hub. A listener carries one or more surfaces."""
 
     name: str
     routes: RouteTable
@@ -43,6 +43,6 @@ class Surface:
     errors: Mapping[Dialect, ErrorShapes] = field(default_factory=lambda: ERRORS)
     """How a fault is worded in each dialect."""
     credentials: Callable[[RequestHead], list[bytes]] = credentials
-    """Returns the keys that a request shows, the most telling one first."""
+    """Returns the keys that a request shows, the most reliable key first."""
     prefix: str = ""
-    """Every path below it belongs to the surface, with or without a route; "" for none."""
+    """Every path below it belongs to the surface, with or without a route; "" if there is no such prefix."""
