@@ -39,7 +39,7 @@ class RoutingFields(msgspec.Struct):
 
 
 class _Name:
-    """A key of an object, equal only to itself: so a decoder keeps repeated ones."""
+    """A key of an object, equal only to itself. So a decoder keeps repeated keys."""
 
     __slots__ = ("text",)
 

@@ -37,7 +37,7 @@ class Measured(msgspec.Struct, frozen=True):
     total_seconds: float | None = None
     """The time by the engine's own clock, from the request to the end."""
     whole_seconds: float | None = None
-    """The time from the request to the end of an answer in one piece, as the hub saw it; used if no engine says more."""
+    """The time from the request to the end of an answer in one piece, as the hub saw it. Used if no engine says it."""
 
     @property
     def waited_inside(self) -> float | None:

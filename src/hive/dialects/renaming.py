@@ -13,9 +13,9 @@ class Renaming:
     """A translator that changes nothing of an answer but the name of its model."""
 
     engine_text: tuple[bytes, ...]
-    """What stands in the engine's answers, in both spellings: without and with a space."""
+    """The text in the engine's answers, in its two spellings, without and with a space."""
     client_text: tuple[bytes, ...]
-    """What the client is to read instead."""
+    """The text that the client is to read instead."""
     needs_whole_units: bool = False
 
     def content_type(self, engines: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Which reader an engine's answer needs: by its dialect and content type; and how a stream opens that is no answer."""
+"""Which reader an engine's answer needs, by dialect and content type; and how a stream that is no answer begins."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class UnitReader:
         return self._long_start is not None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes, at least one; return the units that are whole now, as they may go on. Raises `MalformedStream`.
+        """Take bytes, at least one; return the units that are whole now, as they may be sent. Raises `MalformedStream`.
 
         A dialect's own `feed` reads a single plain unit in one step, and leaves everything else to this one.
         """

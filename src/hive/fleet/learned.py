@@ -30,11 +30,11 @@ class Learned:
     insides: int = 0
     """How often an exchange was found to wait inside the engine."""
     proven_bytes: int = 0
-    """The largest sum of the sizes of models that were in its memory at once: so much is known to fit."""
+    """The largest sum of the sizes of models that were in its memory at once. These bytes are known to fit."""
     full_bytes: float = float("inf")
-    """The smallest sum of the sizes of models of which one was evicted: so much is known not to fit."""
+    """The smallest sum of the sizes of models that did not stay together. These bytes are known not to fit."""
     full_at: float = float("-inf")
-    """When that was seen."""
+    """When `full_bytes` was seen."""
     listed_at: float = float("-inf")
     """When the engine was last asked which models it has in memory."""
     paces: dict[str, Pace] = field(default_factory=dict)

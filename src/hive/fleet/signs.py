@@ -40,9 +40,9 @@ class Signs:
     falls: int = 0
     """How often it went down, or stood still, since this was last forgiven."""
     fell_at: float = NEVER
-    """When it last did so."""
+    """When it last went down or stood still."""
     is_unproven: bool = False
-    """Has a probation begun that was not passed yet? Other states in between do not end it."""
+    """Is a probation begun and not passed yet? Other states in between do not end it."""
     blames: int = 0
     """Exchanges in a row that failed by its own fault."""
     busies: int = 0

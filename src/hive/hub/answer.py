@@ -1,4 +1,4 @@
-"""The client's side of an answer: what an exchange has said to its client, and how that goes on or ends.
+"""The client's side of an answer: what an exchange has sent to its client, and how the answer continues or ends.
 
 There is one for each exchange, whatever attempts there are. What has been said is a state, which outlives an attempt.
 As long as that is `HeldAnswer`, the client knows nothing, and a failure can move elsewhere.

@@ -48,7 +48,7 @@ class EventFeed:
     async def follow(
         self, position: Position, kinds: Collection[EventKind], quiet: float, may_follow: Callable[[], bool]
     ) -> AsyncGenerator[News | Gap, None]:
-        """Yield what came after a position, and then what comes: only events of these kinds.
+        """Yield the events after a position, and then each new event; only events of these kinds.
 
         It ends with the first event after which the follower may not follow any more.
         News without an event say that none came for `quiet` seconds. After a gap it goes on with the oldest event kept.

@@ -26,7 +26,7 @@ class Ticker:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.last = now()
-        """When the last tick was."""
+        """The time of the last tick."""
 
     def start(self) -> None:
         """Tick now, and from now on."""

@@ -37,7 +37,7 @@ _Head = tuple[OrderKey, int, Lane]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was decided."""
+    """The decisions of one call."""
 
     leases: list[Lease]
     loads: list[LoadOrder]

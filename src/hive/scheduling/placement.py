@@ -27,7 +27,7 @@ _NEVER = float("inf")
 
 @dataclass(slots=True)
 class Place:
-    """Where to load a model. Without an engine: it is better to wait, or no engine may load the model now."""
+    """Where to load a model. It has no engine if it is better to wait, or if no engine may load the model now."""
 
     counts: float = _NEVER
     """Expected seconds to the first byte, and each waiting ticket's share of what the load costs others."""
@@ -79,7 +79,7 @@ class Placement:
         return chosen + situation.rng.sample(cold, STRANGERS)
 
     def _weigh(self, engine: Engine, ticket: Ticket, waiting: int, now: float) -> Place:
-        """Return what a load on this engine counts; without the engine where it may not begin yet."""
+        """Return what a load on this engine counts; the place has no engine if the load may not begin yet."""
         situation, model = self._situation, ticket.model
         loads, demand = situation.loads, situation.demand
         if loads.has_failed(engine, ticket, now):

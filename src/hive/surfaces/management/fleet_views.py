@@ -101,7 +101,7 @@ def _listed(key: str, engines: list[Engine]) -> Model:
 
 
 def _versions(key: str, engines: list[Engine]) -> list[ModelVersion]:
-    """Return the digests of a model and who has each. Only an Ollama tells one; the others' are made up of the name."""
+    """Return the digests of a model, each with the nodes that have it. Only an Ollama tells a true digest."""
     nodes: dict[str, list[str]] = {}
     for engine in engines:
         digest = engine.known.models[key].digest
