@@ -27,7 +27,7 @@ class UsageAt(Enum):
     """The place at which an answer says how many tokens it took."""
 
     END = "end"
-    """The last unit of a stream, or near the end of an answer in one piece."""
+    """It is in the last unit of a stream, or near the end of an answer in one piece."""
     NOWHERE = "nowhere"
 
 

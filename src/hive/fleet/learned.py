@@ -32,7 +32,7 @@ class Learned:
     proven_bytes: int = 0
     """The largest sum of the sizes of models that were in its memory at once. These bytes are known to fit."""
     full_bytes: float = float("inf")
-    """The smallest sum of the sizes of models that did not stay together. These bytes are known not to fit."""
+    """The sum of the sizes of models that last did not stay in its memory together; infinite if none is known."""
     full_at: float = float("-inf")
     """When `full_bytes` was seen."""
     listed_at: float = float("-inf")

@@ -195,7 +195,7 @@ class Attempt:
             self.relay.last_byte_at = min(self.relay.last_byte_at + stall, self._hub.now())
 
     def failure(self, relay: Relay | None) -> str:
-        """Return why it brought no whole answer, in the hub's own words; "" for a whole answer."""
+        """Return why it brought no whole answer, without any text of the engine's answer; "" for a whole answer."""
         if relay is None:
             error = self.engine.error
             return f"there was no way to it ({error})" if error else "there was no way to it"

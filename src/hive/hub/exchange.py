@@ -348,7 +348,7 @@ def _how_it_ended(relay: Relay | None, lease: Lease, *, has_begun: bool) -> tupl
 
 
 def _fault_for_client(relay: Relay | None, lease: Lease, row: Row | None) -> Fault:
-    """Return the fault for the client after such an attempt. A node's fault names the node."""
+    """Return the fault for the client after an attempt without a whole answer. A node's fault names the node."""
     node = lease.engine.node
     if relay is None:
         return Fault(errors.NODE_UNREACHABLE, f"node {node!r} seems to be up and cannot be reached")

@@ -19,7 +19,7 @@ from hive.net.resend import Resend
 from hive.wire.responses import GarbledAnswer, ResponseReader
 
 STALE_AFTER = 1.0
-"""A pooled connection that fails within this many seconds was dead before. If later, the request may be the cause."""
+"""A pooled connection that fails in these seconds was dead before. If it fails later, the request may be the cause."""
 MAX_KEPT_BYTES = 64 << 10
 """A request in pieces is kept up to this size, to be sent again.
 

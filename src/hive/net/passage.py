@@ -201,7 +201,7 @@ class Passage:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
 
     def _check(self) -> None:
-        """Give up an engine that has taken no byte for too long: meanwhile the hub would not see the client leave."""
+        """Give up an engine that has taken no byte for too long: the hub does not see a paused client leave."""
         self._timer = None
         if self._full_since is None:
             return
