@@ -28,14 +28,14 @@ class Measured(msgspec.Struct, frozen=True):
     """The measures of an exchange that was served, in seconds and tokens; None for a value that was not measured."""
 
     first_byte: float | None = None
-    """From the request to the engine until its first byte, as the hub saw it."""
+    """The time from the request until the engine's first byte, as the hub saw it."""
     prompt_tokens: int | None = None
     prompt_seconds: float | None = None
     output_tokens: int | None = None
     decode_seconds: float | None = None
     load_seconds: float | None = None
     total_seconds: float | None = None
-    """By the engine's own clock, from request to end."""
+    """The time by the engine's own clock, from the request to the end."""
     whole_seconds: float | None = None
     """From the request to the end of an answer in one piece, as the hub saw it, if the engine tells no durations."""
 

@@ -15,7 +15,7 @@ class _Message(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    """The text in a line: of /api/generate, or of /api/chat."""
+    """The text in a line of /api/generate or of /api/chat."""
 
     response: str = ""
     message: _Message | None = None

@@ -24,10 +24,10 @@ class Dialect(Enum):
 
 
 class UsageAt(Enum):
-    """Where an answer says how many tokens it took."""
+    """The place at which an answer says how many tokens it took."""
 
     END = "end"
-    """In the last unit of a stream, and near the end of an answer in one piece."""
+    """It is in the last unit of a stream, or near the end of an answer in one piece."""
     NOWHERE = "nowhere"
 
 

@@ -19,7 +19,7 @@ class Ending(Enum):
 
     WHOLE = "whole"
     ERROR = "error"
-    """With an error that the engine itself told the client."""
+    """It ends with an error that the engine itself told the client."""
     MISSING = "missing"
 
 
@@ -88,10 +88,10 @@ class UnitReader:
     __slots__ = ("_held_bytes", "_long_start", "_partial", "_passes_long", "ending", "last_units", "long_piece")
 
     separator = b""
-    """What ends a unit."""
+    """The bytes that end a unit."""
 
     def __init__(self, held_bytes: int, *, passes_long: bool = True) -> None:
-        """`passes_long`: may a long unit go on in pieces? Else it is a malformed stream."""
+        """`passes_long`: may a long unit be passed on in pieces? If not, the stream is malformed."""
         self._held_bytes = held_bytes
         self._passes_long = passes_long
         self._partial = b""
@@ -131,7 +131,7 @@ class UnitReader:
         raise NotImplementedError
 
     def ending_of(self, unit: bytes) -> Ending:
-        """Return how a unit without its end would end the stream."""
+        """Return the ending that a unit gives, although its separator has not come."""
         try:
             return self.check(unit + self.separator)[1] or Ending.MISSING
         except MalformedStream:
@@ -148,7 +148,7 @@ class UnitReader:
         return self._long_start is not None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes, at least one; return the units that are whole now, as they may go on. Raises `MalformedStream`.
+        """Take bytes, at least one; return the units that are whole now, as they may be sent. Raises `MalformedStream`.
 
         A dialect's own `feed` reads a single plain unit in one step, and leaves everything else to this one.
         """
@@ -194,7 +194,7 @@ class UnitReader:
         self.long_piece = data
 
     def _end_long(self, units: bytes, start: bytes) -> bytes:
-        """Let the rest of a long unit go on; return the units after it."""
+        """Pass on the rest of a long unit; return the units after it."""
         end = self.first_bytes(units)
         self.long_piece, rest = units[:end], units[end:]
         self.last_units, self._long_start = b"", None

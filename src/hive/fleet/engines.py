@@ -39,7 +39,7 @@ IN_SERVICE = frozenset({Health.READY, Health.PROBATION})
 """States in which an engine gets work as a matter of course."""
 SUSPECT_AFTER = 5.0
 MOST_RELAYED = 32
-"""So many exchanges an engine may pass on to another machine at the same time."""
+"""An engine may pass on at most this many exchanges to another machine at the same time."""
 
 
 @dataclass(slots=True, eq=False)

@@ -32,7 +32,7 @@ MISSED_AFTER = 90.0
 """Seconds after the hub's start in which a node that it remembers may come back: 60 at most pass between two dials."""
 NOT_BACK = "its node has not come back since the hub started"
 STALL = 3.0
-"""A sweep that comes so many seconds late means that the hub itself stood still."""
+"""A sweep that comes this many seconds late means that the hub itself stood still."""
 
 _LIVE = frozenset({Health.READY, Health.DOUBTFUL, Health.PROBATION})
 _ANY = frozenset(Health)
@@ -189,7 +189,7 @@ def is_alive(signs: Signs, now: float) -> bool:
 
 
 def probation(falls: int) -> float:
-    """Return the length of a probation after so many falls, in seconds."""
+    """Return the length of a probation after this many falls, in seconds."""
     return min(PROBATION * 2.0 ** min(max(falls - 1, 0), 30), LONGEST_PROBATION)
 
 

@@ -23,7 +23,7 @@ DEFAULT_SLOTS = {EngineKind.OLLAMA: 1, EngineKind.LLAMA_CPP: 4, EngineKind.VLLM:
 """The slots that an engine is believed to have at first, if it states none; of an Ollama, for each loaded model."""
 OTHER_SLOTS = 8
 MOST_OLLAMA_SLOTS = 4
-"""So many requests of one model an Ollama may be found to run at once; before 0.10.0 it chose as many at most."""
+"""The most requests of one model that an Ollama is believed to run at once. Before 0.10.0 it chose up to as many."""
 _OLLAMA_ONE_AT_A_TIME = (0, 10, 0)
 """Since this release an Ollama runs one request of a model at a time, unless its operator says otherwise."""
 

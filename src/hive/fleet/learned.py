@@ -20,21 +20,21 @@ class Learned:
     guess: float = OTHER_SLOTS
     """The slots as they are learned: halved when the engine says that it is busy, raised again by success."""
     first_slots: int = OTHER_SLOTS
-    """Where the guess begins: as an operator or the engine said, else as is usual for its kind."""
+    """The first guess: as an operator or the engine said, else as is usual for its kind."""
     most_slots: int = OTHER_SLOTS
     """The guess never passes this."""
     may_raise_at: float = 0.0
     """The guess is not raised before this time."""
     proven: float = float("inf")
-    """So many exchanges with one model were seen to run at once, or said to: more may have to wait inside it."""
+    """How many exchanges with one model were seen or said to run at once. More may have to wait inside the engine."""
     insides: int = 0
     """How often an exchange was found to wait inside the engine."""
     proven_bytes: int = 0
-    """The largest sum of the sizes of models that were in its memory at once: so much is known to fit."""
+    """The largest sum of the sizes of models that were in its memory at once. These bytes are known to fit."""
     full_bytes: float = float("inf")
-    """The smallest sum of the sizes of models of which one was evicted: so much is known not to fit."""
+    """The sum of the sizes of models that last did not stay in its memory together; infinite if none is known."""
     full_at: float = float("-inf")
-    """When that was seen."""
+    """When `full_bytes` was seen."""
     listed_at: float = float("-inf")
     """When the engine was last asked which models it has in memory."""
     paces: dict[str, Pace] = field(default_factory=dict)
@@ -59,5 +59,5 @@ class Learned:
         self.paces = {model: pace for model, pace in self.paces.items() if model in models}
 
     def note_held(self, size_bytes: int) -> None:
-        """Models of so many bytes are in the engine's memory together."""
+        """Learn that models of `size_bytes` in sum are in the engine's memory together."""
         self.proven_bytes = max(self.proven_bytes, size_bytes)

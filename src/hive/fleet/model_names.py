@@ -20,7 +20,7 @@ _NAME = re.compile(
     rf"{_PART}(?::{_PART})?"
 )
 MAX_NAME = 600
-"""In characters; a longer text is no name, and is not looked up."""
+"""The most characters of a name. A longer text is no name, and is not looked up."""
 
 
 @lru_cache(maxsize=4096)

@@ -19,7 +19,7 @@ BANDS = len(_CROWDS)
 
 
 def band(running: int) -> int:
-    """Return the band of concurrency for so many exchanges on an engine, the asking one included."""
+    """Return the band of concurrency for `running` exchanges on an engine, the asking one included."""
     return min(running.bit_length(), BANDS - 1)
 
 
@@ -57,7 +57,7 @@ class Curve:
         self._means = _means()
         self.count = 0
         self.seconds = [0.0] * BANDS
-        """By band; zeros until the first measurement."""
+        """The seconds by band; zeros until the first measurement."""
 
     def add(self, of_band: int, seconds: float) -> None:
         """Take one measurement."""

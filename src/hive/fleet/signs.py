@@ -30,7 +30,7 @@ class Signs:
     is_halted: bool = False
     """Was its process stopped, so that nothing of it can go on?"""
     drained_by: str = ""
-    """By whose order it is drained, and why, in a few words; "" when it is not."""
+    """Why it is drained, or by whose order, in a few words; "" if it is not drained."""
     has_left: bool = False
     """Has its node left in good order? Then the engine is trusted at once when it is back."""
     is_remembered: bool = False
@@ -40,9 +40,9 @@ class Signs:
     falls: int = 0
     """How often it went down, or stood still, since this was last forgiven."""
     fell_at: float = NEVER
-    """When it last did so."""
+    """When it last went down or stood still."""
     is_unproven: bool = False
-    """Has a probation begun that was not passed yet? Other states in between do not end it."""
+    """Is a probation begun and not passed yet? Other states in between do not end it."""
     blames: int = 0
     """Exchanges in a row that failed by its own fault."""
     busies: int = 0

@@ -1,4 +1,4 @@
-"""Coroutines that run beside everything else, and end with the hub at the latest."""
+"""Coroutines that run in the background, and end with the hub at the latest."""
 
 from __future__ import annotations
 

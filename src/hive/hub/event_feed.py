@@ -77,7 +77,7 @@ class EventFeed:
             self.followers -= 1
 
     async def _has_news(self, seconds: float) -> bool:
-        """Wait for the next event; False when none came in so many seconds."""
+        """Wait for the next event; return False if none came within `seconds`."""
         if self._news is None:
             self._news = self._loop.create_future()
         news = self._news

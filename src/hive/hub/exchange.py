@@ -224,7 +224,7 @@ class Exchange:
         """
         engine, record = lease.engine, self.record
         end, row = _how_it_ended(relay, lease, has_begun=self._answer.has_begun)
-        if end is End.UNREACHABLE and engine.health is Health.DOWN:  # its node is not merely short of connections
+        if end is End.UNREACHABLE and engine.health is Health.DOWN:  # not if its node only lacks a free connection
             self._unreached.append(engine)
         left = failover.what_is_left(self._hub.fleet.having(record.model), lease.ticket, engine, self._hub.now())
         unreached = self._unreached.count(engine)

@@ -86,7 +86,7 @@ class ExchangeRegister:
     async def finish(self, timeout: float) -> None:
         """Wait for the exchanges that run; after `timeout` seconds give up those that still run."""
         deadline = self._now() + timeout
-        while self.running and self._now() < deadline:  # noqa: ASYNC110 - so no exchange pays for an event
+        while self.running and self._now() < deadline:  # noqa: ASYNC110 - an event would cost each exchange time
             await asyncio.sleep(_DRAIN_STEP)
         self.give_up_all()
         await asyncio.sleep(0)

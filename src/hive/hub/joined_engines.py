@@ -29,7 +29,7 @@ MAX_MODELS = 2000
 """The most models of one joined engine: while the hub reads a report it does nothing else."""
 UNLOAD_TIME = 0.5
 STANDSTILL = 4.0
-"""If an engine's streams are silent and no processor worked for so many seconds, the engine stands still."""
+"""If an engine's streams are silent and no processor worked for this many seconds, the engine stands still."""
 REFRESH_INTERVAL = 1.0
 """The least seconds between two requests to a node for an engine's models."""
 

@@ -90,7 +90,7 @@ class JoinedNode:
 
     def begin(self, control: ControlSocket, hello: Hello) -> None:
         """Welcome the node, and close the sockets of an earlier session."""
-        ghost, self.control = self.control, control
+        old_control, self.control = self.control, control
         control.owner = self
         self._instance, self.machine = hello.instance, hello.machine
         self.agent, self.platform, self.labels = hello.agent, hello.platform, hello.labels
@@ -98,14 +98,14 @@ class JoinedNode:
         self.heartbeat_at = self._port.now()
         self.is_leaving = False
         self.reports.apply_drain()
-        if ghost is not None:
-            ghost.owner = None
-            ghost.shut(CloseCode.REPLACED, "the same agent has connected again")
-        ghosts = self.pool.open(control.want_links)
+        if old_control is not None:
+            old_control.owner = None
+            old_control.shut(CloseCode.REPLACED, "the same agent has connected again")
+        old_connections = self.pool.open(control.want_links)
         control.welcome(self.name, self.token, self.pool.want)
         self.reports.begin(hello.engines)
         self._note_change(self.name)
-        for connection in ghosts:
+        for connection in old_connections:
             connection.shut(CloseCode.REPLACED, "the same agent has connected again")
 
     def end(self, code: CloseCode, reason: str) -> None:
@@ -153,7 +153,7 @@ class JoinedNode:
             _log.warning("node %s: no heartbeat for %g s", self.name, link.SUSPECT_SECONDS)
 
     def recall(self, profile: Profile) -> None:
-        """Begin with what the hub remembers of a node that has not joined yet."""
+        """Begin with what the hub remembers of a node that has not come back since the hub's start."""
         self.agent, self.platform, self.labels = profile.agent, profile.platform, profile.labels
         self.reports.recall(profile.engines)
 
@@ -249,7 +249,7 @@ class Joining:
         self._make(key).recall(profile)
 
     def take_data(self, arrival: JoinData, key: Key) -> Callable[[LinkSocket], JoinedSocket]:
-        """Return a function that makes the data socket from the arrival's socket. Raises `TurnedAway`."""
+        """Check an arriving data socket; return the function that makes its connection. Raises `TurnedAway`."""
         node = self.nodes.get(key.name)
         if node is None or not node.token or node.key.digest != key.digest:
             raise TurnedAway(CloseCode.SESSION_OVER, "this key has no session")

@@ -14,7 +14,7 @@ from hive.wire.link_messages import EngineBeat, ReportedEngine
 _log = logging.getLogger(__name__)
 
 LEARN_SHARE = 20
-"""If a report took one second to read, the next report of the same node waits so many seconds."""
+"""If a report took one second to read, the next report of the same node waits this many seconds."""
 LONGEST_LEARN_WAIT = 60.0
 
 

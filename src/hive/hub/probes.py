@@ -1,6 +1,6 @@
 """Probes one engine regularly: whether it lives, its kind and version, its models, and the models in its memory.
 
-A probe asks the cheapest route of the engine's kind, every `probe_interval`. Listings are asked for beside it, every
+A probe asks the cheapest route of the engine's kind, every `probe_interval`. In addition listings are asked for, every
 `models_interval`, and at once after an act of the hub that may have changed them. A listing that fails or blocks says
 nothing of health: the last one stays.
 """

@@ -27,5 +27,5 @@ class Progress(msgspec.Struct, frozen=True):
     queued: float
     """All waits for a slot so far, including the present one."""
     first_byte: float | None
-    """From the request to the first byte of the present answer."""
+    """The time from the request to the first byte of the present answer; None before that byte."""
     bytes_out: int

@@ -97,7 +97,7 @@ class Queue:
         self.rest(engine, blamed_rest(engine.signs.blames))
 
     def rest(self, engine: Engine, seconds: float) -> None:
-        """Give an engine no work for so many seconds."""
+        """Give an engine no work for this many seconds."""
         self._dispatcher.rest(engine, self._loop.time() + seconds)
 
     def note_served(self, lease: Lease, measure: Callable[[], Measured]) -> None:

@@ -19,12 +19,9 @@ from hive.store.store_error import StoreError
 WRITE_INTERVAL = 5.0
 """The least seconds between two writes. Changes in between are written together."""
 DAY = 86_400.0
-"""A node that has been here for so many seconds is written again.
-
-So a hub that crashes still knows when it was seen.
-"""
+"""Seconds after which the nodes that are here are written again. So a hub knows after a crash when it saw them."""
 FORGOTTEN_AFTER = 30 * DAY
-"""A node that was not heard of for so many seconds is forgotten at the next start."""
+"""A node that was not seen for more than this many seconds is forgotten at the next start."""
 
 _log = logging.getLogger(__name__)
 

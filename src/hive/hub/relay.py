@@ -310,7 +310,7 @@ class Relay:
 
     @property
     def has_ended(self) -> bool:
-        """Has the stream's end mark gone to the client?"""
+        """Has the stream's end mark been read?"""
         return self.reader is not None and self.reader.ending is not Ending.MISSING
 
 

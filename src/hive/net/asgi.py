@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 APPLICATION_FAREWELL = 5.0
-"""An application is cancelled so many seconds after its client has left or its answer was ended."""
+"""An application is cancelled this many seconds after its client has left or its answer was ended."""
 EVENT_STREAM = b"text/event-stream"
 _FRAMING = frozenset({b"transfer-encoding", b"connection"})
 _BODILESS = (204, 304)

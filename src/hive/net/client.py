@@ -1,11 +1,9 @@
 """One connection of a client, from its first byte to its last.
 
-It is in one of seven states: it waits for a HEAD, then for a BODY, then the handler is ANSWERING, or it answers while
-the body is STREAMING to it (`net.body_intake`); a refusal may be HELD back; after an early answer it LINGERs
-(half-closed, discarding what the client still sends, because a reset would lose the answer); then it is CLOSED. Key,
-right, path and length are judged at the end of the head, in this order, before any body is accepted or `100 Continue`
-is sent. There is one request at a time. Bytes of a second request are never read as a request: the connection closes
-after the answer.
+It is in one of the seven states of `ConnectionState`. Origin, path, key, right and length are judged at the end of the
+head, in this order, before any body is accepted or `100 Continue` is sent. There is one request at a time. If bytes of
+a second request come before the answer has ended, they are never read as a request: the connection closes after the
+answer.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from hive.wire.requests import RequestHead, RequestReader
 
 LINGER_BYTES = 1 << 20
 _RESETTING = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-"""The value of SO_LINGER with which closing a socket resets its connection."""
+"""SO_LINGER of zero seconds: closing the socket resets its connection."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -42,12 +40,17 @@ class ConnectionState(Enum):
     """The states of a connection."""
 
     HEAD = 1
+    """It waits for the head of a request."""
     BODY = 2
+    """It waits for the body, which the handler gets when it is whole."""
     ANSWERING = 3
+    """The handler answers."""
     LINGER = 4
+    """After an early answer it is half-closed and discards what still comes: a reset would lose the answer."""
     HELD = 5
     """A refusal is held back, because its client guesses keys."""
     STREAMING = 6
+    """The handler takes the body as it comes (`net.body_intake`), and may answer already."""
     CLOSED = 7
 
 
@@ -205,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
         self._handler.begin(stream)
 
     def _begin_streaming(self, stream: ClientStream, intake: BodyIntake) -> None:
-        """Call the handler before the body. An answer that starts before the body's end is the connection's last."""
+        """Call the handler before the body. An answer that starts before the body ends is the connection's last."""
         reader = self._reader
         assert self._transport is not None
         self._state = ConnectionState.ANSWERING if reader.is_complete else ConnectionState.STREAMING
@@ -221,7 +224,10 @@ class ClientConnection(asyncio.Protocol):
                 self._closes = self._reader.has_excess
 
     def break_body(self, fault: Fault) -> None:
-        """End a streamed body that will never be whole: leave the handler, and refuse if no answer has begun."""
+        """End a streamed body that will never be whole.
+
+        The handler is told that the client is gone. The client is told the fault if no answer has begun.
+        """
         stream = self._stream
         if self._state is not ConnectionState.STREAMING or stream is None:
             return
@@ -255,7 +261,7 @@ class ClientConnection(asyncio.Protocol):
         stream.send(status, fields, body)
 
     def hand_over(self, head: bytes, protocol: asyncio.Protocol) -> None:
-        """Send a head and let another protocol have the connection; a byte that came too early ends it."""
+        """Send a head and let another protocol have the connection; refuse if a byte came too early."""
         transport = self._transport
         if self._reader.has_excess:
             self._refuse(Fault(BAD_REQUEST, "bytes of another protocol before it was agreed on"))
@@ -320,7 +326,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def reset(self) -> None:
-        """Close the connection now, in a way that its client cannot take for the end of an answer."""
+        """Close the connection now with a reset, so that the client cannot mistake it for the end of an answer."""
         sock = self._transport.get_extra_info("socket") if self._transport is not None else None
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETTING)
@@ -354,7 +360,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
         elif self._state is ConnectionState.LINGER:
             if self.has_unsent:
-                self._deadline = now + limits.linger_timeout  # it runs once the answer has left
+                self._deadline = now + limits.linger_timeout  # it counts only after the answer has left
             elif now >= self._deadline:
                 self.abort()
         elif self._state is ConnectionState.STREAMING:

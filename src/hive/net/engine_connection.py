@@ -19,11 +19,11 @@ from hive.net.resend import Resend
 from hive.wire.responses import GarbledAnswer, ResponseReader
 
 STALE_AFTER = 1.0
-"""A pooled connection that fails within so many seconds was dead before. Later the request may be the cause."""
+"""A pooled connection that fails in these seconds was dead before. If it fails later, the request may be the cause."""
 MAX_KEPT_BYTES = 64 << 10
-"""The most bytes that are kept of a request in pieces, to send it again.
+"""A request in pieces is kept up to this size, to be sent again.
 
-Dial for a longer request: a fresh connection is not stale.
+For a longer request the caller dials a new connection, which is not stale.
 """
 _MOST_KEPT_BYTES = 2 * MAX_KEPT_BYTES
 """The same, with the head of the request."""
@@ -93,7 +93,7 @@ class EngineConnection(asyncio.Protocol):
         return self._transport is not None and self._sink is None and not self._transport.is_closing()
 
     def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
-        """Send a whole request; the answer goes to `sink`. `is_raw`: the answer goes on as its bytes come."""
+        """Send a whole request; the answer goes to `sink`. `is_raw`: hand its bytes on unparsed, with the head."""
         self._sink = sink
         self._is_announced = False
         self._is_raw = is_raw
@@ -248,7 +248,8 @@ class EngineConnection(asyncio.Protocol):
         if unheard is None or monotonic() - self._sent_at > STALE_AFTER:
             sink.on_failure(kind, reason)
             return
-        self._source, self._unheard = source, unheard  # `write` keeps further bytes of the request
+        # `cancel` has cleared both. `write` adds to the request until it is sent again.
+        self._source, self._unheard = source, unheard
         self._resend = Resend(self._pool.dial, sink)
         self._resend.start(self._repeater(sink))
 

@@ -28,7 +28,7 @@ from hive.wire.responses import GarbledAnswer, ResponseReader
 _log = logging.getLogger(__name__)
 
 ROUND_TRIP_SAMPLE = 16
-"""The first exchange on a socket is measured, and then one of so many."""
+"""One in this many exchanges on a socket is measured, beginning with the first."""
 MAX_EAGER_BYTES = 256 << 10
 """A body up to this size is written at once, even if the connection takes no bytes now."""
 
@@ -116,7 +116,7 @@ class JoinedConnection(JoinedSocket):
         self._home.add(self)
 
     def send(self, head: bytes, body: bytes, sink: Sink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
-        """Send a whole request; the answer goes to `sink`. No answer is raw here."""
+        """Send a whole request; the answer goes to `sink`. `is_raw` is ignored: only a node asks for raw answers."""
         self._is_announced = False
         self._sink = sink
         self._unheard = (head, body, is_bodiless)
@@ -138,7 +138,8 @@ class JoinedConnection(JoinedSocket):
     def begin(self, data: bytes, sink: StreamingSink, *, is_bodiless: bool = False, is_raw: bool = False) -> None:
         """Send the head of a request; `write` the rest when the node has accepted it, then `finish`.
 
-        Until then the connection is full: the body stays with the client, and no copy is kept for another socket.
+        Until then the connection says that it is full. So the body stays with the client, and no copy of it is needed
+        if the request must go to another socket.
         """
         self._source = sink
         sink.on_full(True)
@@ -159,7 +160,7 @@ class JoinedConnection(JoinedSocket):
         self._source = None
 
     def _send_body(self, body: memoryview) -> None:
-        """Send a large body with the turn's other writes, a very large one as fast as the connection takes it."""
+        """Send a large body with the turn's other writes, a very large body as fast as the connection takes it."""
         transport, outbox = self._transport, self._sockets.outbox
         assert transport is not None
         if len(body) > MAX_EAGER_BYTES:
@@ -239,10 +240,10 @@ class JoinedConnection(JoinedSocket):
             whole = sink or whole
         self.write_output()
         if whole is not None:
-            whole.on_complete()  # last, when the socket is a spare again if possible: the sink may want it at once
+            whole.on_complete()  # last of all: the sink may want this socket at once, now that it may be a spare again
 
     def _take(self, data: bytes) -> Sink | None:
-        """Hand a piece of the answer on; return the sink if the answer is now whole."""
+        """Give a piece of the answer to the sink; return the sink if the answer is whole now."""
         sink, reader = self._sink, self._reader
         if sink is None:
             if self._whole_at is not None:
@@ -268,7 +269,7 @@ class JoinedConnection(JoinedSocket):
         return sink
 
     def _take_mark(self, event: Accepted | Ended | Closed | bytes) -> Sink | None:
-        """Take an event that is no piece of an answer; return the sink if the answer is now whole."""
+        """Take an event that is no piece of an answer; return the sink if the answer is whole now."""
         if type(event) is Accepted:
             self._unheard = self._resend = None
             if self._source is not None and not self._is_full:
@@ -283,7 +284,7 @@ class JoinedConnection(JoinedSocket):
         return None
 
     def _end(self, ended: Ended) -> Sink | None:
-        """End the exchange: the socket is a spare again. Return the sink if the answer is now whole."""
+        """End the exchange: the socket is a spare again. Return the sink if the answer is whole now."""
         sink = self._sink
         self._sink = self._source = self._unheard = self._resend = None
         reader = self._reader

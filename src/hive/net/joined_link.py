@@ -17,7 +17,7 @@ from hive.wire.link_rules import SPARE_LINKS, CloseCode, links_for
 from hive.wire.link_socket import Closed
 
 FEW_IDLE = 2
-"""With fewer spares than this the pool asks for more."""
+"""If it has fewer spares than this, the pool asks for more."""
 SHRINK_SECONDS = 60.0
 NEW_SHARE = 0.3
 """The weight of a new measurement in a smoothed value."""
@@ -93,7 +93,7 @@ class JoinedPool:
                 waiter.set_exception(Fault(errors.NODE_UNREACHABLE, f"node {self.node!r} has left"))
 
     def expect(self, link: JoinedLink, slots: int) -> None:
-        """Prepare for so many exchanges on an engine at a time. With 0 the pool forgets the link to that engine."""
+        """Prepare for `slots` exchanges on an engine at the same time. With 0 the pool forgets the engine's link."""
         self._slots[link] = slots
         if not slots:
             del self._slots[link]
@@ -230,7 +230,7 @@ class JoinedLink:
         return await self._pool.wait(self._engine)
 
     def expect(self, slots: int) -> None:
-        """Prepare the pool for so many exchanges at the same time."""
+        """Prepare the pool for `slots` exchanges at the same time."""
         self._pool.expect(self, slots)
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ class Passage:
         self._dialing: PendingDial[Connection] | None = None
         self._head: ResponseHead | None = None
         self._reads = False
-        """Does the body come already?"""
+        """Has the intake been asked for the body?"""
         self._is_over = False
         self._full_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -104,7 +104,7 @@ class Passage:
             self._intake.read(self)
 
     def on_piece(self, data: bytes) -> None:
-        """Send a piece of the body on."""
+        """Send a piece of the body to the engine."""
         if self._connection is not None:
             is_chunked = self._stream.head.is_chunked
             self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
@@ -134,11 +134,11 @@ class Passage:
                 self._watch(STUCK_SECONDS)
 
     def on_head(self, head: ResponseHead) -> None:
-        """Hold the head until the first byte of the body, so that an engine that dies here is one honest error."""
+        """Hold the head until the first byte of the body: if the engine dies here, the client gets one honest error."""
         self._head = head
 
     def on_body(self, data: bytes) -> None:
-        """Send a piece of the answer on."""
+        """Send a piece of the answer to the client."""
         stream = self._stream
         if not self.has_begun:
             assert self._head is not None
@@ -202,7 +202,7 @@ class Passage:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
 
     def _check(self) -> None:
-        """Give up an engine that has taken no byte for too long: a paused client could leave unseen."""
+        """Give up an engine that has taken no byte for too long: the hub does not see a paused client leave."""
         self._timer = None
         if self._full_since is None:
             return

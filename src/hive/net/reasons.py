@@ -8,7 +8,7 @@ import socket
 
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
 _ASYNCIO_TEXT = "Connect call failed"
-"""asyncio's text beside the address, where it leaves out the system's words."""
+"""The text that asyncio puts before the address, if it leaves out the system's words."""
 _MOST_CHARACTERS = 200
 
 

@@ -15,7 +15,7 @@ from hive.net.link import Connection, Sink
 from hive.net.pending_dial import PendingDial
 
 MAX_RESENDS = 3
-"""Connections that may prove dead under one request."""
+"""How many times one request may be sent again."""
 
 C = TypeVar("C", bound=Connection)
 
@@ -33,11 +33,11 @@ class Resend(Generic[C]):
 
     @property
     def is_allowed(self) -> bool:
-        """May one more connection prove dead?"""
+        """May the request be sent once more?"""
         return self._count < MAX_RESENDS
 
     def start(self, send: Callable[[C], None]) -> None:
-        """Dial, and call `send` with the new connection."""
+        """Dial, then call `send` with the new connection."""
         self._count += 1
 
         def then(connection: C) -> None:
@@ -48,7 +48,7 @@ class Resend(Generic[C]):
         self._dialing = PendingDial(self._dial, then, self._give_up)
 
     def cancel(self) -> None:
-        """Stop: the request is not sent again."""
+        """Stop: do not send the request again."""
         dialing, self._dialing = self._dialing, None
         if dialing is not None:
             dialing.cancel()

@@ -31,7 +31,7 @@ class Listener:
     """The port; 0 takes a free port."""
     handler: Handler
     context: ssl.SSLContext | None = None
-    """With a context the listener speaks HTTPS."""
+    """The listener speaks HTTPS if it has a context."""
 
 
 class HttpServer:

@@ -35,7 +35,7 @@ class Unsent:
         return waiting
 
     def is_stalled(self, written_bytes: int, now: float, timeout: float) -> bool:
-        """Has the client taken no byte for `timeout`, while bytes wait? `written_bytes`: of all its answers."""
+        """Has the client taken no byte for `timeout`, while bytes wait? `written_bytes`: those of all its answers."""
         waiting = self.waiting_bytes()
         taken = written_bytes - waiting
         if waiting == 0 or taken != self._taken_bytes:

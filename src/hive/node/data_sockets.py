@@ -20,7 +20,7 @@ from hive.wire.link_socket import Closed
 MAX_DIALING = 16
 """The most data sockets that are dialed at the same time."""
 STEADY_SECONDS = 10.0
-"""A socket or session that lasted so many seconds was a good one. After it the next dial comes soon."""
+"""A socket or session that lasted this many seconds was a good one. The next dial after it comes soon."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class DataSockets:
         self.keep(welcome.links)
 
     def keep(self, want: int) -> None:
-        """Keep so many sockets from now on."""
+        """Keep `want` sockets from now on."""
         self.want = want
         self._fill()
 

@@ -15,7 +15,7 @@ from hive.wire.link_rules import MARK_OF_HUB
 
 CONNECT_SECONDS = 3.0
 MAX_EXCHANGES = 64
-"""Idle connections are kept for so many exchanges at the same time."""
+"""Idle connections are kept for this many exchanges at the same time."""
 MAX_HEAD_BYTES = 64 << 10
 MAX_REPLY_BYTES = 8 << 20
 _MARK_OF_HUB = MARK_OF_HUB.encode()

@@ -28,7 +28,7 @@ LISTING_TIMEOUT = 10.0
 REFRESH_SECONDS = 1.0
 """Seconds between two listings that the hub asks for."""
 EXPIRY_SECONDS = 15.0
-"""Each answer of an Ollama moves the expiry of its model. If only that changed, a report waits so many seconds."""
+"""Each answer of an Ollama moves the expiry of its model. If only that changed, a report waits this many seconds."""
 MAX_LISTING_BYTES = 1 << 20
 """The most bytes of one list. 64 engines with three lists each must fit; most lists have less than 100 kB."""
 

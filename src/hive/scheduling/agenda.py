@@ -13,7 +13,7 @@ from hive.scheduling.survey import LaneSurvey
 from hive.scheduling.ticket_queue import TicketQueue
 
 REVIEWS = 32
-"""So many lanes are considered again in one step, because time alone may have changed what is best for them."""
+"""At most this many lanes are considered again in one step: time alone may have changed what is best for them."""
 
 
 class Agenda:

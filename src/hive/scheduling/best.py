@@ -5,8 +5,8 @@ was measured with as many exchanges running, and the round trip to the engine. T
 
 * An engine of unknown pace counts as the middle of the fleet, and gets one exchange at a time while other engines
   could serve. A few exchanges are spent on measuring it.
-* A free slot is declined only while a faster engine would serve even the last waiting ticket sooner, and for no longer
-  than the slow engine would have taken.
+* A free slot is declined (stays unused) only if a faster engine would serve even the last waiting ticket sooner. It
+  stays unused at most as long as the slow engine would have taken.
 * A load counts more than its seconds, because other requests may lose their model by it.
 """
 
@@ -22,21 +22,21 @@ from hive.scheduling.policies import MANY_ENGINES, Situation, is_open, last_reso
 from hive.scheduling.tickets import Ticket
 
 MARGIN = 1.6
-"""Waiting must be expected to be so many times sooner than serving at once."""
+"""Wait or load only if the first byte is expected this many times sooner than by serving at once."""
 ELECTIVE = 2.0
-"""A load must be expected to be so many times sooner than an engine that has the model already."""
+"""Load if that is expected to be this many times sooner than waiting for an engine that has the model."""
 LEAST_LOAD = 1.6
 """If an engine could serve in fewer seconds than these, no load is considered."""
 UNPROVEN_WEIGHT = 4.0
-"""A second on an engine on probation counts as so many."""
+"""Seconds of an engine on probation are multiplied by this."""
 UNKNOWN_WEIGHT = 3.0
-"""A second on a busy engine of unknown pace counts as so many."""
+"""Seconds of a busy engine of unknown pace are multiplied by this."""
 EXPLORE = 0.05
 """The share of decisions that may be spent on measuring an engine."""
 STALE = 300.0
 """Seconds after which a measurement is worth repeating."""
 WORST_EXPLORED = 4.0
-"""An engine that is expected to be so many times slower than the best is not measured."""
+"""An engine that is expected to be more than this many times slower than the best is not measured."""
 
 _BANDS = tuple(band(running) for running in range(64))
 _LAST = BANDS - 1
@@ -56,7 +56,7 @@ class Best:
         self._placement = Placement(situation)
 
     def choose(self, lane: Lane, ticket: Ticket, now: float, freed: Sequence[Engine] = ()) -> Choice:
-        """Return the engine to serve the ticket or to load its model, or that it had better wait."""
+        """Return the engine to serve the ticket or to load its model, or say that the ticket should wait."""
         engines, model = lane.engines, ticket.model
         if len(engines) == 1:
             only = engines[0]
@@ -72,7 +72,7 @@ class Best:
         return self._take(lane, ticket, now, open_, least)
 
     def _weigh(self, engines: list[Engine], ticket: Ticket, now: float) -> _Weighed:
-        """Sort engines by what they could do now. This runs for each engine and ticket, so it calls little."""
+        """Sort engines by what they could do now. This runs for each engine and ticket, so it makes few calls."""
         model, options, size = ticket.model, ticket.load_options, ticket.size
         open_: list[tuple[Engine, float]] = []
         busy: list[tuple[Engine, float]] = []
@@ -89,8 +89,8 @@ class Best:
             if pace is None or not pace.prompt.count:
                 seconds = self._guess(engine, model, size)
             else:
-                beside = count + 1 if count < limit else limit or 1
-                seconds = known.round_trip + pace.prompt.seconds[_BANDS[beside] if beside < 64 else _LAST] * size
+                together = count + 1 if count < limit else limit or 1
+                seconds = known.round_trip + pace.prompt.seconds[_BANDS[together] if together < 64 else _LAST] * size
             if engine.is_unproven:
                 seconds *= UNPROVEN_WEIGHT
             if (
@@ -169,7 +169,7 @@ class Best:
         return last_resort(situation, lane, ticket, now)
 
     def _is_worth_another(self, place: Place, engine: Engine, ticket: Ticket, now: float) -> bool:
-        """Should an idle engine load the model too, though each ticket waits for less time than a load takes?
+        """Should an idle engine load the model as a further copy, although no single ticket waits longer than a load?
 
         Yes, once tickets have waited for the model for `ELECTIVE` times the load. This is the "ski rental" rule: rent
         until the rents add up to the price, then buy; it never costs much more than the best choice in hindsight.
@@ -214,7 +214,9 @@ class Best:
         return left + max(waiting, 0) * situation.estimates.service_of(engine, model) / engine.model_slots
 
     def _rivals(self, ticket: Ticket, held: dict[str, int]) -> float:
-        """Return how many tickets wait for the same slots, this one included; tickets with other engines count in part.
+        """Return how many tickets wait for the same slots, this one included.
+
+        A ticket that other engines can also serve counts as a fraction.
 
         `held` says how many of the engines in question have a model in memory.
         """

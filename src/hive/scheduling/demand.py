@@ -10,7 +10,7 @@ from hive.fleet.engines import Engine
 K = TypeVar("K", bound=Hashable)
 
 SPAN = 900.0
-"""Demand is averaged over about so many seconds."""
+"""Demand is averaged over about this many seconds."""
 SERVE_SPAN = 10.0
 LEAST_SPAN = 0.05
 """A rate over less time than this says nothing."""

@@ -28,7 +28,7 @@ from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Claim, Lease, LoadEnd, LoadOrder, OrderKey, Ticket
 
 LOAD_LOOKS = 2
-"""So many lanes are considered for a load on an engine that fell idle; the others have their turn in a step."""
+"""At most this many lanes are considered for a load when engines fall idle; the others wait for `step`."""
 
 _WAIT = Choice(Action.WAIT)
 _Head = tuple[OrderKey, int, Lane]
@@ -37,7 +37,7 @@ _Head = tuple[OrderKey, int, Lane]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was decided."""
+    """The decisions of one call."""
 
     leases: list[Lease]
     loads: list[LoadOrder]
@@ -147,11 +147,11 @@ class Dispatcher:
             self.estimates.note_served(lease, measured, now)
 
     def note_busy(self, engine: Engine, now: float) -> None:
-        """An engine said that it is busy: it rests, and is believed to have fewer slots."""
+        """Learn that an engine says that it is busy: it rests, and is believed to have fewer slots."""
         self.rest(engine, slots.note_busy(engine, now))
 
     def note_inside(self, lease: Lease, now: float) -> None:
-        """An exchange was found to wait inside its engine; call it while the lease is held."""
+        """Learn that an exchange was found to wait inside its engine; call it while the lease is held."""
         slots.note_inside(lease, now)
 
     def rest(self, engine: Engine, until: float) -> None:
@@ -168,13 +168,13 @@ class Dispatcher:
         self._dirty.add(engine)
         if end is LoadEnd.DONE:
             self.estimates.note_load(engine, model, max(now - order.ordered_at, 0.0))
-        elif end is LoadEnd.FAILED:  # an Ollama has listed the model from the moment in which the load began
+        elif end is LoadEnd.FAILED:  # an Ollama lists the model from the beginning of the load, so it is taken off here
             self._fleet.forget_loaded(engine, model)
         else:
             self.note_busy(engine, now)
 
     def note_listing(self, engine: Engine, now: float) -> None:
-        """An engine was asked which models it has in memory, and the fleet has learned them."""
+        """Learn that an engine was asked which models it has in memory. The fleet knows them already."""
         if self.loads.note_listing(engine, now):
             self._dirty.add(engine)
 
@@ -197,7 +197,10 @@ class Dispatcher:
         return step
 
     def _consider(self, lanes: dict[Lane, list[Engine] | None], now: float) -> list[Lease]:
-        """Serve the first tickets of these lanes, the smallest key first, until no engine can serve any of them."""
+        """Serve the first tickets of these lanes, the smallest key first, until no engine can serve any of them.
+
+        `lanes`: each lane with the engines that changed; None: look at all its engines.
+        """
         leases: list[Lease] = []
         heads: list[_Head] = [(lane.head().order, place, lane) for place, lane in enumerate(lanes)]
         heads.sort(reverse=True)

@@ -27,9 +27,9 @@ LEAST_SERVICE = 0.001
 LOAD_OVERHEAD = 1.0
 _LARGEST_RATIO = 20.0
 _ENOUGH_ENGINES = 32
-"""The middle of the fleet is taken from so many engines at most."""
+"""The middle of the fleet is taken from at most this many engines."""
 _FRESH_NOTES = 16
-"""The fleet's middle is worked out again after so many measurements, sooner while they are few."""
+"""The fleet's middle is worked out again after this many measurements, sooner while there are few."""
 _MANY_MODELS = 4096
 
 
@@ -43,7 +43,7 @@ class _ModelFacts:
         self.notes = 0
         """Measurements so far."""
         self.stale_at = 0
-        """The middle is worked out again when there are so many."""
+        """The number of measurements at which the middle is worked out again."""
         self.engines = 0
         """How many engines the middle is taken from."""
         self.prompt = USUAL_PROMPT

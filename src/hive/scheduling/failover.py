@@ -83,7 +83,7 @@ class Note(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The other engines that have the ticket's model, besides the engine of its last attempt."""
+    """The engines that have the ticket's model, other than the engine of its last attempt."""
 
     accepting: bool = False
     """Does any other engine accept the ticket, whatever its state?"""
@@ -108,7 +108,7 @@ class Case:
     unreached: int = 0
     """How often this engine seemed up and was unreachable, with this attempt."""
     is_last: bool = False
-    """Must no further attempt follow?"""
+    """Is a further attempt forbidden?"""
     left: Left = NOTHING_LEFT
     row: Row | None = None
     """The row that says what the engine's refusal means; None if it did not refuse."""
@@ -211,19 +211,19 @@ def _speaks_against(case: Case) -> bool:
 
 
 def may_try_again(attempts: int, *, is_last: bool) -> bool:
-    """May another attempt follow after so many attempts?"""
+    """May another attempt follow after this many attempts?"""
     return attempts <= MAX_OTHER_NODES and not is_last
 
 
 def end_of_refusal(row: Row) -> End:
-    """Return how an attempt ended in which the engine refused."""
+    """Return the `End` of a refused attempt."""
     if row.verdict is Verdict.BUSY:
         return End.BUSY
     return End.REFUSED_HERE if row.verdict is Verdict.ELSEWHERE else End.REFUSED
 
 
 def end_of_failure(kind: Kind, *, has_begun: bool) -> End:
-    """Return how an attempt ended that failed. `has_begun`: does the client have a part of the answer?"""
+    """Return the `End` of a failed attempt. `has_begun`: does the client have a part of the answer?"""
     is_of_node = kind.family is Family.NODE
     if has_begun:
         return End.BROKEN_OFF if is_of_node else End.CUT_SHORT
@@ -255,5 +255,5 @@ def has_elsewhere(having: Iterable[Engine], ticket: Ticket, here: Engine) -> boo
 
 
 def blamed_rest(blames: int) -> float:
-    """Return the seconds of rest for an engine that failed so many times in a row."""
+    """Return how many seconds an engine rests after `blames` failures in a row."""
     return min(blames * BLAMED_REST, LONGEST_REST)

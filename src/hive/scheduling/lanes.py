@@ -18,7 +18,7 @@ from hive.scheduling.tickets import LaneKey, OrderKey, Ticket
 Entry = tuple[OrderKey, int, Ticket]
 """The ticket's key, its mark when it came into the lane, and the ticket."""
 FEW_ENTRIES = 64
-"""A heap may always hold so many entries of tickets that have left."""
+"""A heap may always hold this many entries of tickets that have left."""
 
 Wish = tuple[str, str, frozenset[int], frozenset[str] | None]
 """What an engine must have in memory for a ticket, and which engines may not serve it.

@@ -19,15 +19,15 @@ from hive.scheduling.tickets import LoadEnd, LoadOrder, Ticket
 
 AGEING = 60.0
 FAILED_REST = 30.0
-"""A load that failed is not ordered again for so many seconds; a ticket may go to that engine and hear the reason."""
+"""A load that failed is not ordered again for this many seconds; a ticket may go to that engine and hear the reason."""
 EVICTED_AFTER = 2.0
-"""So many seconds after a load began, the engine has evicted all models that it must."""
+"""This many seconds after a load began, the engine has evicted all models that it must."""
 FRESH_LISTING = 5.0
 """A listing this many seconds old shows what a load evicts; of an older one, a model may have expired since."""
 FORGOTTEN_AFTER = 600.0
-"""For so many seconds the hub remembers that models did not fit together."""
+"""How many seconds the hub remembers that models did not fit together."""
 IN_MEMORY = 1.2
-"""A model takes about so many times its file's size in memory."""
+"""In memory a model takes about this many times the size of its file."""
 _NEVER = float("-inf")
 
 
@@ -46,7 +46,7 @@ class Loads:
         self._unsure: set[Engine] = set()
         """Engines that were not yet asked which models their last load has evicted."""
         self._failed: dict[tuple[Engine, str, str], float] = {}
-        """Until when a failed load is not tried again, by engine, model and load options."""
+        """The time before which a failed load is not tried again, by engine, model and load options."""
 
     def may_load(self, engine: Engine, ticket: Ticket, now: float) -> bool:
         """May this engine load the ticket's model now?"""

@@ -1,4 +1,4 @@
-"""On which engine `best` has a model loaded: weighed by the load's seconds, and by what all other requests lose.
+"""Chooses the engine that loads a model for `best`: weighs the load's seconds, and what all other requests lose.
 
 Where enough is known of an engine's memory, the models that are missed least are unloaded first, and the exchanges on
 the engine run on. Where too little is known, the engine gets no exchange while it evicts the models that it chooses.
@@ -17,17 +17,17 @@ from hive.scheduling.tickets import Ticket
 TIE = 1.05
 """Estimates so close are equal."""
 MOST_WEIGHED = 8
-"""So many engines are weighed for a load."""
+"""At most this many engines are weighed for a load."""
 STRANGERS = 2
-"""So many of these are drawn at random."""
+"""This many of the weighed engines are drawn at random."""
 BUSY_COUNTS = 10.0
-"""At a glance, an engine with an exchange or a load counts as so many seconds slower."""
+"""At a glance, an engine with an exchange or a load counts as this many seconds slower."""
 _NEVER = float("inf")
 
 
 @dataclass(slots=True)
 class Place:
-    """Where to load a model. Without an engine: it is better to wait, or no engine may load the model now."""
+    """Where to load a model. It has no engine if it is better to wait, or if no engine may load the model now."""
 
     counts: float = _NEVER
     """Expected seconds to the first byte, and each waiting ticket's share of what the load costs others."""
@@ -79,7 +79,7 @@ class Placement:
         return chosen + situation.rng.sample(cold, STRANGERS)
 
     def _weigh(self, engine: Engine, ticket: Ticket, waiting: int, now: float) -> Place:
-        """Return what a load on this engine counts; without the engine where it may not begin yet."""
+        """Return what a load on this engine counts; the place has no engine if the load may not begin yet."""
         situation, model = self._situation, ticket.model
         loads, demand = situation.loads, situation.demand
         if loads.has_failed(engine, ticket, now):

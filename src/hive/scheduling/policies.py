@@ -15,9 +15,9 @@ from hive.scheduling.ticket_queue import TicketQueue
 from hive.scheduling.tickets import Claim, Ticket
 
 MANY_ENGINES = 32
-"""Of more engines than these only a sample is weighed, so that a decision takes no longer."""
+"""If there are more engines than this, only a sample is weighed, so that a decision takes no longer."""
 ENOUGH_WARM = 8
-"""A sample holds so many engines that have the model in memory, if there are so many."""
+"""A sample holds at least this many engines that have the model in memory, if there are as many."""
 _ANY = 1 << 30
 ONLY_CHOICE = "only choice"
 """The reason for an engine when no other engine lists the model."""

@@ -15,7 +15,7 @@ MOST_RETRY = 120
 UNKNOWN_RETRY = 10
 """Seconds to say when nothing was served lately, so that no pace is known."""
 _NAMED = 3
-"""So many nodes are named in a sentence."""
+"""At most this many nodes are named in a sentence."""
 
 
 def retry_after(waiting: int, served_per_second: float) -> int:

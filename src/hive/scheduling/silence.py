@@ -16,11 +16,11 @@ from hive.scheduling.estimates import Estimates
 from hive.scheduling.tickets import Lease
 
 OVERDUE = 10.0
-"""A first byte is overdue after so many times the expected seconds."""
+"""A first byte is overdue after this many times the expected seconds."""
 LONG_INSIDE = 2.0
 """Seconds without a byte before which no request counts as waiting inside its engine."""
 LATE = 4.0
-"""A request counts as waiting inside after so many times the expected seconds, while other answers flow."""
+"""A request counts as waiting inside after this many times the expected seconds, while other answers flow."""
 COLD_TOKEN = 0.02
 """Seconds for each token of a prompt that an engine does not remember: many engines may take as long."""
 COLD_TIMES = 2.0

@@ -21,7 +21,7 @@ class LaneSurvey:
         self._queue = queue
         self._situation = situation
         self._policies: dict[tuple[str, bool], Policy] = {}
-        """By name, and by whether their tickets take a slot: frontends with the same policy share one."""
+        """The policies, by name and by whether their tickets take a slot. Frontends with the same policy share it."""
         self._gone_since: dict[Lane, float] = {}
 
     def survey(self, lane: Lane, ticket: Ticket) -> None:

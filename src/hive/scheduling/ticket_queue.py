@@ -1,7 +1,7 @@
 """All tickets that wait: found by model, forgotten or expired in O(log n), in lanes ordered by key.
 
-Heaps are never searched: the entry of a ticket that has left stays in a heap until it comes to the top, or until such
-entries are the greater part.
+Heaps are never searched. The entry of a ticket that has left stays in a heap until it reaches the top, or until such
+entries are the majority.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TicketQueue:
         self.waiting_of: dict[str, int] = {}
         """How many tickets that need a slot wait for a model."""
         self.pressed_since: dict[str, float] = {}
-        """When the wait for a model began that has not ended since: the arrival of its first ticket."""
+        """Since when tickets have waited for a model without a break: the arrival of the first of them."""
         self.served_at: dict[Wish, float] = {}
         """When a waiting ticket with the wish was last served; forgotten when no ticket waits for the model."""
         self._order = order
@@ -120,7 +120,7 @@ class TicketQueue:
                 yield from lane.tickets()
 
     def _close(self, lane: Lane) -> None:
-        """The last ticket of a lane has left."""
+        """Empty a lane whose last ticket has left."""
         lane.entries.clear()
         lane.is_declining = False
         self.by_model[lane.model].remove(lane)

@@ -33,7 +33,7 @@ class Cut(Exception):  # noqa: N818 - an instruction for the connection
 
 
 class Outlet(Protocol):
-    """Where bytes are sent."""
+    """A place that bytes are sent to."""
 
     def write(self, data: bytes) -> None:
         """Send the bytes, or drop them when the connection is closing."""

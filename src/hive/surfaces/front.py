@@ -57,7 +57,7 @@ class Front:
     """The handler of a listener's requests."""
 
     def __init__(self, hub: Hub, door: Door, origins: Origins, surfaces: Sequence[Surface]) -> None:
-        """A path is answered by the first of the `surfaces` that has it; a path that none has, by the first of all."""
+        """The first of `surfaces` that has a path answers it. The first surface answers a path that no surface has."""
         self._hub = hub
         self._services = hub.services
         self._door = door

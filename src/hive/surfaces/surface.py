@@ -45,4 +45,4 @@ class Surface:
     credentials: Callable[[RequestHead], list[bytes]] = credentials
     """Returns the keys that a request carries, in the order in which they are looked up."""
     prefix: str = ""
-    """Every path below it belongs to the surface, with or without a route; "" for none."""
+    """Every path below it belongs to the surface, with or without a route; "" if there is no such prefix."""

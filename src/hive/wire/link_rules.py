@@ -110,7 +110,7 @@ class LinkError(Exception):
 
 
 def links_for(slots: int) -> int:
-    """Return how many data sockets a node with so many slots keeps."""
+    """Return how many data sockets a node with `slots` slots keeps."""
     return min(slots + SPARE_LINKS, MAX_LINKS)
 
 

@@ -52,7 +52,7 @@ _MAX_DIGITS = 15
 _MAX_KNOWN_BYTES = 4096
 """The longest head that is remembered. Each connection keeps one."""
 _MAX_PIECES = 1000
-"""The most pieces of a body that are kept apart: each takes 34 bytes beside its content."""
+"""The most pieces of a body that are kept apart: each takes 34 bytes in addition to its content."""
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~0123456789")
 
 
