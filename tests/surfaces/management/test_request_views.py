@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from hive.config import NodeSettings
+from hive.fleet.engines import Health
 from hive.hub.records import Record
 from hive.surfaces.management.request_routes import EndedView
 from hive.testing import SimOptions, run_in_thread
@@ -288,6 +289,7 @@ def test_what_best_compares_is_milliseconds_to_the_first_byte() -> None:
         run_scripted(lambda call: call.answer(OK)) as other,
         run_hub({"a": engine.url, "b": other.url}) as hub,
     ):
+        hub.until(lambda server: all(each.health is Health.READY for each in server.hub.fleet.engines))
         ask(hub.port, request(body=GENERATE))
         (entry,) = ended(hub)
         (decision,) = one(hub, entry)["decisions"]
