@@ -48,6 +48,23 @@ def test_each_exchange_has_one_line(engine: ThreadedEngine, capfd: pytest.Captur
     assert (fourth["operation"], fourth["status"]) == ("v1_chat", 400)
 
 
+def test_a_refusal_has_the_name_of_a_key_that_the_hub_knows(
+    engine: ThreadedEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = [("client", "POST", "/api/pull", 403), ("admin", "POST", "/api/pull", 501)]
+    asked += [("client", "GET", "/v1/responses", 426), ("client", "GET", "/hive/v1/nodes", 403)]
+    with run_hub({"a": engine.url}, log_format=LogFormat.JSON) as hub:
+        keys = {"client": hub.create_key("alice"), "admin": hub.create_key("root", "admin")}
+        for sort, method, path, status in asked:
+            head = f"Authorization: Bearer {keys[sort]}\r\nUpgrade: websocket\r\n"
+            body = {"model": "x"} if method == "POST" else None
+            assert ask(hub.port, request(path, body, method=method, head=head)).status == status
+    lines = exchanges(capfd.readouterr().err)
+    assert [(line["status"], line["key"]) for line in lines] == [
+        (status, "alice" if sort == "client" else "root") for sort, _, _, status in asked
+    ]
+
+
 def test_a_departure_and_a_broken_stream_have_their_line(capfd: pytest.CaptureFixture[str]) -> None:
     def script(call: Call) -> None:
         call.begin()

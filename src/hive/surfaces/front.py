@@ -103,9 +103,10 @@ class Front:
         elif answered is Answered.LINK:
             stream.plan = self._judge_link(head, principal)
         elif answered is Answered.LATER:
-            raise Fault(errors.NOT_YET, f"{head.method} {route.path} is not built yet")
+            raise Fault(errors.NOT_YET, f"{head.method} {route.path} is not built yet", key=principal.name)
         else:
-            raise Fault(errors.UPGRADE_REQUIRED, "WebSockets are not spoken here; use POST", (("Upgrade", "HTTP/1.1"),))
+            text, headers = "WebSockets are not spoken here; use POST", (("Upgrade", "HTTP/1.1"),)
+            raise Fault(errors.UPGRADE_REQUIRED, text, headers, key=principal.name)
 
     def _find(self, path: str) -> tuple[Surface, Methods]:
         for surface in self._surfaces:
