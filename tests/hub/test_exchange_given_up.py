@@ -8,7 +8,6 @@ import json
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -289,10 +288,8 @@ def test_a_real_stream_stops_at_its_engine() -> None:
     ):
         wire.send(request(body=STREAM))
         wire.until(b'"done":false}\n\r\n')
-        began = time.monotonic()
         assert cancel(hub, Stage.ANSWERING)
-        engine.until(lambda state: state.running == 0 and state.cancelled == 1, 1)
-        assert time.monotonic() - began < 1
+        engine.until(lambda state: state.running == 0 and state.cancelled == 1, 5)  # by itself it would take 20 s
         assert wire.until(b"0\r\n\r\n").endswith(b'"an administrator cancelled this request"}\n\r\n0\r\n\r\n')
 
 

@@ -120,11 +120,8 @@ def test_accepted_rides_with_a_quick_answer_and_leaves_alone_before_a_slow_one()
             end.writes.clear()
             await end.ask(get("/api/tags"), engine.name)
             assert len(end.writes) == 1
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             answer = end.open(post("/api/chat", GENERATE), engine.name)
             await until(lambda: answer.accepted)
-            assert loop.time() - began < 0.3
             may_answer.set()
             await until(lambda: answer.ended)
             assert answer.status == 200
