@@ -727,7 +727,7 @@ def test_a_websocket_on_v1_responses_is_426(shared_hub: ThreadedHub) -> None:
 VALID = {
     "counted": request(body=GENERATE),
     "chunked": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(*[
-        json.dumps(GENERATE).encode()[start : start + 9] for start in range(0, 60, 9)
+        json.dumps(GENERATE).encode()[start : start + 9] for start in range(0, len(json.dumps(GENERATE)), 9)
     ]),
     "with a trailer": POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
     + chunked(json.dumps(GENERATE).encode())[:-2] + b"X-A: b\r\n\r\n",
