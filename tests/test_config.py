@@ -44,7 +44,7 @@ def test_the_data_directory_is_by_default_the_users_own(monkeypatch: pytest.Monk
     ],
 )
 def test_local_access_is_off_by_itself_where_others_could_look_local(settings: Settings, access: LocalAccess) -> None:
-    assert settings.effective_local_access is access
+    assert settings.local_access_at(settings.host) is access
 
 
 def test_a_listener_on_every_address_is_not_loopback() -> None:

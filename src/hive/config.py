@@ -187,11 +187,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     probe_timeout: Annotated[Seconds, Meta(description="Seconds for the answer to a probe.")] = 2
     models_interval: Annotated[Seconds, Meta(description="Seconds between two looks at the models.")] = 30
 
-    @property
-    def effective_local_access(self) -> LocalAccess:
-        """Return what a local request may do without a key. The default depends on other settings."""
-        return self.local_access_at(self.host)
-
     def local_access_at(self, host: str) -> LocalAccess:
         """Return what a local request may do without a key at a listener with this host."""
         if self.local_access is not None:
